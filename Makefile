@@ -1,0 +1,31 @@
+# Every target makes .venv if it is absent; nothing else is needed but Python 3.11+ and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: quickstart test test-slow bench lint docs clean
+
+$(STAMP): setup.py pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,dev,peft]"
+	touch $(STAMP)
+
+quickstart: $(STAMP)  ## train a small model on mixed views of real code, run it on raw bytes
+	$(BIN)/python -m proxybyte.training.quickstart
+
+test: $(STAMP)  ## the default suite
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## everything, the slow marks too
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(STAMP)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy -p proxybyte
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

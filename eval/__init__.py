@@ -1,0 +1,1 @@
+"""Measuring trained models: bits per byte, lm-eval tasks."""

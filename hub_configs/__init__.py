@@ -1,0 +1,1 @@
+"""What goes to the Hub: model sizes, recipes, export and model card."""

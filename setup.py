@@ -1,0 +1,68 @@
+"""Map the repository's top-level folders into the one package ``proxybyte`` (docs/architecture.md, "The house")."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+ROOMS = {
+    "proxybyte": "modeling_proxy",
+    "proxybyte.training": "training",
+    "proxybyte.eval": "eval",
+    "proxybyte.hub_configs": "hub_configs",
+}
+PACKAGES = [
+    package
+    for name, folder in ROOMS.items()
+    for package in [name, *(f"{name}.{sub}" for sub in find_packages(folder))]
+]
+COMMANDS = {
+    # A command's file name is its name: training/commands/compressor_fit.py is "proxybyte compressor fit".
+    path.stem.replace("_", "."): f"{package}.commands.{path.stem}"
+    for package, folder in ROOMS.items()
+    for path in sorted((HERE / folder / "commands").glob("[!_]*.py"))
+}
+
+setup(
+    name="proxybyte",
+    version="0.1.0",
+    description="Byte-level language models trained with proxy compression, inside the Hugging Face ecosystem",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=PACKAGES,
+    package_dir=ROOMS,
+    package_data={
+        "proxybyte": ["py.typed"],
+        "proxybyte.hub_configs": ["presets/*.yaml", "recipes/*.yaml", "templates/*"],
+        "proxybyte.eval": ["tasks/*.yaml", "tasks/*.jsonl"],
+    },
+    install_requires=[
+        "torch>=2.10",
+        "transformers>=5.0",
+        "accelerate>=1.10",
+        "datasets>=4.0",
+        "safetensors>=0.5",
+        "huggingface-hub>=1.0",
+        "tokenizers>=0.22",
+        "tiktoken>=0.9",
+        "numpy>=2.0",
+        "pyarrow>=18",
+        "pydantic>=2.9",
+        "pyyaml>=6.0",
+        "tqdm>=4.66",
+        "zstandard>=0.23",
+        "tensorboard>=2.18",
+        "matplotlib>=3.9",
+    ],
+    extras_require={
+        "eval": ["lm-eval>=0.4.13"],
+        "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.13", "build>=1.2", "types-PyYAML"],
+        "peft": ["peft>=0.21"],
+    },
+    entry_points={
+        "console_scripts": ["proxybyte = proxybyte.cli:main"],
+        "proxybyte.commands": [f"{name} = {module}:COMMAND" for name, module in COMMANDS.items()],
+    },
+)

@@ -1,0 +1,1 @@
+"""Compressors: one protocol, one file a family, one registry."""
