@@ -22,10 +22,11 @@ test: $(STAMP)  ## the default suite
 test-slow: $(STAMP)  ## everything, the slow marks too
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-lint: $(STAMP)
+lint: $(STAMP)  ## ruff, and mypy over the package as it is installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	$(BIN)/python -m mypy -p proxybyte
+	rm -rf build/typecheck && $(BIN)/python setup.py --quiet build_py --build-lib build/typecheck
+	MYPYPATH=build/typecheck $(BIN)/python -m mypy -p proxybyte
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

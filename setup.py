@@ -12,9 +12,7 @@ ROOMS = {
     "proxybyte.hub_configs": "hub_configs",
 }
 PACKAGES = [
-    package
-    for name, folder in ROOMS.items()
-    for package in [name, *(f"{name}.{sub}" for sub in find_packages(folder))]
+    package for name, folder in ROOMS.items() for package in [name, *(f"{name}.{sub}" for sub in find_packages(folder))]
 ]
 COMMANDS = {
     # A command's file name is its name: training/commands/compressor_fit.py is "proxybyte compressor fit".
