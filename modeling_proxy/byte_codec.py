@@ -18,7 +18,7 @@ def encode_bytes(data: bytes | bytearray | memoryview, dtype: type = np.int32) -
     Returns:
         Array of shape ``(len(data),)``; element ``i`` is ``64 + data[i]``.
     """
-    symbols = np.frombuffer(data, dtype=np.uint8).astype(dtype)
+    symbols: np.ndarray = np.frombuffer(data, dtype=np.uint8).astype(dtype)
     symbols += BYTE_OFFSET
     return symbols
 
