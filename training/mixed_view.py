@@ -6,7 +6,7 @@ a Python loop.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from .placement import Form, Segments
 from .plan import StreamPlan
 from .prepared import PreparedSplit
 
+PACKED_COLUMNS = ("input_ids", "position_ids", "labels")
 _VIEWS = (View.RAW, View.COMPRESSED)
 _OPEN = np.array([view.open for view in _VIEWS], np.int64)
 _CLOSE = np.array([view.close for view in _VIEWS], np.int64)
@@ -55,8 +56,12 @@ class PackedBatch:
 
     def to(self, device: torch.device | str) -> "PackedBatch":
         """The batch on ``device``."""
-        moved = (tensor.to(device, non_blocking=True) for tensor in (self.input_ids, self.position_ids, self.labels))
-        return PackedBatch(self.rows, *moved, self.text_bytes)
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            position_ids=self.position_ids.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+        )
 
     def model_inputs(self) -> dict[str, torch.Tensor | bool]:
         """Keyword arguments of ``forward``. Documents stay apart by ``position_ids``, which needs the cache off."""
@@ -102,7 +107,7 @@ class MixedViewDataset(Dataset):
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
         """One row: ``input_ids``, ``position_ids``, ``labels``, each of shape ``(row_length,)``."""
         batch = self.batch([row])
-        return {name: getattr(batch, name)[0] for name in ("input_ids", "position_ids", "labels")}
+        return {name: getattr(batch, name)[0] for name in PACKED_COLUMNS}
 
     def __getitems__(self, rows: Sequence[int]) -> RowBatch:
         """Many rows at once (what PyTorch's loader asks for)."""
@@ -256,9 +261,13 @@ class _Canvas:
 
 def collate(batch: RowBatch | Sequence[dict[str, np.ndarray]]) -> PackedBatch:
     """Tensors of a batch of rows; takes what the loader hands over, one :class:`RowBatch` or a list of single rows."""
-    if isinstance(batch, RowBatch):
-        arrays = (batch.input_ids, batch.position_ids, batch.labels)
-        return PackedBatch(batch.rows, *(torch.from_numpy(array) for array in arrays), batch.text_bytes)
-    names = ("input_ids", "position_ids", "labels")
-    stacked = (torch.from_numpy(np.stack([row[name] for row in batch])) for name in names)
-    return PackedBatch((), *stacked, {})
+    if not isinstance(batch, RowBatch):
+        ids, positions, labels = (np.stack([row[name] for row in batch]) for name in PACKED_COLUMNS)
+        batch = RowBatch((), ids, positions, labels, {})
+    return PackedBatch(
+        rows=batch.rows,
+        input_ids=torch.from_numpy(batch.input_ids),
+        position_ids=torch.from_numpy(batch.position_ids),
+        labels=torch.from_numpy(batch.labels),
+        text_bytes=batch.text_bytes,
+    )
