@@ -4,6 +4,7 @@ import difflib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from proxybyte.errors import ProxyByteError
 
@@ -29,7 +30,7 @@ class Family:
     names: tuple[str, ...] = ()
     fitter: str | None = None
 
-    def load_class(self) -> type:
+    def load_class(self) -> Any:
         """Import and return the class."""
         return getattr(importlib.import_module(f".{self.module}", __package__), self.cls)
 
@@ -39,7 +40,10 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "bits": Family("regroup", "RegroupCompressor", names=("bits-1", "bits-2", "bits-4", "bits-16")),
     "bpe": Family("bpe", "BpeCompressor", fitter="bpe_fit"),
+    "gzip": Family("gzip", "GzipCompressor", names=("gzip",)),
+    "token-bytes": Family("token_bytes", "TokenBytesCompressor", fitter="token_bytes_fit"),
 }
 """To add a family, add its line."""
 
