@@ -30,7 +30,9 @@ def write_prepared(folder: Path, documents: Sequence[bytes], raw_only: Sequence[
     """A prepared split as docs/architecture.md describes it, coded two bytes a symbol."""
     codes = [np.empty(0, np.uint16) if i in raw_only else two_byte_codes(text) for i, text in enumerate(documents)]
     sixteenths = np.arange(1, 16)
-    borders = [np.minimum(len(code) * sixteenths // 16 * 2, len(text)) for code, text in zip(codes, documents)]
+    borders = [
+        np.minimum(len(code) * sixteenths // 16 * 2, len(text)) for code, text in zip(codes, documents, strict=True)
+    ]
     table = pa.table(
         {
             "text": list(documents),
