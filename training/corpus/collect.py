@@ -7,10 +7,11 @@ and neither the cap nor the split depends on the order of the sources.
 
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
@@ -165,7 +166,7 @@ def _report(options: CorpusOptions, catalogue: Catalogue, fates: np.ndarray, lef
     kept = {names[unit] for unit in np.unique(units[fates <= Fate.VALIDATION]).tolist() if unit in names}
     held_out = sorted(names[unit] for unit in np.unique(units[fates == Fate.VALIDATION]).tolist() if unit in names)
     return CorpusReport(
-        options=asdict(options),
+        options=TypeAdapter(CorpusOptions).dump_python(options, mode="json"),
         train=by_fate[Fate.TRAIN],
         validation=by_fate[Fate.VALIDATION],
         duplicates=by_fate[Fate.DUPLICATE],

@@ -1,9 +1,16 @@
 """The columns of a prepared split, from documents and codes, without a Python loop over symbols."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from proxybyte.training.compressors.protocol import code_dtype
+
+if TYPE_CHECKING:
+    from datasets import Features
 
 BORDER_PARTS = 16
 NUM_BORDERS = BORDER_PARTS - 1
@@ -11,26 +18,14 @@ NO_CODE = -1
 """``n_symbols`` of a document that the compressor could not code."""
 
 
-def symbol_type(num_symbols: int) -> str:
-    """Arrow's name of the smallest unsigned type for codes ``0 .. num_symbols - 1``, as ``code_dtype`` chooses it."""
-    from proxybyte.training.compressors.protocol import code_dtype
-
-    return np.dtype(code_dtype(num_symbols)).name
-
-
-def prepared_schema(num_symbols: int) -> pa.Schema:
-    """The Arrow schema of a prepared split (docs/architecture.md), with the metadata that ``datasets`` reads."""
-    return prepared_features(num_symbols).arrow_schema
-
-
-def prepared_features(num_symbols: int):
-    """The same columns as :class:`datasets.Features`."""
+def prepared_features(num_symbols: int) -> "Features":
+    """The columns of a prepared split (docs/architecture.md); ``.arrow_schema`` is their Arrow schema."""
     from datasets import Features, LargeList, List, Value
 
     return Features(
         {
             "text": Value("large_binary"),
-            "symbols": LargeList(Value(symbol_type(num_symbols))),
+            "symbols": LargeList(Value(np.dtype(code_dtype(num_symbols)).name)),
             "n_bytes": Value("int64"),
             "n_symbols": Value("int64"),
             "borders": List(Value("uint32"), length=NUM_BORDERS),
@@ -62,7 +57,7 @@ def prepared_batch(
     """One record batch of a prepared split.
 
     Args:
-        schema: :func:`prepared_schema`.
+        schema: the schema of :func:`prepared_features`.
         columns: ``text`` and ``source`` of the documents, as the corpus holds them.
         codes: each document's codes, ``None`` for one that stays raw.
         ends: each document's symbol ends, ``None`` where there are none.
@@ -76,7 +71,7 @@ def prepared_batch(
     arrays = {
         "text": text,
         "symbols": pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values, type=value_type)),
-        "n_bytes": pa.compute.binary_length(text),
+        "n_bytes": pc.binary_length(text),
         "n_symbols": pa.array(lengths),
         "borders": pa.FixedSizeListArray.from_arrays(pa.array(sixteenths(ends).ravel()), NUM_BORDERS),
         "source": columns["source"].combine_chunks().cast(pa.string()),

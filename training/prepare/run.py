@@ -6,10 +6,12 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.corpus.records import MEGABYTE
 from proxybyte.training.folders import check_output, partial_folder, publish, write_text
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.manifest import (
@@ -21,10 +23,9 @@ from proxybyte.training.prepare.manifest import (
     read_manifest,
 )
 from proxybyte.training.prepare.shard import DONE, Verify, finished, report_path
-from proxybyte.training.prepare.tasks import SPLITS, ShardTask, fingerprint_of, folder_digest, plan_tasks
-from proxybyte.training.prepare.workers import Job, default_workers, run_tasks
+from proxybyte.training.prepare.tasks import SPLITS, ShardTask, check_corpus, fingerprint_of, folder_digest, plan_tasks
+from proxybyte.training.prepare.workers import COMPRESSOR, Job, default_workers, run_tasks
 
-COMPRESSOR = "compressor"
 _EMPTY_SHARD = "data-empty.arrow"
 _log = logging.getLogger(__name__)
 
@@ -58,25 +59,13 @@ def prepare_corpus(options: PrepareOptions) -> PreparedManifest:
         ProxyByteError: for a wrong corpus, compressor or output, a damaged shard, or a compressor that breaks its
             contract.
     """
-    from proxybyte.training.compressors import load_compressor
-
     started = time.perf_counter()
     check_output(options.output, MANIFEST)
-    if not options.corpus.is_dir():
-        raise ProxyByteError(f"corpus {options.corpus} is no folder: make one with 'proxybyte corpus'")
-    compressor = load_compressor(options.compressor)
+    check_corpus(options.corpus)
+    if options.workers < 0:
+        raise ProxyByteError(f"--workers is {options.workers}: give a number of processes, or 0 for one a core")
     partial = partial_folder(options.output)
-    for name in (*SPLITS, DONE):
-        (partial / name).mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(partial / COMPRESSOR, ignore_errors=True)
-    compressor.save(partial / COMPRESSOR)
-    info = CompressorInfo(
-        family=compressor.family,
-        name=compressor.name,
-        num_symbols=compressor.num_symbols,
-        lossless=compressor.lossless,
-        digest=folder_digest(partial / COMPRESSOR),
-    )
+    info = _carry_compressor(options.compressor, partial)
     tasks = plan_tasks(options.corpus, info.digest, options.verify)
     fingerprint = fingerprint_of(tasks, info.digest)
     ready = _already_prepared(options.output, fingerprint)
@@ -85,25 +74,46 @@ def prepare_corpus(options: PrepareOptions) -> PreparedManifest:
         _log.info("%s is up to date", options.output)
         return ready
     kept = _keep_finished(partial, tasks)
-    results = _encode(options, partial, info, [task for task in tasks if task not in kept], kept)
+    workers = options.workers or default_workers()
+    results = _encode(
+        Job(partial, prepared_features(info.num_symbols).arrow_schema, options.verify), tasks, kept, workers
+    )
     seconds = time.perf_counter() - started
-    splits = {split: add_totals([results[task] for task in tasks if task.split == split]) for split in SPLITS}
+    train, validation = (add_totals([results[task] for task in tasks if task.split == split]) for split in SPLITS)
     encoded = sum(results[task].bytes for task in tasks if task not in kept)
     manifest = PreparedManifest(
         compressor=info,
-        train=splits["train"],
-        validation=splits["validation"],
+        train=train,
+        validation=validation,
         fingerprint=fingerprint,
         verify=options.verify,
-        ratio=add_totals(list(splits.values())).ratio,
-        workers=options.workers or default_workers(),
+        ratio=add_totals([train, validation]).ratio,
+        workers=workers,
         seconds=seconds,
-        mb_per_s=encoded / 1e6 / seconds,
+        mb_per_s=encoded / MEGABYTE / seconds,
     )
     _finish(partial, tasks, manifest)
     publish(partial, options.output)
     shutil.rmtree(options.output / DONE)
     return manifest
+
+
+def _carry_compressor(name_or_folder: str, partial: Path) -> CompressorInfo:
+    """Load the compressor and save it into the folder that is being built, which is made if absent."""
+    from proxybyte.training.compressors import load_compressor
+
+    compressor = load_compressor(name_or_folder)
+    for name in (*SPLITS, DONE):
+        (partial / name).mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(partial / COMPRESSOR, ignore_errors=True)
+    compressor.save(partial / COMPRESSOR)
+    return CompressorInfo(
+        family=compressor.family,
+        name=compressor.name,
+        num_symbols=compressor.num_symbols,
+        lossless=compressor.lossless,
+        digest=folder_digest(partial / COMPRESSOR),
+    )
 
 
 def _already_prepared(output: Path, fingerprint: str) -> PreparedManifest | None:
@@ -132,20 +142,15 @@ def _keep_finished(partial: Path, tasks: list[ShardTask]) -> dict[ShardTask, Spl
 
 
 def _encode(
-    options: PrepareOptions,
-    partial: Path,
-    info: CompressorInfo,
-    tasks: list[ShardTask],
-    kept: dict[ShardTask, SplitTotals],
+    job: Job, tasks: list[ShardTask], kept: dict[ShardTask, SplitTotals], workers: int
 ) -> dict[ShardTask, SplitTotals]:
     """Run what is left to do; the totals of all tasks."""
     results = dict(kept)
-    schema = prepared_features(info.num_symbols).arrow_schema
-    job = Job(partial / COMPRESSOR, schema, partial, options.verify)
+    left = [task for task in tasks if task not in kept]
     before = sum(totals.bytes for totals in kept.values())
-    total = before + sum(task.n_bytes for task in tasks)
+    total = before + sum(task.n_bytes for task in left)
     with tqdm(total=total, initial=before, desc="preparing", unit="B", unit_scale=True, delay=2) as bar:
-        for task, totals in run_tasks(job, tasks, options.workers or default_workers(), bar.update):
+        for task, totals in run_tasks(job, left, workers, bar.update):
             results[task] = totals
     return results
 
@@ -164,7 +169,7 @@ def _finish(partial: Path, tasks: list[ShardTask], manifest: PreparedManifest) -
             with pa.OSFile(str(folder / _EMPTY_SHARD), "wb") as sink, pa.ipc.new_stream(sink, features.arrow_schema):
                 pass
         DatasetInfo(features=features).write_to_directory(str(folder))
-        state = {
+        state: dict[str, Any] = {
             "_data_files": [{"filename": name} for name in names],
             "_fingerprint": f"{manifest.fingerprint}-{split}",
             "_format_columns": None,

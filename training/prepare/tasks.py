@@ -45,19 +45,28 @@ class _Piece:
     n_bytes: int
 
 
+def check_corpus(corpus: Path) -> None:
+    """Refuse what is no corpus folder.
+
+    Raises:
+        ProxyByteError: if ``corpus`` has no train shard; the sentence names the nearest corpus folder beside it.
+    """
+    if any(corpus.glob("train-*.parquet")):
+        return
+    beside = [path.name for path in corpus.absolute().parent.glob("*") if any(path.glob("train-*.parquet"))]
+    raise ProxyByteError(
+        f"{corpus} is no corpus folder (no train-*.parquet in it): make one with 'proxybyte corpus'; "
+        f"of corpus folders beside it, {nearest(corpus.name, beside)}"
+    )
+
+
 def plan_tasks(corpus: Path, compressor_digest: str, verify: str) -> list[ShardTask]:
     """Cut the corpus into tasks; the cut depends on the corpus alone, not on the number of workers.
 
     Raises:
-        ProxyByteError: if ``corpus`` is no corpus folder or one of its shards is damaged or of another shape.
+        ProxyByteError: if a shard is damaged or has other columns.
     """
     pieces = {split: _pieces(corpus, split) for split in SPLITS}
-    if not pieces["train"]:
-        hint = nearest(corpus.name, [path.name for path in corpus.parent.glob("*") if (path / "corpus.json").is_file()])
-        raise ProxyByteError(
-            f"{corpus} is no corpus folder (it has no train-*.parquet): make one with 'proxybyte corpus'; "
-            f"of corpus folders beside it, {hint}"
-        )
     total = sum(piece.n_bytes for split in SPLITS for piece in pieces[split])
     target = min(SHARD_BYTES, total // _SHARDS_AT_LEAST)
     tasks = []
@@ -96,7 +105,7 @@ def _file_digest(path: Path) -> str:
 
 def _pieces(corpus: Path, split: str) -> list[_Piece]:
     """Every row group of a split, in order, with the hash of the file that holds it."""
-    pieces = []
+    pieces: list[_Piece] = []
     for path in sorted(corpus.glob(f"{split}-*.parquet")):
         try:
             metadata = pq.read_metadata(path)
@@ -107,9 +116,7 @@ def _pieces(corpus: Path, split: str) -> list[_Piece]:
             if column not in schema.names:
                 raise ProxyByteError(f"{path} has no column '{column}': it is no shard of 'proxybyte corpus'")
         place = metadata.schema.names.index("text")
-        sizes = [
-            metadata.row_group(index).column(place).total_uncompressed_size for index in range(metadata.num_row_groups)
-        ]
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
         digest = _file_digest(path)
         pieces.extend(
             _Piece(path, digest, index, group.column(place).total_uncompressed_size)

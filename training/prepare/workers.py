@@ -19,17 +19,24 @@ from proxybyte.training.prepare.manifest import SplitTotals
 from proxybyte.training.prepare.shard import ShardEncoder, Verify
 from proxybyte.training.prepare.tasks import ShardTask
 
+COMPRESSOR = "compressor"
+"""Sub-folder of a prepared folder that holds its compressor."""
 _ONE_THREAD = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 _POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker needs; it travels to another process, so it holds folders and not objects."""
+    """What every worker needs; it travels to another process, so it names the compressor's folder.
 
-    compressor: Path
-    schema: pa.Schema
+    Attributes:
+        folder: the partial prepared folder, which holds the compressor.
+        schema: Arrow schema of a prepared split.
+        verify: which documents to decode again.
+    """
+
     folder: Path
+    schema: pa.Schema
     verify: Verify
 
 
@@ -89,7 +96,7 @@ def make_encoder(job: Job, advance: Callable[[int], None]) -> ShardEncoder:
     """The encoder of one process."""
     from proxybyte.training.compressors import load_compressor
 
-    return ShardEncoder(load_compressor(job.compressor), job.schema, job.folder, job.verify, advance)
+    return ShardEncoder(load_compressor(job.folder / COMPRESSOR), job.schema, job.folder, job.verify, advance)
 
 
 _encoder: ShardEncoder | None = None
