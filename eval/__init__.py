@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .baselines import gzip_bits_per_byte, uniform_bits_per_byte, xz_bits_per_byte
-    from .bpb import BPBResult, bits_per_byte, compressed_bits_per_byte, tokenizer_bits_per_byte
-    from .scoring import Scoring
+    from proxybyte.eval.baselines import gzip_bits_per_byte, uniform_bits_per_byte, xz_bits_per_byte
+    from proxybyte.eval.bpb import BPBResult, bits_per_byte, compressed_bits_per_byte, tokenizer_bits_per_byte
+    from proxybyte.eval.scoring import Scoring
 
 __all__ = [
     "BPBResult",

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.eval.bpb import BPBResult
 from proxybyte.symbols import NUM_RAW_SYMBOLS
-
-from .bpb import BPBResult
 
 
 def gzip_bits_per_byte(documents: Sequence[bytes]) -> BPBResult:

@@ -18,9 +18,8 @@ import numpy as np
 
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
+from proxybyte.eval.scoring import DEFAULT_SCORING, Scoring, Sequences, score_sequences
 from proxybyte.symbols import COMPRESSED_OFFSET, Special, View
-
-from .scoring import DEFAULT_SCORING, Scoring, Sequences, score_sequences
 
 
 @dataclass(frozen=True)

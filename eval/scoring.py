@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from proxybyte.eval.windows import WindowRule, WindowTable, plan_windows
 from proxybyte.symbols import IGNORE_INDEX
-
-from .windows import WindowRule, WindowTable, plan_windows
 
 LONGEST_DEFAULT_WINDOW = 4096
 """Positions of a window when nobody says, where the model allows more: a held-out document rarely has them."""
