@@ -27,7 +27,7 @@ def encode_chat(messages: Sequence[Mapping[str, str | bytes]], *, add_generation
     Returns:
         int32 array of shape ``(symbols,)``, the same as the chat tokenizer's ``apply_chat_template``.
     """
-    parts = [[Special.RAW_OPEN]]
+    parts: list[Sequence[int] | np.ndarray] = [[Special.RAW_OPEN]]
     for message in messages:
         parts += [_header(message["role"]), encode_bytes(_as_bytes(message["content"])), [Special.END_OF_TURN]]
     if add_generation_prompt:

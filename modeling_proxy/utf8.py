@@ -95,7 +95,7 @@ class Utf8LogitsProcessor(LogitsProcessor):
             state = torch.where(symbols < NUM_RAW_SYMBOLS, step[state, symbols.clamp(max=NUM_RAW_SYMBOLS - 1)], 0)
         return state
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Scores of shape ``(B, V)`` with ``-inf`` where the next symbol would break the output."""
         states = self.states(input_ids)
         allowed = (states == Utf8State.BORDER)[:, None].repeat(1, scores.shape[1])
