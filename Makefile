@@ -22,6 +22,9 @@ test: $(STAMP)  ## the default suite
 test-slow: $(STAMP)  ## everything, the slow marks too
 	$(BIN)/python -m pytest -m "slow or not slow"
 
+bench: $(STAMP)  ## every figure beside its baseline; GROUP=stream runs one group
+	$(BIN)/proxybyte bench $(GROUP)
+
 lint: $(STAMP)  ## ruff, and mypy over the package as it is installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .

@@ -14,11 +14,13 @@ from torch.utils.data import Dataset
 
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, IGNORE_INDEX, Special, View
 
-from .placement import Form, Segments
+from .placement import Segments
 from .plan import StreamPlan
 from .prepared import PreparedSplit
 
 PACKED_COLUMNS = ("input_ids", "position_ids", "labels")
+# Plain integers: an enum member in array arithmetic costs a method call each time.
+PAD, BOS, EOS = int(Special.PAD), int(Special.BOS), int(Special.EOS)
 _VIEWS = (View.RAW, View.COMPRESSED)
 _OPEN = np.array([view.open for view in _VIEWS], np.int64)
 _CLOSE = np.array([view.close for view in _VIEWS], np.int64)
@@ -156,7 +158,7 @@ class MixedViewDataset(Dataset):
         """Copy each piece's text into ``ids``; returns the bytes of text that each view's symbols stand for."""
         document = self.plan.placements.document[pieces.index]
         text_bytes = dict.fromkeys(_VIEWS, 0.0)
-        ahead = np.full(len(document), prefix + 1, np.int64)
+        ahead: np.ndarray | int = prefix + 1
         for number in (0, 1):
             low = np.maximum(pieces.begin, ahead)
             size = np.minimum(pieces.end, ahead + spans.length[number]) - low
@@ -184,7 +186,7 @@ class MixedViewDataset(Dataset):
         lengths, placements = self.plan.lengths, self.plan.placements
         n_bytes = lengths.n_bytes[document].astype(np.float64)
         n_symbols = lengths.n_symbols[document].astype(np.float64)
-        cut = np.flatnonzero(placements.form[index] == Form.HAND_OFF)
+        cut = np.flatnonzero(placements.part[index])
         if len(cut):
             spans = self.plan.segments(index[cut])
             n_bytes[cut], n_symbols[cut] = spans.begin[1], spans.length[0]
@@ -196,7 +198,7 @@ class _Canvas:
 
     def __init__(self, rows: int, row_length: int, document_prefix: bool):
         self.prefix = int(document_prefix)
-        self.ids = np.full(rows * row_length, int(Special.PAD), np.int64)
+        self.ids = np.full(rows * row_length, PAD, np.int64)
         self.starts = np.zeros(rows * row_length, bool)
         self.starts[::row_length] = True
         self.no_target: list[np.ndarray] = []
@@ -208,14 +210,15 @@ class _Canvas:
         first_close = self.prefix + 1 + spans.length[0]
         second_close = first_close + 2 + spans.length[1]
         last_close = np.where(two, second_close, first_close)
+        begins = np.zeros_like(first_close)
         if self.prefix:
-            self._put(pieces, every, np.zeros_like(first_close), np.full(len(two), int(Special.BOS)))
-        self._put(pieces, every, np.full(len(two), self.prefix), _OPEN[spans.view[0]])
+            self._put(pieces, every, begins, begins + BOS)
+        self._put(pieces, every, begins + self.prefix, _OPEN[spans.view[0]])
         self._put(pieces, every, first_close, _CLOSE[spans.view[0]])
         if two.any():
             self._put(pieces, two, first_close + 1, _OPEN[spans.view[1]])
             self._put(pieces, two, second_close, _CLOSE[spans.view[1]])
-        self._put(pieces, every, last_close + 1, np.full(len(two), int(Special.EOS)))
+        self._put(pieces, every, last_close + 1, begins + EOS)
 
     def _put(self, pieces: _Pieces, wanted: np.ndarray, offset: np.ndarray, symbol: np.ndarray) -> None:
         inside = wanted & (offset >= pieces.begin) & (offset < pieces.end)
@@ -240,7 +243,7 @@ class _Canvas:
             # A row that begins on an opening sentinel lacks the <bos> alone.
             lacks = cut | (pieces.starts_row & (begin > 0) & (begin <= last_close))
             start = start - lacks
-            self.ids[start[lacks]] = int(Special.BOS)
+            self.ids[start[lacks]] = BOS
         self.starts[start] = True
 
     def positions(self) -> np.ndarray:
@@ -252,7 +255,7 @@ class _Canvas:
     def labels(self) -> np.ndarray:
         """The symbols, except where they are no targets."""
         labels = self.ids.copy()
-        labels[labels == int(Special.PAD)] = IGNORE_INDEX
+        labels[labels == PAD] = IGNORE_INDEX
         labels[self.starts] = IGNORE_INDEX
         for places in self.no_target:
             labels[places] = IGNORE_INDEX

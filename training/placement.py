@@ -23,6 +23,10 @@ class Form(IntEnum):
     PARALLEL_COMPRESSED = 6
 
 
+_VIEWS_OF_FORM = np.array([[0, 1, 0, 1, 1, 0, 1], [-1, -1, 1, 0, 0, -1, -1]], np.int8)
+"""First and second span of each form: 0 raw, 1 compressed, -1 none."""
+
+
 @dataclass(frozen=True)
 class Lengths:
     """What a plan knows of the documents.
@@ -77,18 +81,13 @@ class Segments:
 
 def segments(lengths: Lengths, document: np.ndarray, form: np.ndarray, part: np.ndarray) -> Segments:
     """Spans of documents in given forms; arrays of shape ``(n,)`` in, ``(2, n)`` out."""
-    count = len(document)
     n_bytes = lengths.n_bytes[document].astype(np.int64)
     n_symbols = np.maximum(lengths.n_symbols[document], 0).astype(np.int64)
-    view = np.full((2, count), -1, np.int8)
-    begin = np.zeros((2, count), np.int64)
-    length = np.zeros((2, count), np.int64)
-    view[0] = (form != Form.RAW) & (form != Form.PARALLEL_RAW) & (form != Form.RAW_THEN_COMPRESSED)
-    length[0] = np.where(view[0] == 1, n_symbols, n_bytes)
-    view[1][(form == Form.COMPRESSED_THEN_RAW) | (form == Form.HAND_OFF)] = 0
-    view[1][form == Form.RAW_THEN_COMPRESSED] = 1
-    length[1] = np.select([view[1] == 0, view[1] == 1], [n_bytes, n_symbols], 0)
-    cut = np.flatnonzero(form == Form.HAND_OFF)
+    view = _VIEWS_OF_FORM[:, form]
+    begin = np.zeros(view.shape, np.int64)
+    length = np.where(view == 1, n_symbols, n_bytes)
+    length[1] *= view[1] >= 0
+    cut = np.flatnonzero(part)
     if len(cut):
         assert lengths.borders is not None
         border = lengths.borders[document[cut], part[cut].astype(np.int64) - 1].astype(np.int64)
