@@ -17,6 +17,7 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     FullyShardedDataParallelPlugin,
     InitProcessGroupKwargs,
+    ProjectConfiguration,
 )
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -93,7 +94,7 @@ def start(config: TrainConfig) -> tuple[Accelerator, World]:
         mixed_precision=mixed,
         kwargs_handlers=handlers,
         log_with=[tracker.value for tracker in config.log.trackers],
-        project_dir=str(config.output),
+        project_config=ProjectConfiguration(str(config.output), logging_dir=str(config.output / "tensorboard")),
         fsdp_plugin=_fsdp_plugin(mixed) if config.compute.parallel is Parallel.FSDP and not cpu else None,
     )
     world = World(accelerator.process_index, accelerator.num_processes)

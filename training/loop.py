@@ -80,7 +80,13 @@ class Loop:
         self._pending: list[_Pending] = []
         self._since = time.perf_counter()
         self._bar = tqdm(
-            total=run.steps, initial=step, unit="step", desc="training", disable=not run.world.is_main, delay=1
+            total=run.steps,
+            initial=step,
+            unit="step",
+            desc="training",
+            disable=not run.world.is_main,
+            # A terminal shows every half second; a log file should not fill with bars.
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
         )
 
     def to_the_end(self) -> bool:

@@ -4,13 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from proxybyte.symbols import View
 
@@ -22,7 +19,9 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draw the lines of ``metrics.jsonl`` into ``path``: loss on the left, bits per byte of text on the right."""
     training = [line for line in lines if line["kind"] == "train"]
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
-    figure, (losses, bits) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    losses, bits = figure.subplots(1, 2)
     for view in View:
         _curve(losses, training, f"{view}/loss", _COLOURS[view], f"{view} view")
         _curve(bits, training, f"{view}/bpb", _COLOURS[view], f"{view} view, training")
@@ -36,7 +35,6 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
         if axes.has_data():
             axes.legend()
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def _curve(axes: Axes, lines: Sequence[Mapping[str, Any]], name: str, colour: str, label: str) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxybyte.errors import ProxyByteError
+
 from .metrics import count_batch
 from .mixed_view import MixedViewDataset, PackedBatch, collate
 
@@ -54,9 +56,22 @@ class StepBatches:
 
 
 def fetch(dataset: MixedViewDataset, share: RowShare, step: int) -> StepBatches:
-    """Read one step's rows."""
-    batches = tuple(collate(dataset.batch(share.rows(step, index))) for index in range(share.micro_batches))
-    return StepBatches(batches, np.stack([count_batch(batch) for batch in batches]))
+    """Read one step's rows.
+
+    Raises:
+        ProxyByteError: naming the rows that cannot be read.
+    """
+    batches = []
+    for index in range(share.micro_batches):
+        rows = share.rows(step, index)
+        try:
+            batches.append(collate(dataset.batch(rows)))
+        except (OSError, ValueError, IndexError) as error:
+            raise ProxyByteError(
+                f"row(s) {rows[0]} to {rows[-1]} (step {step + 1}) cannot be read from {dataset.split.folder}: {error}; "
+                "prepare the data again"
+            ) from error
+    return StepBatches(tuple(batches), np.stack([count_batch(batch) for batch in batches]))
 
 
 def fetch_ahead(dataset: MixedViewDataset, share: RowShare, steps: range) -> Iterator[StepBatches]:

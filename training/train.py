@@ -98,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run in one process of a launch: 0 when finished or stopped by a signal, 2 for bad input (one sentence)."""
     first = int(os.environ.get("RANK", "0")) == 0
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
     parser = argparse.ArgumentParser(
         prog="python -m proxybyte.training.train",
         description="Train a model from a recipe.",
