@@ -93,7 +93,7 @@ def start(config: TrainConfig) -> tuple[Accelerator, World]:
         cpu=cpu,
         mixed_precision=mixed,
         kwargs_handlers=handlers,
-        log_with=[tracker.value for tracker in config.log.trackers],
+        log_with=[tracker.value for tracker in config.log.trackers] or None,
         project_config=ProjectConfiguration(str(config.output), logging_dir=str(config.output / "tensorboard")),
         fsdp_plugin=_fsdp_plugin(mixed) if config.compute.parallel is Parallel.FSDP and not cpu else None,
     )

@@ -67,9 +67,9 @@ def fetch(dataset: MixedViewDataset, share: RowShare, step: int) -> StepBatches:
         try:
             batches.append(collate(dataset.batch(rows)))
         except (OSError, ValueError, IndexError) as error:
+            where = f"row(s) {rows[0]} to {rows[-1]} (step {step + 1})"
             raise ProxyByteError(
-                f"row(s) {rows[0]} to {rows[-1]} (step {step + 1}) cannot be read from {dataset.split.folder}: {error}; "
-                "prepare the data again"
+                f"{where} cannot be read from {dataset.split.folder}: {error}; prepare the data again"
             ) from error
     return StepBatches(tuple(batches), np.stack([count_batch(batch) for batch in batches]))
 
