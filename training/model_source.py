@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
@@ -45,15 +46,13 @@ def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> 
 
 def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
     asked = config.model
-    backbone = load_preset(asked.preset) if asked.preset else dict(asked.backbone_config or {})
     torch.manual_seed(config.seed)
     made = ProxyByteConfig(
-        backbone_config=backbone,
-        vocab_size=NUM_RAW_SYMBOLS + num_codes,
+        backbone_config=load_preset(asked.preset) if asked.preset else dict(asked.backbone_config or {}),
+        num_compressed_symbols=num_codes,
         document_prefix=config.plan.document_prefix,
-        attn_implementation=asked.attention.value,
     )
-    return ProxyByteForCausalLM(made).float()
+    return AutoModelForCausalLM.from_config(made, dtype=torch.float32, attn_implementation=asked.attention.value)
 
 
 def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:

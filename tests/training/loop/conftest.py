@@ -14,6 +14,9 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from proxybyte.training.compressors import Compressor
+from proxybyte.training.compressors.bpe_train import train_bpe
+
 BACKBONE = {
     "model_type": "llama",
     "hidden_size": 32,
@@ -24,21 +27,21 @@ BACKBONE = {
     "max_position_embeddings": 512,
     "attention_dropout": 0.1,
 }
-NUM_CODES = 64
+NUM_CODES = 280
 
 
-def save_split(folder: Path, documents: Sequence[bytes], claimed_bytes: int | None = None) -> None:
-    """A prepared split as docs/architecture.md describes it, coded two bytes a symbol (lossily: nobody decodes).
+def save_split(
+    folder: Path, documents: Sequence[bytes], compressor: Compressor, claimed_bytes: int | None = None
+) -> None:
+    """A prepared split as docs/architecture.md describes it.
 
     ``claimed_bytes`` is written as every document's length in place of the true one.
     """
-    codes = [
-        ((np.frombuffer(t + b"\0" * (len(t) % 2), np.uint8).reshape(-1, 2).sum(axis=1)) % NUM_CODES).astype(np.uint16)
-        for t in documents
-    ]
+    codes = [np.asarray(code) for code in compressor.encode_batch(documents)]
+    ends = [compressor.borders(code) for code in codes]
     borders = [
-        np.minimum(len(c) * np.arange(1, 16) // 16 * 2, len(t)).astype(np.uint32).tolist()
-        for c, t in zip(codes, documents, strict=True)
+        [int(end[len(code) * j // 16 - 1]) if len(code) >= 16 else 0 for j in range(1, 16)]
+        for code, end in zip(codes, ends, strict=True)
     ]
     table = pa.table(
         {
@@ -60,10 +63,10 @@ def prepared(tmp_path_factory) -> Path:
     rng = random.Random(0)
     words = ["def", "return", "import", "self", "None", "for", "in", "range", "(x)", ":\n", "= 0", "λ"]
     texts = [" ".join(rng.choices(words, k=rng.randint(10, 120))).encode() for _ in range(66)]
-    save_split(folder / "train", texts[:60])
-    save_split(folder / "validation", texts[60:])
-    (folder / "compressor").mkdir()
-    (folder / "compressor" / "compressor.json").write_text(json.dumps({"family": "x", "num_symbols": NUM_CODES}))
+    compressor = train_bpe(texts[:60], NUM_CODES)
+    compressor.save(folder / "compressor")
+    save_split(folder / "train", texts[:60], compressor)
+    save_split(folder / "validation", texts[60:], compressor)
     return folder
 
 
