@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
 
     options = PrepareOptions(args.corpus, args.compressor, args.output, args.workers, Verify(args.verify))
     print(prepare_corpus(options))
-    print(f"written to {args.output}")
+    print(f"prepared folder: {args.output}")
 
 
 COMMAND = Command(

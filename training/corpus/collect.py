@@ -174,6 +174,7 @@ def _report(options: CorpusOptions, catalogue: Catalogue, fates: np.ndarray, lef
         left_out=left_out.counts,
         examples=left_out.examples,
         packages=len(kept),
+        packages_held_out=len(held_out),
         validation_packages=held_out[:LISTED_PACKAGES],
     )
 

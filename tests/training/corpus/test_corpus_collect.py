@@ -112,7 +112,7 @@ def test_no_package_is_in_both_splits(tmp_path):
     assert packages["train"] and packages["validation"]
     assert not packages["train"] & packages["validation"]
     assert report.validation_packages == sorted(packages["validation"])
-    assert report.packages == 7
+    assert (report.packages, report.packages_held_out) == (7, len(packages["validation"]))
 
 
 def test_written_shards_follow_the_contract_and_are_bounded(tmp_path):
@@ -149,8 +149,8 @@ def test_bad_lines_are_counted_and_the_first_ones_listed(tmp_path):
     path.write_bytes(b'{"text": "a"}\n{"text": "b"}\n' + b"broken\n" * 7 + b'{"text": ""}\n{"text": "c"}\n')
     report = collect(tmp_path / "corpus", path, examples=3)
     assert report.left_out == {"broken JSON": 7, "empty text": 1}
-    assert [example.partition(" (")[0] for example in report.examples] == [
-        f"lines.jsonl:{number}: broken JSON" for number in (3, 4, 5)
+    assert report.examples == [
+        f"lines.jsonl:{number}: broken JSON (Expecting value at column 1)" for number in (3, 4, 5)
     ]
     assert report.train.documents + report.validation.documents == 3
 

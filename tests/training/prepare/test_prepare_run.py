@@ -212,6 +212,15 @@ def test_another_compressor_makes_another_dataset(tmp_path, corpus, tokenizer):
     assert "normaliser" in next(iter(second.train.raw_reasons))
 
 
+def test_compressor_without_borders_says_so_in_the_manifest(tmp_path, corpus, tokenizer):
+    manifest = prepare(corpus, "gzip", tmp_path / "out", workers=2)
+    assert manifest.compressor.family == "gzip"
+    assert not manifest.total.has_borders
+    assert not PreparedSplit(tmp_path / "out" / "train").borders.any()
+    assert manifest.total.raw_documents == 0
+    assert prepare(corpus, tokenizer, tmp_path / "with").total.has_borders
+
+
 def test_corpus_without_validation_gives_an_empty_split_that_loads(tmp_path, corpus, tokenizer):
     (corpus / "validation-00000.parquet").unlink()
     prepare(corpus, tokenizer, tmp_path / "out")
