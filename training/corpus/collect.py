@@ -71,7 +71,7 @@ def collect_corpus(options: CorpusOptions) -> CorpusReport:
     """
     check_output(options.output, REPORT)
     if (options.output / REPORT).exists() and not options.overwrite:
-        raise ProxyByteError(f"{options.output} holds a corpus already: name another --output or pass --overwrite")
+        raise ProxyByteError(f"{options.output} holds a corpus already: name another --out or pass --overwrite")
     readers = open_sources(options)
     catalogue, left_out = _survey(readers, options)
     if not len(catalogue):
