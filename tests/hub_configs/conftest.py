@@ -28,10 +28,12 @@ FAMILY_SETTINGS = {
 }
 
 
-def write_model(folder: Path, family: str, change: Callable | None = None, **settings) -> ProxyByteForCausalLM:
+def write_model(
+    folder: Path, family: str, change: Callable | None = None, backbone_settings: dict | None = None, **settings
+) -> ProxyByteForCausalLM:
     """Build a model, let ``change`` alter it, and save it with its tokenizer."""
     torch.manual_seed(0)
-    backbone = {"model_type": family, **SHAPE, **FAMILY_SETTINGS.get(family, {})}
+    backbone = {"model_type": family, **SHAPE, **FAMILY_SETTINGS.get(family, {}), **(backbone_settings or {})}
     config = ProxyByteConfig(backbone_config=backbone, num_compressed_symbols=50, **settings)
     model = ProxyByteForCausalLM(config).eval()
     if change is not None:
