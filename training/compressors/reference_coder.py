@@ -72,8 +72,10 @@ class ReferenceCoder:
         widths = self.spelled if self.spelled is not None else _guessed_bytes(tokenizer, self.num_symbols)
         self.lengths = np.array([len(token or b"") for token in widths], dtype=np.int64)
         self._forms = _normaliser_steps(spec)
-        parsed = [entry.content for entry in tokenizer.get_added_tokens_decoder().values() if not entry.special]
-        self._added = re.compile("|".join(map(re.escape, parsed)), re.IGNORECASE) if parsed else None
+        contents = [entry["content"] for entry in spec["added_tokens"] if not entry["special"]]
+        # The library looks for an added token's own spelling, or for what its normaliser makes of it.
+        parsed = {*contents, *map(self.normalised, contents)}
+        self._added = re.compile("|".join(map(re.escape, sorted(parsed)))) if parsed else None
 
     def changed_by_normaliser(self, text: str) -> bool:
         """Whether the normaliser would change ``text``."""

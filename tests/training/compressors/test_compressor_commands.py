@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +12,9 @@ import pytest
 from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.compressors import FAMILIES, encode_one, load_compressor
+from proxybyte.training.compressors.bpe_train import Split
 from proxybyte.training.compressors.texts import TextSource
+from proxybyte.training.compressors.token_bytes import Order, TokenBytesCompressor
 
 
 @pytest.fixture
@@ -79,6 +82,19 @@ def test_fit_token_bytes_and_report_from_the_command_line(corpus, tmp_path, caps
     assert all(f"\n{name} " in table for name in ("gzip", "bpe-700", "bpe-700-bytes-gray"))
     saved = json.loads((tmp_path / "report" / "report.json").read_text())
     assert saved["n_bytes"] == sum(map(len, held_out))
+
+
+def test_prepare_takes_every_family(corpus, tmp_path, trained):
+    bpe = trained[Split.CODE]
+    bpe.save(tmp_path / "bpe")
+    TokenBytesCompressor(bpe, Order.GRAY).save(tmp_path / "token-bytes")
+    for name in ("gzip", "bits-4", "bits-16", str(tmp_path / "bpe"), str(tmp_path / "token-bytes")):
+        out = tmp_path / f"prepared-{Path(name).name}"
+        assert main(["prepare", str(corpus), "--compressor", name, "--out", str(out), "--workers", "1"]) == 0
+        carried = load_compressor(out / "compressor")
+        assert carried.name == load_compressor(name).name
+        rows = datasets.load_from_disk(str(out / "validation"))
+        assert all(carried.decode(np.array(row["symbols"], dtype=np.int64)) == row["text"] for row in rows)
 
 
 def test_the_limit_of_fit_is_in_megabytes_and_changes_what_is_learnt(corpus, tmp_path):
