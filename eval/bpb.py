@@ -11,15 +11,18 @@ each byte of text (after Gao et al., The Pile, arXiv 2101.00027).
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval.scoring import DEFAULT_SCORING, Scoring, Sequences, score_sequences
+from proxybyte.eval.scoring import DEFAULT_SCORING, Scoring, Sequences, bare, position_limit, score_sequences
 from proxybyte.symbols import COMPRESSED_OFFSET, Special, View
+
+LONGEST_TOKEN_WINDOW = 4096
+"""Positions of a tokenizer model's window when nobody says: a large vocabulary's logits for more would not fit."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ def tokenizer_bits_per_byte(
     opening = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if opening is None:
         raise ProxyByteError("the tokenizer has neither a bos nor an eos token to open a document with")
+    if scoring.window is None:
+        scoring = replace(scoring, window=min(position_limit(bare(model)), LONGEST_TOKEN_WINDOW) - 1)
     tokens = [_tokenize(tokenizer, number, document) for number, document in enumerate(documents)]
     sequences = Sequences(
         prefix=(opening,),
@@ -149,13 +154,13 @@ def tokenizer_bits_per_byte(
 
 def document_opening(model: Any, view: View) -> tuple[int, ...]:
     """Ids that open a document of ``view``: its sentinel, after ``<bos>`` where the model was trained so."""
-    config = getattr(model, "module", model).config
-    return (int(Special.BOS), int(view.open)) if getattr(config, "document_prefix", None) else (int(view.open),)
+    with_bos = getattr(bare(model).config, "document_prefix", False)
+    return (int(Special.BOS), int(view.open)) if with_bos else (int(view.open),)
 
 
 def embedding_rows(model: Any) -> int:
     """Symbols that the model can read."""
-    return getattr(model, "module", model).get_input_embeddings().num_embeddings
+    return bare(model).get_input_embeddings().num_embeddings
 
 
 def _tokenize(tokenizer: Any, number: int, document: bytes) -> np.ndarray:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate.utils import extract_model_from_parallel
 from tqdm import tqdm
 
 from proxybyte.eval.windows import WindowRule, WindowTable, plan_windows
 from proxybyte.symbols import IGNORE_INDEX
 
-LONGEST_DEFAULT_WINDOW = 4096
-"""Positions of a window when nobody says, where the model allows more: a held-out document rarely has them."""
+DEFAULT_POSITIONS = 2048
+"""Positions of a model whose configuration names no limit."""
 _LOGITS_IN_A_PASS = 1 << 28
 """Elements of logits that one forward pass may return (1 GiB in float32), one window aside."""
 _LOGITS_AT_ONCE = 1 << 24
@@ -87,19 +88,30 @@ class _Batch:
         windows: their rows in the window table, shape ``(B,)``.
         input_ids: shape ``(B, T)``, padded on the right with 0.
         labels: shape ``(B, T)``, ``IGNORE_INDEX`` where nothing is scored.
+        first_scored: the first column of ``labels`` in which something is.
     """
 
     windows: np.ndarray
     input_ids: torch.Tensor
     labels: torch.Tensor
+    first_scored: int
+
+
+def bare(model: Any) -> Any:
+    """The model without what training wrapped it in: replicas add nothing here, and compiling would start over for
+    each new shape of batch.
+    """
+    return extract_model_from_parallel(model, keep_torch_compile=False)
+
+
+def position_limit(model: Any) -> int:
+    """Positions that the model was made for."""
+    return getattr(model.config, "max_position_embeddings", None) or DEFAULT_POSITIONS
 
 
 def window_rule(model: Any, scoring: Scoring, prefix_length: int) -> WindowRule:
     """The rule that ``scoring`` asks for, with what it leaves open filled in from the model's position limit."""
-    config = getattr(model, "module", model).config
-    holder = getattr(config, "backbone_config", None) or config
-    limit = getattr(holder, "max_position_embeddings", None) or LONGEST_DEFAULT_WINDOW
-    window = scoring.window or max(1, min(limit, LONGEST_DEFAULT_WINDOW) - prefix_length)
+    window = scoring.window or max(1, position_limit(model) - prefix_length)
     return WindowRule(window=window, stride=scoring.stride or max(1, window // 2))
 
 
@@ -113,6 +125,7 @@ def score_sequences(model: Any, sequences: Sequences, scoring: Scoring, *, want_
         scoring: how.
         want_greedy: also tell whether each sequence is what greedy decoding would have written.
     """
+    model = bare(model)
     rule = window_rule(model, scoring, len(sequences.prefix))
     table = plan_windows(sequences.lengths, rule, sequences.score_from)
     nats = np.zeros(len(sequences.lengths))
@@ -123,7 +136,8 @@ def score_sequences(model: Any, sequences: Sequences, scoring: Scoring, *, want_
     model.eval()
     bar = tqdm(total=n_positions, unit="sym", unit_scale=True, delay=2, disable=not scoring.progress, desc="scoring")
     try:
-        with torch.inference_mode(), bar:
+        # Not inference_mode: parameters that FSDP gathers inside it could not be trained on afterwards.
+        with torch.no_grad(), bar:
             for batch, losses, firsts in _forward_all(model, sequences, table, scoring, want_greedy):
                 rows = table.sequence[batch.windows]
                 np.add.at(nats, rows, losses.cpu().double().sum(1).numpy())
@@ -138,7 +152,7 @@ def score_sequences(model: Any, sequences: Sequences, scoring: Scoring, *, want_
 def _forward_all(
     model: Any, sequences: Sequences, table: WindowTable, scoring: Scoring, want_greedy: bool
 ) -> Iterator[tuple[_Batch, torch.Tensor, torch.Tensor | None]]:
-    """Each batch with its losses ``(B, T - 1)`` and first choices ``(B,)``, one behind the device's work.
+    """Each batch with losses ``(B, *)`` to sum and first choices ``(B,)``, one behind the device's work.
 
     The next pass is queued before a result is handed out, so that an accelerator never waits for the copy back.
     """
@@ -159,7 +173,7 @@ def _forward_all(
 
 def gives_target_nll(model: Any) -> bool:
     """Whether the model's output has ``target_nll`` (docs/architecture.md), so that no logits need be held."""
-    return getattr(model, "module", model).config.model_type == "proxybyte"
+    return model.config.model_type == "proxybyte"
 
 
 def _batch_positions(model: Any, scoring: Scoring, by_logits: bool) -> int:
@@ -193,24 +207,33 @@ def _stack(sequences: Sequences, table: WindowTable, windows: np.ndarray, device
         symbols = sequences.read(int(table.sequence[window]), start, end)
         input_ids[row, opening : opening + end - start] = symbols
         labels[row, opening + scored - start : opening + end - start] = symbols[scored - start :]
+    context = table.score_from[windows] - table.start[windows]
     return _Batch(
         windows=windows,
         input_ids=torch.from_numpy(input_ids).to(device, non_blocking=True),
         labels=torch.from_numpy(labels).to(device, non_blocking=True),
+        first_scored=opening + int(context.min()),
     )
 
 
 def _losses_from_logits(model: Any, batch: _Batch, want_greedy: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Losses ``(B, T - 1)``, float32 at least, 0 where nothing is scored; and whether each row is the first choice."""
-    logits = model(input_ids=batch.input_ids, use_cache=False).logits[:, :-1].flatten(0, 1)
-    targets = batch.labels[:, 1:].flatten()
+    """Losses ``(B, K)`` of the columns from the first scored one, in float32 at least, 0 where nothing is scored; and
+    whether each row's scored symbols are the model's first choices, ``(B,)``, if wanted.
+    """
+    before = batch.first_scored - 1
+    options = {}
+    if model._supports_logits_to_keep():
+        options["logits_to_keep"] = batch.input_ids.shape[1] - before
+    logits = model(input_ids=batch.input_ids, use_cache=False, **options).logits
+    logits = logits[:, before - batch.input_ids.shape[1] : -1]
+    shape = logits.shape[:2]
+    targets = batch.labels[:, batch.first_scored :].flatten()
     precision = torch.promote_types(logits.dtype, torch.float32)
     step = max(1, _LOGITS_AT_ONCE // logits.shape[-1])
     losses, misses = [], []
-    for rows, wanted in zip(logits.split(step), targets.split(step), strict=True):
+    for rows, wanted in zip(logits.flatten(0, 1).split(step), targets.split(step), strict=True):
         losses.append(F.cross_entropy(rows.to(precision), wanted, ignore_index=IGNORE_INDEX, reduction="none"))
         if want_greedy:
             misses.append((rows.argmax(-1) != wanted) & (wanted != IGNORE_INDEX))
-    shape = (batch.labels.shape[0], batch.labels.shape[1] - 1)
     firsts = ~torch.cat(misses).view(shape).any(1) if want_greedy else None
     return torch.cat(losses).view(shape), firsts

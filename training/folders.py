@@ -57,4 +57,4 @@ def check_output(final: Path, marker: str) -> None:
     if final.is_dir() and (final / marker).is_file():
         return
     if final.exists() and not (final.is_dir() and not any(final.iterdir())):
-        raise ProxyByteError(f"{final} exists and holds no {marker}: name another --output, it will not be replaced")
+        raise ProxyByteError(f"{final} exists and holds no {marker}: name another --out, it will not be replaced")

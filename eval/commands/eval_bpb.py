@@ -109,7 +109,7 @@ def _table(results: "dict[str, BPBResult]") -> str:
 
 
 COMMAND = Command(
-    summary="Bits per byte of a model on held-out text.",
+    summary="bits per byte of a model on held-out text",
     examples=EXAMPLES,
     add_arguments=_add_arguments,
     run=_run,

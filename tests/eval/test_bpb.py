@@ -23,23 +23,23 @@ from proxybyte.eval import (
     uniform_bits_per_byte,
     xz_bits_per_byte,
 )
+from proxybyte.symbols import View
 
 DOCUMENTS = [b"", b"a", b"def f(x):\n    return x\n", "naïve — 数".encode(), bytes(range(256)), b"spam and eggs " * 30]
 
 
-def brute_force_bits(model, prefix: list[int], symbols: list[int], window: int, stride: int) -> float:
-    """Bits of one sequence, window by window: the definition in docs/evaluation.md, spelled out."""
-    model = copy.deepcopy(model).double()
-    bits, done, start = 0.0, 0, 0
-    while done < len(symbols):
-        piece = symbols[start : start + window]
-        with torch.no_grad():
-            logits = model(torch.tensor([prefix + piece])).logits[0]
-        log_p = torch.log_softmax(logits, dim=-1)
-        for offset in range(done - start, len(piece)):
-            bits -= float(log_p[len(prefix) + offset - 1, piece[offset]]) / math.log(2)
-        done = start + len(piece)
-        start += stride
+@pytest.fixture
+def brute_force_bits(reference):
+    def bits(model, prefix: list[int], symbols: list[int], window: int, stride: int) -> float:
+        """Bits of one sequence, window by window, as docs/evaluation.md defines them."""
+        nats, done, start = 0.0, 0, 0
+        while done < len(symbols):
+            piece = symbols[start : start + window]
+            nats += math.fsum(reference(model, prefix, piece)[done - start :])
+            done = start + len(piece)
+            start += stride
+        return nats / math.log(2)
+
     return bits
 
 
@@ -47,12 +47,18 @@ def raw_symbols(document: bytes) -> list[int]:
     return [64 + byte for byte in document]
 
 
+@pytest.fixture(params=["byte_llama", "proxy_llama"])
+def byte_model(request):
+    """A native export and our own class: one scored by its logits, the other by ``target_nll``."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.mark.parametrize(("window", "stride"), [(None, None), (64, 16), (64, 64), (7, 3), (1, 1)])
-def test_fast_equals_brute_force_for_each_document(byte_llama, window, stride):
-    result = bits_per_byte(byte_llama, DOCUMENTS, Scoring(window=window, stride=stride, batch_positions=300))
+def test_fast_equals_brute_force_for_each_document(byte_model, brute_force_bits, window, stride):
+    result = bits_per_byte(byte_model, DOCUMENTS, Scoring(window=window, stride=stride, batch_positions=300))
     window, stride = (window, stride) if window else (95, 47)
     for document, bits in zip(DOCUMENTS, result.document_bits, strict=True):
-        expected = brute_force_bits(byte_llama, [12], raw_symbols(document), window, stride)
+        expected = brute_force_bits(byte_model, [12], raw_symbols(document), window, stride)
         assert bits == pytest.approx(expected, abs=1e-4 * max(1, len(document)))
     assert result.bits_per_byte == pytest.approx(result.bits / sum(map(len, DOCUMENTS)))
 
@@ -66,21 +72,30 @@ def test_batches_do_not_change_the_figure(byte_llama, documents, positions):
         assert bits == pytest.approx(alone, abs=1e-4 * max(1, len(document)))
 
 
-def test_bos_before_the_sentinel_where_the_model_was_trained_so(byte_llama):
-    model = copy.deepcopy(byte_llama)
+@pytest.mark.parametrize(("view", "prefix"), [(View.RAW, [1, 12]), (View.COMPRESSED, [1, 14])])
+def test_bos_before_the_sentinel_where_the_model_was_trained_so(proxy_llama, view, prefix, brute_force_bits):
+    model = copy.deepcopy(proxy_llama)
     model.config.document_prefix = True
-    result = bits_per_byte(model, [b"abc"])
-    assert result.bits == pytest.approx(brute_force_bits(model, [1, 12], raw_symbols(b"abc"), 90, 90), abs=1e-3)
+    if view is View.RAW:
+        bits = bits_per_byte(model, [b"abc"]).bits
+    else:
+        bits = compressed_bits_per_byte(model, [np.array([33, 34, 35])], [9]).bits
+    symbols = [161, 162, 163] if view is View.RAW else [353, 354, 355]
+    assert bits == pytest.approx(brute_force_bits(model, prefix, symbols, 90, 90), abs=1e-3)
 
 
 def test_a_model_in_training_is_scored_without_dropout_and_put_back(byte_llama):
     model = copy.deepcopy(byte_llama)
-    model.config.attention_dropout = 0.9
     for layer in model.model.layers:
         layer.self_attn.attention_dropout = 0.9
     model.train()
     assert bits_per_byte(model, [b"abcdef"]).bits == bits_per_byte(byte_llama, [b"abcdef"]).bits
     assert model.training
+
+
+def test_a_wrapped_model_is_scored_as_the_model_in_it(proxy_llama):
+    wrapped = torch.compile(torch.nn.DataParallel(proxy_llama))
+    assert bits_per_byte(wrapped, DOCUMENTS).bits == bits_per_byte(proxy_llama, DOCUMENTS).bits
 
 
 def test_half_precision_weights_are_summed_in_full(byte_llama):
@@ -89,15 +104,24 @@ def test_half_precision_weights_are_summed_in_full(byte_llama):
     assert bits_per_byte(model, DOCUMENTS).bits_per_byte == pytest.approx(exact, rel=0.02)
 
 
-def test_compressed_view_is_per_byte_of_text():
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=320 + 50, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
-    )
-    model = LlamaForCausalLM(config).eval()
+def test_cutting_the_compressed_rows_saves_exactly_their_probability(proxy_llama):
+    """A native export never costs more than the model that it was cut from."""
+    native = LlamaForCausalLM(copy.deepcopy(proxy_llama.config.backbone_config))
+    native.load_state_dict(proxy_llama.state_dict())
+    native.resize_token_embeddings(320)
+    document = DOCUMENTS[-1][:90]
+    saved = bits_per_byte(proxy_llama, [document]).bits - bits_per_byte(native.eval(), [document]).bits
+    with torch.no_grad():
+        logits = proxy_llama(torch.tensor([[12, *raw_symbols(document)]])).logits[0, :-1]
+    raw_mass = torch.softmax(logits, dim=-1)[:, :320].sum(-1)
+    assert saved == pytest.approx(-float(raw_mass.log2().sum()), abs=1e-3)
+    assert saved > 0
+
+
+def test_compressed_view_is_per_byte_of_text(proxy_llama, brute_force_bits):
     codes = [np.array([0, 49, 7, 7], dtype=np.uint16), np.array([], dtype=np.uint16), np.arange(40, dtype=np.uint16)]
-    result = compressed_bits_per_byte(model, codes, [11, 0, 150], Scoring(window=16, stride=8))
-    expected = sum(brute_force_bits(model, [14], [320 + int(c) for c in code], 16, 8) for code in codes)
+    result = compressed_bits_per_byte(proxy_llama, codes, [11, 0, 150], Scoring(window=16, stride=8))
+    expected = sum(brute_force_bits(proxy_llama, [14], [320 + int(c) for c in code], 16, 8) for code in codes)
     assert result.bits_per_byte == pytest.approx(expected / 161, abs=1e-4)
     assert result.n_symbols == 44
 
@@ -127,7 +151,7 @@ def token_llama(vocab_size: int) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
-def test_tokenizer_model_is_per_byte_of_text():
+def test_tokenizer_model_is_per_byte_of_text(brute_force_bits):
     tokenizer = word_tokenizer()
     model = token_llama(len(tokenizer))
     documents = [b"spam spam", "größe spam".encode(), b"it ends with <|end|> as text"]

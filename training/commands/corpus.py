@@ -6,13 +6,13 @@ from pathlib import Path
 from proxybyte.cli import Command
 
 EXAMPLES = """\
-  proxybyte corpus --python-packages --max-mb 50 --output corpus
-  proxybyte corpus ~/projects --suffixes .py,.pyi,.md --output corpus
-  proxybyte corpus shards/*.jsonl.zst --text-column content --key-column repo_name --output corpus
-  proxybyte corpus --dataset roneneldan/TinyStories --validation-share 0.01 --output corpus
+  proxybyte corpus --python-packages --max-mb 50 --out corpus
+  proxybyte corpus ~/projects --suffixes .py,.pyi,.md --out corpus
+  proxybyte corpus shards/*.jsonl.zst --text-column content --key-column repo_name --out corpus
+  proxybyte corpus --dataset roneneldan/TinyStories --validation-share 0.01 --out corpus
 
 Folders are split into train and validation by top-level package, tables by --key-column or by document.
-Exact duplicates are dropped. OUTPUT/corpus.json says what was kept, what was left out, and why."""
+Exact duplicates are dropped. OUT/corpus.json says what was kept, what was left out, and why."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     split.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     output = parser.add_argument_group("output")
-    output.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    output.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     output.add_argument("--overwrite", action="store_true", help="replace an earlier corpus in FOLDER")
     output.add_argument("--shard-mb", type=float, default=256, metavar="MB", help="text in a shard (default: 256)")
     output.add_argument("--strict", action="store_true", help="stop at the first line or file that cannot be taken")
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     options = CorpusOptions(
-        output=args.output,
+        output=args.out,
         paths=tuple(args.sources),
         python_packages=args.python_packages,
         dataset=DatasetName(args.dataset, args.dataset_config, args.dataset_split) if args.dataset else None,
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     print(collect_corpus(options))
-    print(f"written to {args.output}, report in {args.output / 'corpus.json'}")
+    print(f"written to {args.out}, report in {args.out / 'corpus.json'}")
 
 
 COMMAND = Command(

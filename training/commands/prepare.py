@@ -6,8 +6,8 @@ from pathlib import Path
 from proxybyte.cli import Command
 
 EXAMPLES = """\
-  proxybyte prepare corpus --compressor bpe-16384 --output prepared
-  proxybyte prepare corpus --compressor gzip --output prepared-gzip --workers 2 --verify sample
+  proxybyte prepare corpus --compressor bpe-16384 --out prepared
+  proxybyte prepare corpus --compressor gzip --out prepared-gzip --workers 2 --verify sample
 
 An interrupted run goes on where it stopped. A finished output is left alone while corpus, compressor and options are
 the same, and replaced when they are not. What the compressor cannot code stays raw, and is counted by reason."""
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compressor", required=True, metavar="NAME_OR_FOLDER", help="a compressor's name, or its saved folder"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one a core)")
     parser.add_argument(
         "--verify",
@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> None:
     """Prepare, and print the totals."""
     from proxybyte.training.prepare import PrepareOptions, Verify, prepare_corpus
 
-    options = PrepareOptions(args.corpus, args.compressor, args.output, args.workers, Verify(args.verify))
+    options = PrepareOptions(args.corpus, args.compressor, args.out, args.workers, Verify(args.verify))
     print(prepare_corpus(options))
-    print(f"written to {args.output}")
+    print(f"prepared folder: {args.out}")
 
 
 COMMAND = Command(

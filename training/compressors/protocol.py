@@ -16,6 +16,7 @@ import numpy as np
 from proxybyte.errors import ProxyByteError
 
 MANIFEST = "compressor.json"
+_RUN_BYTES = 1 << 16
 
 
 class CannotEncode(ProxyByteError):
@@ -121,8 +122,23 @@ def encode_in_threads(
     threads = min(usable_threads(), len(documents))
     if threads < 2:
         return [encode(document) for document in documents]
+    shares = _runs(documents)
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(encode, documents))
+        results = pool.map(lambda share: [encode(document) for document in share], shares)
+        return [code for share in results for code in share]
+
+
+def _runs(documents: Sequence[bytes]) -> list[list[bytes]]:
+    """Consecutive documents in runs of at least ``_RUN_BYTES``: a thread's task costs as much as coding 1 kB."""
+    runs: list[list[bytes]] = [[]]
+    size = 0
+    for document in documents:
+        if size >= _RUN_BYTES:
+            runs.append([])
+            size = 0
+        runs[-1].append(document)
+        size += len(document)
+    return runs
 
 
 def encode_one(compressor: Compressor, document: bytes) -> np.ndarray:

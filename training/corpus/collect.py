@@ -71,7 +71,7 @@ def collect_corpus(options: CorpusOptions) -> CorpusReport:
     """
     check_output(options.output, REPORT)
     if (options.output / REPORT).exists() and not options.overwrite:
-        raise ProxyByteError(f"{options.output} holds a corpus already: name another --output or pass --overwrite")
+        raise ProxyByteError(f"{options.output} holds a corpus already: name another --out or pass --overwrite")
     readers = open_sources(options)
     catalogue, left_out = _survey(readers, options)
     if not len(catalogue):
@@ -174,6 +174,7 @@ def _report(options: CorpusOptions, catalogue: Catalogue, fates: np.ndarray, lef
         left_out=left_out.counts,
         examples=left_out.examples,
         packages=len(kept),
+        packages_held_out=len(held_out),
         validation_packages=held_out[:LISTED_PACKAGES],
     )
 

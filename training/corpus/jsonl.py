@@ -80,7 +80,7 @@ class JsonLinesReader:
 
     def _read_line(self, source: str, line: bytes, columns: "_ColumnWatch") -> Document | Skip:
         try:
-            record = json.loads(line.decode("utf-8"))
+            record = json.loads(line.rstrip(b"\r\n").decode("utf-8"))
         except UnicodeDecodeError as error:
             return Skip(source, Reason.NOT_UTF8, f"byte {error.start} of the line")
         except json.JSONDecodeError as error:

@@ -25,6 +25,7 @@ class CorpusReport:
         left_out: how many lines or files were left out, by reason.
         examples: the first faults among them, each with its place and reason.
         packages: how many packages or keys were kept; 0 where every document stands alone.
+        packages_held_out: how many of them are in the validation split.
         validation_packages: names of those held out (the first thousand in alphabetical order).
     """
 
@@ -36,6 +37,7 @@ class CorpusReport:
     left_out: dict[str, int]
     examples: list[str]
     packages: int = 0
+    packages_held_out: int = 0
     validation_packages: list[str] = field(default_factory=list)
     format_version: int = 1
 
@@ -54,7 +56,7 @@ class CorpusReport:
         if self.over_cap.documents:
             lines.append(_line("over --max-mb", self.over_cap, "dropped"))
         if self.packages:
-            lines.append(f"packages          {self.packages:>12,}  of which {len(self.validation_packages):,} held out")
+            lines.append(f"packages          {self.packages:>12,}  of which {self.packages_held_out:,} held out")
         for reason, count in sorted(self.left_out.items(), key=lambda item: -item[1]):
             lines.append(f"left out          {count:>12,}  {reason}")
         return "\n".join([*lines, *(f"  {example}" for example in self.examples[:5])])

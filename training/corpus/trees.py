@@ -35,7 +35,7 @@ def package_of(relative: str) -> str:
     parts = PurePosixPath(relative).parts
     first = 0
     for place, part in enumerate(parts[:-1]):
-        if part in VENDOR_FOLDERS:
+        if part in VENDOR_FOLDERS and parts[place + 1] != "__init__.py":
             first = place + 1
     return parts[first].partition(".")[0] if first == len(parts) - 1 else parts[first]
 

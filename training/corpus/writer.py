@@ -24,7 +24,7 @@ class SplitCount:
 
 
 class SplitWriter:
-    """Writes one split as ``SPLIT-00000.parquet``, ``SPLIT-00001.parquet``, ... into a folder; always at least one.
+    """Writes one split as ``SPLIT-00000.parquet``, ``SPLIT-00001.parquet``, ...; no shard if nothing is added.
 
     The folder is a partial one (``proxybyte.training.folders``), so that no reader ever sees half a shard.
     """
@@ -54,7 +54,7 @@ class SplitWriter:
 
     def close(self) -> SplitCount:
         """Write what waits and finish the last shard."""
-        if self._texts or not self._shards:
+        if self._texts:
             self._flush()
         self._end_shard()
         return SplitCount(self._documents, self._bytes, self._shards)

@@ -26,7 +26,6 @@ from proxybyte.training.prepare.shard import DONE, Verify, finished, report_path
 from proxybyte.training.prepare.tasks import SPLITS, ShardTask, check_corpus, fingerprint_of, folder_digest, plan_tasks
 from proxybyte.training.prepare.workers import COMPRESSOR, Job, default_workers, run_tasks
 
-_EMPTY_SHARD = "data-empty.arrow"
 _log = logging.getLogger(__name__)
 
 
@@ -156,18 +155,16 @@ def _encode(
 
 
 def _finish(partial: Path, tasks: list[ShardTask], manifest: PreparedManifest) -> None:
-    """Write what makes each split a folder for ``datasets.load_from_disk``, and the manifest."""
-    import pyarrow as pa
+    """Write what makes each split a folder for ``datasets.load_from_disk``, and the manifest; drop an empty split."""
     from datasets import DatasetInfo
 
     features = prepared_features(manifest.compressor.num_symbols)
     for split in SPLITS:
         folder = partial / split
         names = [task.file_name for task in tasks if task.split == split]
-        if not names:  # datasets cannot read a folder without a single shard
-            names = [_EMPTY_SHARD]
-            with pa.OSFile(str(folder / _EMPTY_SHARD), "wb") as sink, pa.ipc.new_stream(sink, features.arrow_schema):
-                pass
+        if not names:  # datasets cannot read a folder without a shard
+            folder.rmdir()
+            continue
         DatasetInfo(features=features).write_to_directory(str(folder))
         state: dict[str, Any] = {
             "_data_files": [{"filename": name} for name in names],

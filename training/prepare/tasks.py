@@ -64,9 +64,11 @@ def plan_tasks(corpus: Path, compressor_digest: str, verify: str) -> list[ShardT
     """Cut the corpus into tasks; the cut depends on the corpus alone, not on the number of workers.
 
     Raises:
-        ProxyByteError: if a shard is damaged or has other columns.
+        ProxyByteError: if a shard is damaged or has other columns, or there is nothing to train on.
     """
     pieces = {split: _pieces(corpus, split) for split in SPLITS}
+    if not pieces["train"]:
+        raise ProxyByteError(f"{corpus} holds no training document: collect it again, from more text")
     total = sum(piece.n_bytes for split in SPLITS for piece in pieces[split])
     target = min(SHARD_BYTES, total // _SHARDS_AT_LEAST)
     tasks = []
@@ -121,6 +123,7 @@ def _pieces(corpus: Path, split: str) -> list[_Piece]:
         pieces.extend(
             _Piece(path, digest, index, group.column(place).total_uncompressed_size)
             for index, group in enumerate(groups)
+            if group.num_rows
         )
     return pieces
 

@@ -29,10 +29,10 @@ def records() -> list[dict[str, str]]:
 
 
 def read_corpus(folder: Path) -> dict[str, list[bytes]]:
-    tables = {
-        split: [pq.read_table(path) for path in sorted(folder.glob(f"{split}-*"))] for split in ("train", "validation")
+    return {
+        split: [text for path in sorted(folder.glob(f"{split}-*")) for text in pq.read_table(path)["text"].to_pylist()]
+        for split in ("train", "validation")
     }
-    return {split: pa.concat_tables(parts)["text"].to_pylist() for split, parts in tables.items()}
 
 
 def write_folder(root: Path, rows: list[dict[str, str]]) -> Path:
@@ -112,7 +112,7 @@ def test_no_package_is_in_both_splits(tmp_path):
     assert packages["train"] and packages["validation"]
     assert not packages["train"] & packages["validation"]
     assert report.validation_packages == sorted(packages["validation"])
-    assert report.packages == 7
+    assert (report.packages, report.packages_held_out) == (7, len(packages["validation"]))
 
 
 def test_written_shards_follow_the_contract_and_are_bounded(tmp_path):
@@ -131,9 +131,10 @@ def test_written_shards_follow_the_contract_and_are_bounded(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "tree"]
 
 
-def test_without_validation_share_the_validation_shard_is_there_and_empty(tmp_path):
-    collect(tmp_path / "corpus", write_folder(tmp_path, records()), split=SplitRule(0.0))
-    assert read_corpus(tmp_path / "corpus")["validation"] == []
+def test_without_validation_share_there_is_no_validation_shard(tmp_path):
+    report = collect(tmp_path / "corpus", write_folder(tmp_path, records()), split=SplitRule(0.0))
+    assert report.validation.shards == 0
+    assert [path.name for path in (tmp_path / "corpus").glob("*.parquet")] == ["train-00000.parquet"]
 
 
 def test_same_input_gives_the_same_bytes(tmp_path):
@@ -149,8 +150,8 @@ def test_bad_lines_are_counted_and_the_first_ones_listed(tmp_path):
     path.write_bytes(b'{"text": "a"}\n{"text": "b"}\n' + b"broken\n" * 7 + b'{"text": ""}\n{"text": "c"}\n')
     report = collect(tmp_path / "corpus", path, examples=3)
     assert report.left_out == {"broken JSON": 7, "empty text": 1}
-    assert [example.partition(" (")[0] for example in report.examples] == [
-        f"lines.jsonl:{number}: broken JSON" for number in (3, 4, 5)
+    assert report.examples == [
+        f"lines.jsonl:{number}: broken JSON (Expecting value at column 1)" for number in (3, 4, 5)
     ]
     assert report.train.documents + report.validation.documents == 3
 
@@ -228,56 +229,56 @@ class TestCommandLine:
 
     def test_report_is_printed(self, tmp_path, capsys):
         tree = write_folder(tmp_path, records())
-        code, out, _ = self.run(capsys, tree, "--output", tmp_path / "corpus", "--validation-share", "0.3")
+        code, out, _ = self.run(capsys, tree, "--out", tmp_path / "corpus", "--validation-share", "0.3")
         assert code == 0
         assert "exact duplicates             2  documents" in out
         assert (tmp_path / "corpus" / "corpus.json").is_file()
 
     def test_wrong_path(self, tmp_path, capsys):
-        assert "nowhere does not exist" in self.refused(capsys, tmp_path / "nowhere", "--output", tmp_path / "c")
+        assert "nowhere does not exist" in self.refused(capsys, tmp_path / "nowhere", "--out", tmp_path / "c")
 
     def test_unknown_kind_of_file(self, tmp_path, capsys):
         (tmp_path / "a.csv").write_text("a")
-        assert "neither a folder nor" in self.refused(capsys, tmp_path / "a.csv", "--output", tmp_path / "c")
+        assert "neither a folder nor" in self.refused(capsys, tmp_path / "a.csv", "--out", tmp_path / "c")
 
     def test_no_source(self, tmp_path, capsys):
-        assert "nothing to collect" in self.refused(capsys, "--output", tmp_path / "c")
+        assert "nothing to collect" in self.refused(capsys, "--out", tmp_path / "c")
 
     def test_dataset_that_does_not_exist(self, tmp_path, capsys):
         (tmp_path / "empty").mkdir()
-        assert "cannot be loaded" in self.refused(capsys, "--dataset", tmp_path / "empty", "--output", tmp_path / "c")
+        assert "cannot be loaded" in self.refused(capsys, "--dataset", tmp_path / "empty", "--out", tmp_path / "c")
 
     def test_unknown_split_of_a_saved_dataset(self, tmp_path, capsys):
         datasets.DatasetDict({"training": datasets.Dataset.from_list(records())}).save_to_disk(tmp_path / "saved")
-        sentence = self.refused(capsys, "--dataset", tmp_path / "saved", "--output", tmp_path / "c")
+        sentence = self.refused(capsys, "--dataset", tmp_path / "saved", "--out", tmp_path / "c")
         assert "no split 'train'; did you mean 'training'?" in sentence
 
     @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
     def test_unknown_column_gives_the_nearest_name(self, tmp_path, capsys, name):
         path = (write_lines if name == "a.jsonl" else write_parquet)(tmp_path / name, records())
         for option, column in (("--text-column", "texts"), ("--key-column", "packages")):
-            sentence = self.refused(capsys, path, option, column, "--output", tmp_path / "c")
+            sentence = self.refused(capsys, path, option, column, "--out", tmp_path / "c")
             assert f"{path} has no column '{column}'; did you mean '{column[:-1]}'?" in sentence
 
     @pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.gz", "a.jsonl.zst", "a.parquet.gz", "a.parquet.zst"])
     def test_damaged_file(self, tmp_path, capsys, name):
         path = (write_parquet if "parquet" in name else write_lines)(tmp_path / name, records())
         path.write_bytes(path.read_bytes()[:-30])
-        sentence = self.refused(capsys, path, "--output", tmp_path / "c")
+        sentence = self.refused(capsys, path, "--out", tmp_path / "c")
         assert str(path) in sentence
         assert "cannot be read" in sentence
 
     def test_strict(self, tmp_path, capsys):
         (tmp_path / "a.jsonl").write_text('{"text": "a"}\nbroken\n')
-        sentence = self.refused(capsys, tmp_path / "a.jsonl", "--strict", "--output", tmp_path / "c")
+        sentence = self.refused(capsys, tmp_path / "a.jsonl", "--strict", "--out", tmp_path / "c")
         assert "a.jsonl:2: broken JSON" in sentence
 
     def test_source_without_a_single_document(self, tmp_path, capsys):
         (tmp_path / "a.jsonl").write_text("broken\n")
-        assert "hold no document" in self.refused(capsys, tmp_path / "a.jsonl", "--output", tmp_path / "c")
+        assert "hold no document" in self.refused(capsys, tmp_path / "a.jsonl", "--out", tmp_path / "c")
 
     def test_key_column_for_a_folder(self, tmp_path, capsys):
         tree = write_folder(tmp_path, records())
         assert "--key-column is for tables" in self.refused(
-            capsys, tree, "--key-column", "package", "--output", tmp_path / "c"
+            capsys, tree, "--key-column", "package", "--out", tmp_path / "c"
         )

@@ -261,6 +261,7 @@ def test_folder_without_matching_files_says_what_it_holds(tmp_path):
         ("pip/_vendor/typing_extensions.py", "typing_extensions"),
         ("a/_vendor/b/_vendor/c/d.py", "c"),
         ("pip/_vendor.py", "pip"),
+        ("pip/_vendor/__init__.py", "pip"),
     ],
 )
 def test_package_is_the_top_level_one_and_a_vendored_copy_belongs_to_its_library(path, package):

@@ -129,7 +129,7 @@ def test_killed_run_goes_on_where_it_stopped_and_gives_the_same_dataset(tmp_path
         tmp_path / "corpus",
         "--compressor",
         tokenizer,
-        "--output",
+        "--out",
         tmp_path / "out",
         "--workers",
         "2",
@@ -212,12 +212,25 @@ def test_another_compressor_makes_another_dataset(tmp_path, corpus, tokenizer):
     assert "normaliser" in next(iter(second.train.raw_reasons))
 
 
-def test_corpus_without_validation_gives_an_empty_split_that_loads(tmp_path, corpus, tokenizer):
-    (corpus / "validation-00000.parquet").unlink()
-    prepare(corpus, tokenizer, tmp_path / "out")
-    empty = datasets.load_from_disk(tmp_path / "out" / "validation")
-    assert len(empty) == 0
-    assert empty.features == datasets.load_from_disk(tmp_path / "out" / "train").features
+def test_compressor_without_borders_says_so_in_the_manifest(tmp_path, corpus, tokenizer):
+    manifest = prepare(corpus, "gzip", tmp_path / "out", workers=2)
+    assert manifest.compressor.family == "gzip"
+    assert not manifest.total.has_borders
+    assert not PreparedSplit(tmp_path / "out" / "train").borders.any()
+    assert manifest.total.raw_documents == 0
+    assert prepare(corpus, tokenizer, tmp_path / "with").total.has_borders
+
+
+@pytest.mark.parametrize("absent", [True, False], ids=["no shard", "a shard without rows"])
+def test_corpus_without_validation_gives_no_validation_folder(tmp_path, corpus, tokenizer, absent):
+    if absent:
+        (corpus / "validation-00000.parquet").unlink()
+    else:
+        write_shard(corpus / "validation-00000.parquet", [], 5)
+    first = prepare(corpus, tokenizer, tmp_path / "out")
+    assert first.validation.documents == 0
+    assert not (tmp_path / "out" / "validation").exists()
+    assert prepare(corpus, tokenizer, tmp_path / "out") == first
 
 
 def tasks_in_two_workers(tmp_path: Path, corpus: Path, tokenizer: Path, advance) -> list:
@@ -270,43 +283,43 @@ class TestCommandLine:
 
     def test_totals_are_printed(self, tmp_path, corpus, tokenizer, capsys):
         output = tmp_path / "out"
-        assert main(["prepare", str(corpus), "--compressor", str(tokenizer), "--output", str(output)]) == 0
+        assert main(["prepare", str(corpus), "--compressor", str(tokenizer), "--out", str(output)]) == 0
         out = capsys.readouterr().out
         assert "bytes/symbol" in out
         assert "MB/s" in out
         assert f"{read_manifest(output).total.symbols:,}" in out
 
     def test_corpus_that_does_not_exist(self, tmp_path, corpus, tokenizer, capsys):
-        sentence = self.refused(capsys, tmp_path / "corpse", "--compressor", tokenizer, "--output", tmp_path / "out")
+        sentence = self.refused(capsys, tmp_path / "corpse", "--compressor", tokenizer, "--out", tmp_path / "out")
         assert "is no corpus folder" in sentence
         assert "did you mean 'corpus'?" in sentence
         assert not list(tmp_path.glob("out*"))
 
     def test_compressor_that_does_not_exist(self, tmp_path, corpus, capsys):
-        sentence = self.refused(capsys, corpus, "--compressor", "nothing", "--output", tmp_path / "out")
+        sentence = self.refused(capsys, corpus, "--compressor", "nothing", "--out", tmp_path / "out")
         assert "'nothing'" in sentence
         assert not list(tmp_path.glob("out*"))
 
     def test_output_that_holds_something_else(self, tmp_path, corpus, tokenizer, capsys):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "mine.txt").touch()
-        sentence = self.refused(capsys, corpus, "--compressor", tokenizer, "--output", tmp_path / "out")
+        sentence = self.refused(capsys, corpus, "--compressor", tokenizer, "--out", tmp_path / "out")
         assert "will not be replaced" in sentence
         assert (tmp_path / "out" / "mine.txt").exists()
 
     def test_negative_number_of_workers(self, tmp_path, corpus, tokenizer, capsys):
-        arguments = (corpus, "--compressor", tokenizer, "--output", tmp_path / "out", "--workers", -1)
+        arguments = (corpus, "--compressor", tokenizer, "--out", tmp_path / "out", "--workers", -1)
         assert "--workers is -1" in self.refused(capsys, *arguments)
 
     def test_damaged_corpus_shard(self, tmp_path, corpus, tokenizer, capsys):
         shard = corpus / "train-00001.parquet"
         shard.write_bytes(shard.read_bytes()[:-9])
-        sentence = self.refused(capsys, corpus, "--compressor", tokenizer, "--output", tmp_path / "out")
+        sentence = self.refused(capsys, corpus, "--compressor", tokenizer, "--out", tmp_path / "out")
         assert f"{shard} cannot be read" in sentence
 
     @pytest.mark.parametrize("damage", ["", "{}", "[1"])
     def test_damaged_manifest(self, tmp_path, corpus, tokenizer, capsys, damage):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "prepared.json").write_text(damage)
-        sentence = self.refused(capsys, corpus, "--compressor", tokenizer, "--output", tmp_path / "out")
+        sentence = self.refused(capsys, corpus, "--compressor", tokenizer, "--out", tmp_path / "out")
         assert "is damaged" in sentence

@@ -199,6 +199,11 @@ def test_parquet_that_is_no_corpus_shard_is_an_error(tmp_path):
         plan_tasks(tmp_path, "digest", Verify.ALL)
 
 
+def test_corpus_without_a_document_is_an_error(tmp_path):
+    with pytest.raises(ProxyByteError, match="holds no training document"):
+        plan_tasks(write_corpus(tmp_path / "corpus", []), "digest", Verify.ALL)
+
+
 def test_tasks_hold_every_row_group_once_and_in_order(tmp_path):
     corpus = write_corpus(tmp_path / "corpus", [b"x" * (1 + number % 50) for number in range(1000)], row_group=3)
     tasks = plan_tasks(corpus, "digest", Verify.ALL)
