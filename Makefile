@@ -14,13 +14,16 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	touch $(STAMP)
 
 quickstart: $(STAMP)  ## train a small model on mixed views of real code, run it on raw bytes
-	$(BIN)/python -m proxybyte.training.quickstart
+	$(BIN)/proxybyte quickstart
 
 test: $(STAMP)  ## the default suite
 	$(BIN)/python -m pytest
 
 test-slow: $(STAMP)  ## everything, the slow marks too
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+bench: $(STAMP)  ## every figure beside its baseline; GROUP=stream runs one group
+	$(BIN)/proxybyte bench $(GROUP)
 
 lint: $(STAMP)  ## ruff, and mypy over the package as it is installed
 	$(BIN)/python -m ruff check .

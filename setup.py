@@ -20,6 +20,11 @@ COMMANDS = {
     for package, folder in ROOMS.items()
     for path in sorted((HERE / folder / "commands").glob("[!_]*.py"))
 }
+BENCHMARKS = {
+    path.stem.removesuffix("_bench"): f"{package}.bench.{path.stem}"
+    for package, folder in ROOMS.items()
+    for path in sorted((HERE / folder / "bench").glob("[!_]*.py"))
+}
 
 setup(
     name="proxybyte",
@@ -50,6 +55,7 @@ setup(
         "pydantic>=2.9",
         "pyyaml>=6.0",
         "tqdm>=4.66",
+        "rapidfuzz>=3.9",
         "zstandard>=0.23",
         "tensorboard>=2.18",
         "matplotlib>=3.9",
@@ -62,5 +68,6 @@ setup(
     entry_points={
         "console_scripts": ["proxybyte = proxybyte.cli:main"],
         "proxybyte.commands": [f"{name} = {module}:COMMAND" for name, module in COMMANDS.items()],
+        "proxybyte.benchmarks": [f"{name} = {module}:measure" for name, module in BENCHMARKS.items()],
     },
 )

@@ -1,0 +1,59 @@
+"""Fixtures shared by all rooms' tests."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pytest
+
+PREPARED_SCHEMA = pa.schema(
+    [
+        ("text", pa.large_binary()),
+        ("symbols", pa.large_list(pa.uint16())),
+        ("n_bytes", pa.int64()),
+        ("n_symbols", pa.int64()),
+        ("borders", pa.list_(pa.uint32(), 15)),
+        ("source", pa.string()),
+    ]
+)
+
+
+def two_byte_codes(text: bytes) -> np.ndarray:
+    """The simplest compressor with borders: two bytes a symbol, an odd last byte alone."""
+    padded = np.frombuffer(text + b"\0" * (len(text) % 2), np.uint8).reshape(-1, 2).astype(np.uint16)
+    return padded[:, 0] * 200 + padded[:, 1] % 200
+
+
+def write_prepared(folder: Path, documents: Sequence[bytes], raw_only: Sequence[int] = ()) -> Path:
+    """A prepared split as docs/architecture.md describes it, coded two bytes a symbol."""
+    codes = [np.empty(0, np.uint16) if i in raw_only else two_byte_codes(text) for i, text in enumerate(documents)]
+    sixteenths = np.arange(1, 16)
+    borders = [
+        np.minimum(len(code) * sixteenths // 16 * 2, len(text)) for code, text in zip(codes, documents, strict=True)
+    ]
+    table = pa.table(
+        {
+            "text": list(documents),
+            "symbols": [code.tolist() for code in codes],
+            "n_bytes": [len(text) for text in documents],
+            "n_symbols": [-1 if i in raw_only else len(code) for i, code in enumerate(codes)],
+            "borders": [border.tolist() for border in borders],
+            "source": [f"document-{i}" for i in range(len(documents))],
+        },
+        schema=PREPARED_SCHEMA,
+    )
+    datasets.Dataset(table).save_to_disk(str(folder), num_shards=min(3, len(documents)))
+    return folder
+
+
+@pytest.fixture
+def prepared_split(tmp_path) -> Callable:
+    """Writes documents as a prepared split and opens it."""
+    from proxybyte.training.prepared import PreparedSplit
+
+    def make(documents: Sequence[bytes], raw_only: Sequence[int] = ()) -> PreparedSplit:
+        return PreparedSplit(write_prepared(tmp_path / "split", documents, raw_only))
+
+    return make

@@ -1,0 +1,74 @@
+"""The front door: commands by entry point, one sentence and exit code 2 for bad input."""
+
+import argparse
+
+import pytest
+
+from proxybyte import cli
+from proxybyte.errors import ProxyByteError
+
+
+def command(run) -> cli.Command:
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--count", type=int, default=1)
+
+    return cli.Command("does a thing", "  proxybyte thing --count 2", add_arguments, run)
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    def install(**commands):
+        monkeypatch.setattr(cli, "load_commands", lambda: {n.replace("_", "."): c for n, c in commands.items()})
+
+    return install
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(installed, capsys):
+    def run(_):
+        raise ProxyByteError("no file at x: give another")
+
+    installed(thing=command(run))
+    assert cli.main(["thing"]) == 2
+    assert capsys.readouterr().err == "proxybyte: no file at x: give another\n"
+
+
+def test_a_programming_error_keeps_its_traceback(installed):
+    installed(thing=command(lambda args: {}["absent"]))
+    with pytest.raises(KeyError):
+        cli.main(["thing"])
+
+
+def test_a_dotted_name_is_a_group(installed, capsys):
+    seen = []
+    installed(group_one=command(lambda args: seen.append(args.count)), group_two=command(lambda args: 3))
+    assert cli.main(["group", "one", "--count", "5"]) == 0
+    assert cli.main(["group", "two"]) == 3
+    assert seen == [5]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["group", "three"])
+    assert stop.value.code == 2
+    assert "one" in capsys.readouterr().err
+
+
+def test_help_shows_examples(installed, capsys):
+    installed(thing=command(lambda args: 0))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["thing", "--help"])
+    assert stop.value.code == 0
+    assert "proxybyte thing --count 2" in capsys.readouterr().out
+
+
+def test_interrupting_is_exit_code_130(installed, capsys):
+    def run(_):
+        raise KeyboardInterrupt
+
+    installed(thing=command(run))
+    assert cli.main(["thing"]) == 130
+
+
+def test_every_installed_command_has_a_summary_and_examples():
+    commands = cli.load_commands()
+    assert commands
+    for name, found in commands.items():
+        assert found.summary, name
+        assert f"proxybyte {name.replace('.', ' ')}" in found.examples, name

@@ -1,0 +1,91 @@
+"""The dependency rule of docs/architecture.md, read from the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {
+    "modeling_proxy": "proxybyte",
+    "training": "proxybyte.training",
+    "eval": "proxybyte.eval",
+    "hub_configs": "proxybyte.hub_configs",
+}
+FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+HUB_MAY_IMPORT = {"torch", "transformers", "numpy", "tokenizers", "huggingface_hub", "safetensors"}
+SIBLING_ROOMS = ("proxybyte.training", "proxybyte.eval", "proxybyte.hub_configs")
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0]
+
+
+def imports_of(path: Path) -> list[tuple[int, str]]:
+    """(level, dotted module) of every import statement, those inside functions too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module or ""))
+    return found
+
+
+def test_there_is_no_folder_that_shadows_the_package():
+    assert not (ROOT / "proxybyte").exists()
+    assert all((ROOT / room / "__init__.py").exists() for room in ROOMS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_import_only_what_they_may(path):
+    room = room_of(path)
+    own = ROOMS[room]
+    for level, module in imports_of(path):
+        if room == "modeling_proxy":
+            assert level <= 1, f"{path}: '{'.' * level}{module}' cannot travel to the Hub"
+            assert not (level and "." in module), f"{path}: '.{module}' is not in the same folder"
+            top = module.split(".")[0]
+            standard = top in sys.stdlib_module_names
+            assert level or standard or top in HUB_MAY_IMPORT, f"{path} imports {module}"
+            continue
+        assert level <= 2, f"{path}: relative import {'.' * level}{module} leaves its package"
+        foreign = [sibling for sibling in SIBLING_ROOMS if sibling != own and module.startswith(f"{sibling}.")]
+        assert not foreign, f"{path} imports {module}: take it from {foreign[0]} itself, its public names"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_functions_stay_short(path):
+    source = path.read_text(encoding="utf-8")
+    assert source.count("\n") <= 300, f"{path} is long: split it by responsibility"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{path}:{node.lineno} {node.name} is long"
+
+
+def test_no_module_is_loaded_under_two_names():
+    """Importing the whole package loads each of our files once (a folder on sys.path would load some twice)."""
+    script = """
+import collections, importlib, pkgutil, sys
+for room in ("proxybyte", "proxybyte.training", "proxybyte.eval", "proxybyte.hub_configs"):
+    for module in pkgutil.walk_packages(importlib.import_module(room).__path__, f"{room}."):
+        importlib.import_module(module.name)
+files = collections.Counter(m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)
+                            and "__spec__" in vars(m) and m.__spec__ and m.__spec__.name.startswith("proxybyte"))
+names = [n for n in sys.modules if n.split(".")[0] in ("modeling_proxy", "training", "hub_configs")]
+assert max(files.values()) == 1, files.most_common(3)
+assert not names, names
+print(len(files))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= len(FILES)
+
+
+def test_help_does_not_wait_for_torch():
+    script = "import sys; from proxybyte.cli import build_parser, load_commands; build_parser(load_commands()); "
+    script += "print([m for m in ('torch', 'transformers', 'datasets', 'accelerate') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,276 @@
+"""From plan rows to tensors: random access to packed rows of mixed views.
+
+``MixedViewDataset[row]`` is a pure function of the plan and the prepared split. Rows are built many at a time: where
+each sentinel and each span of text goes is computed with NumPy over the whole batch, and only the copies of text are
+a Python loop.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, IGNORE_INDEX, Special, View
+
+from .placement import Segments
+from .plan import StreamPlan
+from .prepared import PreparedSplit
+
+PACKED_COLUMNS = ("input_ids", "position_ids", "labels")
+# Plain integers: an enum member in array arithmetic costs a method call each time.
+PAD, BOS, EOS = int(Special.PAD), int(Special.BOS), int(Special.EOS)
+_VIEWS = (View.RAW, View.COMPRESSED)
+_OPEN = np.array([view.open for view in _VIEWS], np.int64)
+_CLOSE = np.array([view.close for view in _VIEWS], np.int64)
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Packed rows as arrays of shape ``(rows, row_length)``, int64.
+
+    Attributes:
+        rows: the plan's row numbers.
+        input_ids: symbols; unused slots hold ``<pad>``.
+        position_ids: positions, from 0 at the start of each document (or of what a row shows of it).
+        labels: as ``input_ids``, with -100 where a position is no target: the first symbol of each document, unused
+            slots, and a closing sentinel right after a reopened one.
+        text_bytes: bytes of source text that the symbols of each view stand for, over the batch.
+    """
+
+    rows: tuple[int, ...]
+    input_ids: np.ndarray
+    position_ids: np.ndarray
+    labels: np.ndarray
+    text_bytes: dict[View, float]
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """A :class:`RowBatch` as tensors, ready for ``ProxyByteForCausalLM.forward``."""
+
+    rows: tuple[int, ...]
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    labels: torch.Tensor
+    text_bytes: dict[View, float]
+
+    def to(self, device: torch.device | str) -> "PackedBatch":
+        """The batch on ``device``."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            position_ids=self.position_ids.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+        )
+
+    def model_inputs(self) -> dict[str, torch.Tensor | bool]:
+        """Keyword arguments of ``forward``. Documents stay apart by ``position_ids``, which needs the cache off."""
+        return {
+            "input_ids": self.input_ids,
+            "position_ids": self.position_ids,
+            "labels": self.labels,
+            "use_cache": False,
+        }
+
+    @property
+    def num_targets(self) -> int:
+        """Positions that are targets."""
+        return int((self.labels[:, 1:] != IGNORE_INDEX).sum())
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Placements cut to rows; arrays of shape ``(pieces,)``. ``begin .. end`` are offsets in the placement."""
+
+    index: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    target: np.ndarray
+    """Where the piece begins in the flattened batch."""
+    starts_row: np.ndarray
+
+
+class MixedViewDataset(Dataset):
+    """Row ``i`` of a plan over a prepared split.
+
+    ``dataset[i]`` is one row, ``dataset.batch([...])`` many at once. With a PyTorch ``DataLoader``, whose samplers
+    ask for lists of rows (``__getitems__``), pass :func:`collate` as ``collate_fn``.
+    """
+
+    def __init__(self, split: PreparedSplit, plan: StreamPlan):
+        self.split = split
+        self.plan = plan
+
+    def __len__(self) -> int:
+        return self.plan.num_rows
+
+    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
+        """One row: ``input_ids``, ``position_ids``, ``labels``, each of shape ``(row_length,)``."""
+        batch = self.batch([row])
+        return {name: getattr(batch, name)[0] for name in PACKED_COLUMNS}
+
+    def __getitems__(self, rows: Sequence[int]) -> RowBatch:
+        """Many rows at once (what PyTorch's loader asks for)."""
+        return self.batch(rows)
+
+    def batch(self, rows: Sequence[int]) -> RowBatch:
+        """Rows ``rows``, in that order.
+
+        Raises:
+            IndexError: if a row is not in the plan.
+        """
+        shape = (len(rows), self.plan.config.row_length)
+        pieces = self._pieces(rows)
+        spans = self.plan.segments(pieces.index)
+        canvas = _Canvas(*shape, self.plan.config.document_prefix)
+        text_bytes = self._copy_text(canvas.ids, pieces, spans, canvas.prefix)
+        canvas.write_sentinels(pieces, spans)
+        canvas.open_again(pieces, spans)
+        return RowBatch(
+            rows=tuple(int(row) for row in rows),
+            input_ids=canvas.ids.reshape(shape),
+            position_ids=canvas.positions().reshape(shape),
+            labels=canvas.labels().reshape(shape),
+            text_bytes=text_bytes,
+        )
+
+    def _pieces(self, rows: Sequence[int]) -> _Pieces:
+        config, placements = self.plan.config, self.plan.placements
+        row = np.asarray(rows, np.int64)
+        if len(row) and (row.min() < 0 or row.max() >= self.plan.num_rows):
+            raise IndexError(f"row {row[(row < 0) | (row >= self.plan.num_rows)][0]} is not in 0 .. {len(self) - 1}")
+        begin = row * config.row_capacity
+        end = np.minimum(begin + config.row_capacity, placements.start[-1])
+        first = np.searchsorted(placements.start, begin, "right") - 1
+        count = np.searchsorted(placements.start, end, "left") - first
+        slot = np.repeat(np.arange(len(row)), count)
+        order = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        index = first[slot] + order
+        base = placements.start[index]
+        piece_begin = np.maximum(begin[slot] - base, 0)
+        piece_end = np.minimum(end[slot], placements.start[index + 1]) - base
+        target = slot * config.row_length + config.reserve + base + piece_begin - begin[slot]
+        return _Pieces(index, piece_begin, piece_end, target, order == 0)
+
+    def _copy_text(self, ids: np.ndarray, pieces: _Pieces, spans: Segments, prefix: int) -> dict[View, float]:
+        """Copy each piece's text into ``ids``; returns the bytes of text that each view's symbols stand for."""
+        document = self.plan.placements.document[pieces.index]
+        text_bytes = dict.fromkeys(_VIEWS, 0.0)
+        ahead: np.ndarray | int = prefix + 1
+        for number in (0, 1):
+            low = np.maximum(pieces.begin, ahead)
+            size = np.minimum(pieces.end, ahead + spans.length[number]) - low
+            target = pieces.target + low - pieces.begin
+            source = spans.begin[number] + low - ahead
+            for code, view in enumerate(_VIEWS):
+                chosen = np.flatnonzero((spans.view[number] == code) & (size > 0))
+                if len(chosen) == 0:
+                    continue
+                columns = (document[chosen], source[chosen], size[chosen], target[chosen])
+                self._copy_spans(ids, view, *(column.tolist() for column in columns))
+                text_bytes[view] += self._bytes_behind(view, columns[0], columns[2], pieces.index[chosen])
+            ahead = ahead + spans.length[number] + 2
+        return text_bytes
+
+    def _copy_spans(self, ids: np.ndarray, view: View, documents: list, sources: list, sizes: list, targets: list):
+        read, offset = (self.split.raw, BYTE_OFFSET) if view is View.RAW else (self.split.compressed, COMPRESSED_OFFSET)
+        for document, source, size, target in zip(documents, sources, sizes, targets, strict=True):
+            np.add(read(document, source, source + size), offset, out=ids[target : target + size], dtype=np.int64)
+
+    def _bytes_behind(self, view: View, document: np.ndarray, size: np.ndarray, index: np.ndarray) -> float:
+        """Bytes of text behind ``size`` symbols; for compressed spans by the document's own ratio."""
+        if view is View.RAW:
+            return float(size.sum())
+        lengths, placements = self.plan.lengths, self.plan.placements
+        n_bytes = lengths.n_bytes[document].astype(np.float64)
+        n_symbols = lengths.n_symbols[document].astype(np.float64)
+        cut = np.flatnonzero(placements.part[index])
+        if len(cut):
+            spans = self.plan.segments(index[cut])
+            n_bytes[cut], n_symbols[cut] = spans.begin[1], spans.length[0]
+        return float((size * n_bytes / n_symbols).sum())
+
+
+class _Canvas:
+    """The flattened batch while it is being written."""
+
+    def __init__(self, rows: int, row_length: int, document_prefix: bool):
+        self.prefix = int(document_prefix)
+        self.ids = np.full(rows * row_length, PAD, np.int64)
+        self.starts = np.zeros(rows * row_length, bool)
+        self.starts[::row_length] = True
+        self.no_target: list[np.ndarray] = []
+
+    def write_sentinels(self, pieces: _Pieces, spans: Segments) -> None:
+        """Write the opening and closing sentinels, ``<bos>`` and ``<eos>`` that fall inside the pieces."""
+        two = spans.view[1] >= 0
+        every = np.ones_like(two)
+        first_close = self.prefix + 1 + spans.length[0]
+        second_close = first_close + 2 + spans.length[1]
+        last_close = np.where(two, second_close, first_close)
+        begins = np.zeros_like(first_close)
+        if self.prefix:
+            self._put(pieces, every, begins, begins + BOS)
+        self._put(pieces, every, begins + self.prefix, _OPEN[spans.view[0]])
+        self._put(pieces, every, first_close, _CLOSE[spans.view[0]])
+        if two.any():
+            self._put(pieces, two, first_close + 1, _OPEN[spans.view[1]])
+            self._put(pieces, two, second_close, _CLOSE[spans.view[1]])
+        self._put(pieces, every, last_close + 1, begins + EOS)
+
+    def _put(self, pieces: _Pieces, wanted: np.ndarray, offset: np.ndarray, symbol: np.ndarray) -> None:
+        inside = wanted & (offset >= pieces.begin) & (offset < pieces.end)
+        self.ids[(pieces.target + offset - pieces.begin)[inside]] = symbol[inside]
+
+    def open_again(self, pieces: _Pieces, spans: Segments) -> None:
+        """Fill the reserved slots of rows that begin inside a document, and mark where each document starts."""
+        content = self.prefix + 1
+        first_close = content + spans.length[0]
+        second_open = first_close + 1
+        last_close = np.where(spans.view[1] >= 0, second_open + 1 + spans.length[1], first_close)
+        begin = pieces.begin
+        in_first = (begin >= content) & (begin <= first_close)
+        in_second = (spans.view[1] >= 0) & (begin > second_open) & (begin <= last_close)
+        cut = pieces.starts_row & (in_first | in_second)
+        view = np.where(in_second, spans.view[1], spans.view[0])
+        start = pieces.target - cut
+        self.ids[start[cut]] = _OPEN[view[cut]]
+        closes = cut & ((begin == first_close) | (begin == last_close))
+        self.no_target.append(pieces.target[closes])
+        if self.prefix:
+            # A row that begins on an opening sentinel lacks the <bos> alone.
+            lacks = cut | (pieces.starts_row & (begin > 0) & (begin <= last_close))
+            start = start - lacks
+            self.ids[start[lacks]] = BOS
+        self.starts[start] = True
+
+    def positions(self) -> np.ndarray:
+        """Distance of each slot from the last start before it; every row starts afresh."""
+        where = np.flatnonzero(self.starts)
+        runs = np.diff(where, append=len(self.starts))
+        return np.arange(len(self.starts)) - np.repeat(where, runs)
+
+    def labels(self) -> np.ndarray:
+        """The symbols, except where they are no targets."""
+        labels = self.ids.copy()
+        labels[labels == PAD] = IGNORE_INDEX
+        labels[self.starts] = IGNORE_INDEX
+        for places in self.no_target:
+            labels[places] = IGNORE_INDEX
+        return labels
+
+
+def collate(batch: RowBatch | Sequence[dict[str, np.ndarray]]) -> PackedBatch:
+    """Tensors of a batch of rows; takes what the loader hands over, one :class:`RowBatch` or a list of single rows."""
+    if not isinstance(batch, RowBatch):
+        ids, positions, labels = (np.stack([row[name] for row in batch]) for name in PACKED_COLUMNS)
+        batch = RowBatch((), ids, positions, labels, {})
+    return PackedBatch(
+        rows=batch.rows,
+        input_ids=torch.from_numpy(batch.input_ids),
+        position_ids=torch.from_numpy(batch.position_ids),
+        labels=torch.from_numpy(batch.labels),
+        text_bytes=batch.text_bytes,
+    )

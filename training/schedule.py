@@ -1,0 +1,103 @@
+"""How much of the stream is compressed, and in which form, as a run goes on (paper, section on training mixtures).
+
+A schedule is up to three phases in order: *warm-up* (the compressed share rises, documents may come as pairs),
+*steady*, and *decay* (the share moves to a final value, for example 0: raw bytes only). Progress runs from 0 to 1
+over the whole budget of the run.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Pairing(StrEnum):
+    """Whether some documents appear in both views, and how the two views stand to each other."""
+
+    NONE = "none"
+    RAW_FIRST = "raw_first"
+    """Translation pair: raw view, then compressed view, in one document (the second attends to the first)."""
+    COMPRESSED_FIRST = "compressed_first"
+    """Translation pair the other way round."""
+    RANDOM = "random"
+    """Translation pairs, half of them in each order."""
+    PARALLEL = "parallel"
+    """Both views, but as two documents that cannot attend to each other."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The mixture at one point of progress.
+
+    Attributes:
+        rate: share of views that are compressed, in ``0 .. 1`` (of views, not of bytes or symbols).
+        pairing: how twins are placed.
+        hand_off: share of the documents that would be compressed alone and start compressed but end raw instead.
+    """
+
+    rate: float
+    pairing: Pairing
+    hand_off: float
+
+    @property
+    def pair_share(self) -> float:
+        """Share of documents that come as a pair.
+
+        Every view of the rarer kind has its twin, so that compressed : raw stays rate : 1 - rate. For
+        ``rate >= 1/2`` a share ``(1 - rate) / rate`` of documents are pairs and the rest are compressed alone;
+        below one half it is mirrored.
+        """
+        if self.pairing is Pairing.NONE:
+            return 0.0
+        common = max(self.rate, 1.0 - self.rate)
+        return (1.0 - common) / common
+
+    @property
+    def compressed_alone_share(self) -> float:
+        """Share of documents that appear in the compressed view only (hand-offs among them)."""
+        if self.pairing is Pairing.NONE:
+            return self.rate
+        return 1.0 - self.pair_share if self.rate >= 0.5 else 0.0
+
+
+class ScheduleConfig(BaseModel):
+    """Rate and mode over a run. The defaults are the paper's best setting: pairs during warm-up only.
+
+    ``rate=0`` with ``warmup=0`` trains on raw bytes only, ``rate=1`` with ``warmup=0`` on compressed views only.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rate: float = Field(0.9, ge=0, le=1, description="compressed share of views in the steady phase")
+    pairing: Pairing = Field(Pairing.NONE, description="pairs in the steady phase")
+    hand_off: float = Field(0.0, ge=0, le=1, description="share of compressed documents that end raw")
+    warmup: float = Field(0.2, ge=0, le=1, description="share of the run spent warming up")
+    warmup_rate: float = Field(0.4, ge=0, le=1, description="compressed share at the start; rises linearly to rate")
+    warmup_pairing: Pairing = Field(Pairing.RANDOM, description="pairs during warm-up")
+    decay: float = Field(0.0, ge=0, le=1, description="share of the run, at its end, spent moving to decay_rate")
+    decay_rate: float = Field(0.0, ge=0, le=1, description="compressed share at the end of the decay phase")
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        if self.warmup + self.decay > 1.0 + 1e-9:
+            raise ValueError(f"warmup + decay is {self.warmup + self.decay:g}: the phases of a run add up to at most 1")
+        return self
+
+    def at(self, progress: float) -> Mixture:
+        """The mixture at ``progress`` in ``0 .. 1``."""
+        if progress < self.warmup:
+            rate = float(np.interp(progress, [0.0, self.warmup], [self.warmup_rate, self.rate]))
+            return Mixture(rate, self.warmup_pairing, self.hand_off)
+        decay_start = 1.0 - self.decay
+        if self.decay > 0 and progress >= decay_start:
+            rate = float(np.interp(progress, [decay_start, 1.0], [self.rate, self.decay_rate]))
+            return Mixture(rate, self.pairing, self.hand_off)
+        return Mixture(self.rate, self.pairing, self.hand_off)
+
+    def phase_at(self, progress: float) -> str:
+        """Name of the phase at ``progress``: ``"warmup"``, ``"steady"`` or ``"decay"``."""
+        if progress < self.warmup:
+            return "warmup"
+        return "decay" if self.decay > 0 and progress >= 1.0 - self.decay else "steady"
