@@ -1,6 +1,6 @@
 """The neural compressor as published: segments, windows, and M1 at encode time."""
 
-from collections import Counter
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -12,18 +12,16 @@ import torch
 
 from proxybyte.errors import ProxyByteError
 
-from ..protocol import CannotEncode, code_dtype
+from ..protocol import MANIFEST, CannotEncode, check_codes, code_dtype
 from ..storage import read_folder, write_folder
 from .byte_lm import ByteLM
 from .model_file import FILE, lm_from_bytes, lm_to_bytes
-from .segmentation import SegmentRule, segments, stretches
-from .windows import Ending, Window, WindowCoder
+from .segmentation import MOST_ENTROPY, SegmentRule, segments, stretches
+from .windows import WINDOW_BITS, Ending, Window, WindowCoder
 
 CACHED = 1 << 20
 """Stretches, and strings with their first window, that are remembered."""
 _LANES = {"cpu": 4096, "cuda": 65_536}
-_NEVER = 8.0
-"""Bits of entropy that a byte cannot exceed."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +29,31 @@ class NeuralSettings:
     """How M1 is used.
 
     Attributes:
-        bits: bits of a window: 8, 12, 16 or 24. With 8, bytes that are rare under M1 cannot be coded.
+        bits: bits of a window: 8, 12, 16 or 24.
         ending: how a window ends; see :class:`Ending`.
-        threshold: bits of entropy above which a byte opens a segment; 8 or more for never.
-        jump: bits by which entropy must rise for a byte to open a segment; 8 or more for never.
+        threshold: bits of entropy above which a byte opens a segment; 8 for never.
+        jump: bits by which entropy must rise for a byte to open a segment; 8 for never.
         least_bytes_per_symbol: a document that codes to fewer stays raw; by default a symbol's own size.
     """
 
     bits: int = 16
     ending: Ending = Ending.STOP
-    threshold: float = _NEVER
-    jump: float = _NEVER
+    threshold: float = 4.5
+    jump: float = 3.0
     least_bytes_per_symbol: float | None = None
+
+    def __post_init__(self) -> None:
+        """Take the ending by its name too, and check the rest.
+
+        Raises:
+            ProxyByteError: if a window's size or a number of bits is not offered.
+        """
+        object.__setattr__(self, "ending", Ending(self.ending))
+        if self.bits not in WINDOW_BITS:
+            raise ProxyByteError(f"windows have {', '.join(map(str, WINDOW_BITS))} bits, not {self.bits}")
+        for name in ("threshold", "jump"):
+            if not 0 <= getattr(self, name) <= MOST_ENTROPY:
+                raise ProxyByteError(f"--{name} {getattr(self, name)}: give bits from 0 to 8 (8: never)")
 
     @property
     def least(self) -> float:
@@ -61,7 +72,7 @@ class NeuralCompressor:
         settings: how it is used.
         name: what people call it; by default ``neural-BITS``, with ``-cut`` for the lossy ending.
         made: how M1 was fitted, for the manifest; JSON values.
-        device: where M1 runs; by default the first accelerator, else the CPU.
+        device: where M1 runs; by default :func:`default_device`.
     """
 
     family = "neural"
@@ -74,15 +85,15 @@ class NeuralCompressor:
         made: Mapping[str, Any] | None = None,
         device: torch.device | str | None = None,
     ):
-        self.lm = lm.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.lm = lm.to(device or default_device())
         self.settings = settings
-        self.num_symbols = 1 << settings.bits
         self.lossless = settings.ending is Ending.STOP
         self.name = name or f"neural-{settings.bits}" + ("" if self.lossless else "-cut")
         self.made = dict(made or {})
         self.windows, self.cut_windows = 0, 0
         self._rule = SegmentRule(settings.threshold, settings.jump)
         self._coder = WindowCoder(self.lm, settings.bits, settings.ending)
+        self.num_symbols = self._coder.num_codes
         self._stretches: dict[bytes, tuple[bytes, int] | None] = {}
         self._windows: dict[bytes, Window] = {}
         self._spelled: dict[int, bytes] = {}
@@ -130,16 +141,15 @@ class NeuralCompressor:
         Raises:
             ProxyByteError: if a file is missing, truncated, altered, or no M1 of bytes.
         """
-        manifest, files = read_folder(folder, cls.family)
-        path = Path(folder) / FILE
-        if FILE not in files:
-            raise ProxyByteError(f"{path}: is missing; fit or copy the compressor again")
-        stored = dict(manifest.get("settings", {}))
+        manifest, files = read_folder(folder, cls.family, [FILE])
         try:
-            settings = NeuralSettings(**(stored | {"ending": Ending(stored.get("ending", Ending.STOP))}))
-        except (TypeError, ValueError) as error:
-            raise ProxyByteError(f"{folder}/compressor.json: settings of no neural compressor: {error}") from None
-        return cls(lm_from_bytes(files[FILE], path), settings, manifest.get("name"), manifest.get("made"))
+            settings = NeuralSettings(**manifest["settings"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ProxyByteError(
+                f"{Path(folder) / MANIFEST}: has no settings of a neural compressor: {error}"
+            ) from None
+        lm = lm_from_bytes(files[FILE], Path(folder) / FILE)
+        return cls(lm, settings, manifest.get("name"), manifest.get("made"))
 
     @property
     def _lanes(self) -> int:
@@ -196,20 +206,19 @@ class NeuralCompressor:
     def _spell(self, codes: np.ndarray) -> list[bytes]:
         if not self.lossless:
             raise ProxyByteError(f"{self.name} cuts windows at {self.settings.bits} bits, so its codes have lost bytes")
-        codes = np.asarray(codes)
-        if codes.size and codes.dtype.kind not in "ui":
-            raise ProxyByteError(f"codes of {self.name} are integers, not {codes.dtype}")
-        wrong = np.flatnonzero((codes < 0) | (codes >= self.num_symbols))
-        if len(wrong):
-            raise ProxyByteError(
-                f"code {codes[wrong[0]]} at position {wrong[0]} is out of range: "
-                f"{self.name} has codes 0 to {self.num_symbols - 1}"
-            )
-        unknown = np.array([code for code in np.unique(codes).tolist() if code not in self._spelled], np.int64)
+        codes = check_codes(codes, self.num_symbols, self.name)
+        unknown = [code for code in np.unique(codes).tolist() if code not in self._spelled]
         for first in range(0, len(unknown), self._lanes):
-            some = torch.from_numpy(unknown[first : first + self._lanes])
-            self._spelled.update(zip(some.tolist(), self._coder.spell(some.to(self.lm.device)), strict=True))
+            some = unknown[first : first + self._lanes]
+            self._spelled.update(zip(some, self._coder.spell(some), strict=True))
         return [self._spelled[code] for code in codes.tolist()]
+
+
+def default_device() -> torch.device:
+    """The accelerator of this process (``LOCAL_RANK`` says which, as set by ``accelerate launch``), else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def _batches(strings: Iterable[bytes], size: int) -> Iterator[list[bytes]]:

@@ -17,6 +17,8 @@ from .byte_lm import LOGIT_BITS, ByteLM
 from .prefix_walk import PrefixWalk
 
 LONGEST_STRETCH = 256
+MOST_ENTROPY = 8.0
+"""Bits of entropy that no byte can exceed: as a threshold or jump, never."""
 _STRETCH = re.compile(rb"\n{1,128}[^\n]{0,128}|[^\n]{1,256}")
 
 

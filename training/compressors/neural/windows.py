@@ -22,11 +22,13 @@ from torch.nn.functional import pad
 
 from proxybyte.errors import ProxyByteError
 
-from .byte_lm import FREQUENCY_BITS, VOCABULARY, ByteLM
+from .byte_lm import FREQUENCY_BITS, ByteLM
 from .prefix_walk import PrefixWalk
 from .segmentation import LONGEST_STRETCH
 
 WINDOW_BITS = (8, 12, 16, 24)
+LITERALS_BELOW = 16
+"""Smaller windows have too few cells to name every byte alone; 256 more codes then stand for the bytes themselves."""
 CELL_BITS = 16
 _CELL = 1 << CELL_BITS
 
@@ -43,7 +45,7 @@ class Window:
     """The first window of a string.
 
     Attributes:
-        code: in ``0 .. 2^bits - 1``.
+        code: in ``0 .. num_codes - 1``.
         length: bytes that it takes; 0 where no code names any beginning of the string.
         cut: whether its last byte overflowed and is not determined by the code.
     """
@@ -82,14 +84,10 @@ class WindowCoder:
     bits: int
     ending: Ending
 
-    def __post_init__(self) -> None:
-        """Check the window.
-
-        Raises:
-            ProxyByteError: if ``bits`` is not offered.
-        """
-        if self.bits not in WINDOW_BITS:
-            raise ProxyByteError(f"windows have {', '.join(map(str, WINDOW_BITS))} bits, not {self.bits}")
+    @property
+    def num_codes(self) -> int:
+        """``2^bits``, and 256 more where code ``2^bits + b`` is byte ``b`` alone."""
+        return (1 << self.bits) + (256 if self.bits < LITERALS_BELOW else 0)
 
     def first_windows(self, strings: Sequence[bytes]) -> list[Window]:
         """The first window of each string.
@@ -120,21 +118,29 @@ class WindowCoder:
                 break
             parent, byte = walk.advance()
             nodes = self._children(walk, nodes, parent, byte)
+        if self.bits < LITERALS_BELOW:
+            unnamed = found[:, 1] == 0
+            found[unnamed, 0] = walk.text[unnamed, 0] + (1 << self.bits)
+            found[unnamed, 1] = 1
         return [Window(code, length, bool(cut)) for code, length, cut in found.tolist()]
 
-    def spell(self, codes: Tensor) -> list[bytes]:
+    def spell(self, codes: Sequence[int]) -> list[bytes]:
         """The string that each code means.
 
         Args:
-            codes: ``(C,)`` int64, distinct and ascending.
+            codes: distinct and ascending.
 
         Raises:
             ProxyByteError: if a code means a string longer than any that is coded.
         """
-        low = codes << CELL_BITS
-        lanes = torch.arange(len(codes), device=codes.device)
+        cells = [code for code in codes if code < 1 << self.bits]
+        return self._spell_cells(cells) + [bytes([code - (1 << self.bits)]) for code in codes[len(cells) :]]
+
+    def _spell_cells(self, cells: Sequence[int]) -> list[bytes]:
+        low = torch.tensor(cells, dtype=torch.int64, device=self.lm.device) << CELL_BITS
+        lanes = torch.arange(len(cells), device=low.device)
         node = torch.zeros_like(lanes)
-        text = torch.zeros(len(codes), LONGEST_STRETCH, dtype=torch.uint8, device=codes.device)
+        text = torch.zeros(len(cells), LONGEST_STRETCH, dtype=torch.uint8, device=low.device)
         lengths = torch.zeros_like(lanes)
         states, borders = self.lm.fresh(1), self._root().borders
         for depth in range(LONGEST_STRETCH + 1):
@@ -145,7 +151,7 @@ class WindowCoder:
             if not len(lanes):
                 break
             if depth == LONGEST_STRETCH:
-                raise ProxyByteError(f"code {int(codes[lanes[0]])} was not written with this M1 and these settings")
+                raise ProxyByteError(f"code {cells[int(lanes[0])]} was not written with this M1 and these settings")
             text[lanes, depth] = byte.to(torch.uint8)
             edges, node = torch.unique_consecutive(node * 256 + byte, return_inverse=True)
             parent, byte = edges >> 8, edges & 255
@@ -155,14 +161,8 @@ class WindowCoder:
         return [rows[i, :length].tobytes() for i, length in enumerate(lengths.tolist())]
 
     def _root(self) -> _Nodes:
-        """The empty prefix. Every byte gets a cell, where cells are at least as many as in 12 bits."""
+        zero = torch.zeros(1, dtype=torch.int64, device=self.lm.device)
         frequencies = self.lm.frequencies(self.lm.fresh(1))
-        least = 1 << max(FREQUENCY_BITS - self.bits, 0)
-        if self.bits >= 12 and least > 1:
-            shared = frequencies * (2**FREQUENCY_BITS - VOCABULARY * least) >> FREQUENCY_BITS
-            frequencies = shared + least
-            frequencies[0, frequencies.argmax()] += 2**FREQUENCY_BITS - frequencies.sum()
-        zero = frequencies.new_zeros(1)
         return _Nodes(self._borders(zero, zero + (1 << self.bits + CELL_BITS), frequencies), zero, zero)
 
     def _children(self, walk: PrefixWalk, nodes: _Nodes, parent: Tensor, byte: Tensor) -> _Nodes:
