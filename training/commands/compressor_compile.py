@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("m1", type=Path, metavar="M1", help="folder that 'proxybyte compressor fit neural' wrote")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to save the codebook")
-    parser.add_argument("--symbols", type=int, default=65_536, metavar="N", help="strings (default: 65536; 256 or more)")
+    parser.add_argument(
+        "--symbols", type=int, default=65_536, metavar="N", help="strings (default: 65536; 256 or more)"
+    )
     parser.add_argument(
         "--boundary",
         choices=["none", "line", "pretoken", "entropy"],
@@ -40,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="of reweighing, at most (default: 10)")
     parser.add_argument("--max-mb", type=float, default=None, metavar="MB", help="text to reweigh on, at most")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw a part of the trie as PNG or SVG")
+    parser.add_argument("--picture-from", default="self", metavar="TEXT", help="which part (default: below 'self')")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -47,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
     from proxybyte.training.compressors import load_compressor
     from proxybyte.training.compressors.codebook import Boundary, CodebookCompressor
     from proxybyte.training.compressors.codebook.growth import GrowthRule, grow
+    from proxybyte.training.compressors.codebook.picture import draw_trie
     from proxybyte.training.compressors.codebook.reweigh import reweigh
     from proxybyte.training.compressors.neural import NeuralCompressor
     from proxybyte.training.compressors.texts import MEGABYTE, TextSource
@@ -66,6 +71,8 @@ def run(args: argparse.Namespace) -> None:
         made["reweighed_bytes"] = sum(map(len, documents))
     compressor = CodebookCompressor(trie, made=made)
     compressor.save(args.out)
+    if args.picture:
+        draw_trie(trie, args.picture_from.encode(), args.picture)
     lengths = trie.spellings.lengths
     print(f"{compressor.name}: strings of 1 to {lengths.max()} bytes, {lengths.mean():.1f} on average")
     print(f"saved to {args.out}; use it with 'proxybyte prepare --compressor {args.out}'")

@@ -3,7 +3,6 @@
 It is what the benchmark compares the batched coder with, and its codes must be the same.
 """
 
-import numpy as np
 import torch
 
 from ..compressors.neural.byte_lm import FREQUENCY_BITS, LOGIT_BITS, ByteLM
