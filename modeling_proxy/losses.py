@@ -12,6 +12,7 @@ of them twice.
 """
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import nn
@@ -48,7 +49,7 @@ def head_loss(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, chun
         chunk_size: positions whose logits exist at once.
     """
     if is_plain_linear(head):
-        if len(hidden) * head.weight.shape[0] > PLAIN_LIMIT:
+        if len(hidden) * head.out_features > PLAIN_LIMIT:
             gradients = torch.is_grad_enabled()
             wanted = (gradients and hidden.requires_grad, gradients and head.weight.requires_grad)
             total, nll = _FusedLinearLoss.apply(hidden, head.weight, targets, chunk_size, wanted)
@@ -60,7 +61,7 @@ def head_loss(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, chun
     return HeadLoss(nll.sum(), nll.detach())
 
 
-def is_plain_linear(head: nn.Module) -> bool:
+def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether ``head(x)`` is ``x @ head.weight.T`` and nothing else: no bias, adapter, shard or hook."""
     return (
         type(head) is nn.Linear
