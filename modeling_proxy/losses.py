@@ -103,7 +103,7 @@ class _FusedLinearLoss(torch.autograd.Function):
                 nll[part] = _nll_then_gradient_(logits, targets[part], any(wanted))
                 gradient = logits.to(weight.dtype)
                 if hidden_grad is not None:
-                    torch.mm(gradient, weight, out=hidden_grad[part])
+                    hidden_grad[part] = gradient @ weight
                 if weight_grad is not None:
                     _add_product_(weight_grad, gradient.T, rows)
         ctx.save_for_backward(hidden_grad, weight_grad)
