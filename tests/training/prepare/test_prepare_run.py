@@ -122,7 +122,7 @@ def test_one_worker_equals_two(tmp_path, corpus, tokenizer):
 
 def test_killed_run_goes_on_where_it_stopped_and_gives_the_same_dataset(tmp_path, tokenizer):
     (tmp_path / "corpus").mkdir()
-    texts = [some_text(number, 20_000) for number in range(320)]
+    texts = [some_text(number, 10_000) for number in range(320)]
     write_shard(tmp_path / "corpus" / "train-00000.parquet", texts, 5)
     arguments = [
         "prepare",
