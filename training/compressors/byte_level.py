@@ -30,9 +30,11 @@ GPT2_ONE_DIGIT_PATTERN = (
 # nested classes, a "+" after {m,n} (possessive in one, a repetition in the other), flags.
 # The one case-insensitive group that tokenizers have in common: both engines fold these letters alike.
 _CONTRACTIONS = r"\(\?i:(?:'s\|'t\|'re\|'ve\|'m\|'ll\|'d|\[sdmt\]\|ll\|ve\|re)\)"
+# The one look-ahead: tiktoken keeps a state for each character before it, which only whitespace must be watched for.
+_LOOK_AHEAD = r"\\s\+\(\?!\\S\)"
 _CLASS = r"\[\^?(?:\\[pP]\{\w+\}|\\[sSrnt/\-]|[^\\\[\]&])+\]"
 _SAME_IN_BOTH = re.compile(
-    rf"(?:{_CONTRACTIONS}|{_CLASS}|\\[pP]\{{\w+\}}|\\[sSrnt/.?*+()|\-]|\(\?[:!=]|[()|]|[?*+]\+?"
+    rf"(?:{_CONTRACTIONS}|{_LOOK_AHEAD}|{_CLASS}|\\[pP]\{{\w+\}}|\\[sSrnt/.?*+()|\-]|\((?!\?)|\(\?:|[)|]|[?*+]\+?"
     r"|\{\d+(?:,\d*)?\}(?!\+)|[^\\\[\]^$.{}()|?*+])*"
 )
 
