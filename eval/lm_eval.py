@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
 
         import proxybyte.eval.lm_eval_model  # noqa: F401  (importing it makes lm-eval know the class)
     except ModuleNotFoundError as error:
-        if error.name != "lm_eval":
+        if (error.name or "").split(".")[0] != "lm_eval":
             raise
         raise ProxyByteError("lm-eval is not installed: pip install 'proxybyte[eval]'") from error
     before = sys.argv

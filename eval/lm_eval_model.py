@@ -26,7 +26,7 @@ from proxybyte.byte_codec import decode_bytes, encode_bytes
 from proxybyte.chat import CHAT_TEMPLATE, encode_chat
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import bits_per_byte, document_opening
-from proxybyte.eval.loading import ModelKind, model_kind
+from proxybyte.eval.loading import BROKEN, ModelKind, cannot_load, model_kind
 from proxybyte.eval.scoring import Scoring, Sequences, score_sequences
 from proxybyte.eval.stopping import StopAtBytes, cut_at_stop
 from proxybyte.symbols import Special, View
@@ -83,8 +83,8 @@ class ProxyByteLM(HFLM):
             raise ProxyByteError(f"no such model folder: {pretrained}")
         try:
             super().__init__(pretrained, **kwargs)
-        except (OSError, ValueError) as error:
-            raise ProxyByteError(f"cannot load {pretrained}: {' '.join(str(error).split())}") from error
+        except BROKEN as error:
+            raise cannot_load(pretrained, error) from error
         if model_kind(self.model) is ModelKind.TOKENS:
             raise ProxyByteError(f"{pretrained} is a tokenizer model: use --model hf for it")
         self._stride = None if stride is None else int(stride)

@@ -8,10 +8,14 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import proxybyte.modeling_proxybyte  # noqa: F401  (makes the Auto classes know our models)
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import embedding_rows
 from proxybyte.eval.scoring import gives_target_nll
 from proxybyte.symbols import NUM_RAW_SYMBOLS
+
+BROKEN = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+"""What Transformers raises for a folder that is no model, or a broken one."""
 
 
 class ModelKind(StrEnum):
@@ -36,10 +40,15 @@ def load_model(folder: Path, device: str, dtype: str) -> Any:
         raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ProxyByteError(f"cannot load the model in {folder}: {reason}") from error
+    except BROKEN as error:
+        raise cannot_load(folder, error) from error
     return model.to(pick_device(device)).eval()
+
+
+def cannot_load(folder: Path | str, error: Exception) -> ProxyByteError:
+    """One sentence for one of the errors in ``BROKEN``."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ProxyByteError(f"cannot load the model in {folder}: {reason}")
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -12,6 +12,7 @@ of them twice.
 """
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import nn
@@ -48,7 +49,7 @@ def head_loss(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, chun
         chunk_size: positions whose logits exist at once.
     """
     if is_plain_linear(head):
-        if len(hidden) * head.weight.shape[0] > PLAIN_LIMIT:
+        if len(hidden) * head.out_features > PLAIN_LIMIT:
             gradients = torch.is_grad_enabled()
             wanted = (gradients and hidden.requires_grad, gradients and head.weight.requires_grad)
             total, nll = _FusedLinearLoss.apply(hidden, head.weight, targets, chunk_size, wanted)
@@ -60,7 +61,7 @@ def head_loss(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, chun
     return HeadLoss(nll.sum(), nll.detach())
 
 
-def is_plain_linear(head: nn.Module) -> bool:
+def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether ``head(x)`` is ``x @ head.weight.T`` and nothing else: no bias, adapter, shard or hook."""
     return (
         type(head) is nn.Linear
@@ -103,7 +104,7 @@ class _FusedLinearLoss(torch.autograd.Function):
                 nll[part] = _nll_then_gradient_(logits, targets[part], any(wanted))
                 gradient = logits.to(weight.dtype)
                 if hidden_grad is not None:
-                    torch.mm(gradient, weight, out=hidden_grad[part])
+                    hidden_grad[part] = gradient @ weight
                 if weight_grad is not None:
                     _add_product_(weight_grad, gradient.T, rows)
         ctx.save_for_backward(hidden_grad, weight_grad)

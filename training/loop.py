@@ -141,7 +141,8 @@ class Loop:
         norms = torch.stack([entry.result.grad_norm for entry in pending]).double().cpu().tolist()
         # (processes, steps, micro-batches, rows, kinds) -> (steps, rows in their order, kinds)
         by_row = np.moveaxis(run.world.gather(nats), 0, 2).reshape(len(pending), -1, len(Nats))
-        seconds = time.perf_counter() - self._since
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
         rows = run.config.batch.rows_per_step
         symbols = rows * run.config.plan.row_length
         text = sum(float(entry.counts[Count.RAW_BYTES] + entry.counts[Count.COMPRESSED_BYTES]) for entry in pending)
@@ -168,7 +169,6 @@ class Loop:
         finally:
             self._log(lines)
             pending.clear()
-            self._since = time.perf_counter()
         self._bar.set_postfix(loss=f"{lines[-1]['loss']:.3f}", refresh=False)
 
     def _log(self, lines: list[dict]) -> None:

@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> int:
         held_out = coded_only(held_out)
         if held_out.uncoded:
             print(f"{held_out.uncoded} documents have no codes and are left out", file=sys.stderr)
-    results = {f"{args.folder} ({args.view})": _score_model(args, held_out)}
+    results = _score_model(args, held_out)
     if not args.no_baselines:
         results |= _baselines(held_out.texts)
     if args.json:
@@ -69,21 +69,24 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _score_model(args: argparse.Namespace, held_out: "HeldOut") -> "BPBResult":
+def _score_model(args: argparse.Namespace, held_out: "HeldOut") -> "dict[str, BPBResult]":
     from proxybyte.eval.bpb import bits_per_byte, compressed_bits_per_byte, tokenizer_bits_per_byte
     from proxybyte.eval.loading import ModelKind, load_model, load_tokenizer, model_kind
     from proxybyte.eval.scoring import Scoring
 
     scoring = Scoring(args.window, args.stride, args.batch_positions, progress=True)
     model = load_model(args.folder, args.device, args.dtype)
-    kind = model_kind(model)
-    if args.view is View.COMPRESSED:
-        if kind is ModelKind.TOKENS or held_out.codes is None:
+    if model_kind(model) is ModelKind.TOKENS:
+        if args.view is View.COMPRESSED:
             raise ProxyByteError(f"{args.folder} has no compressed view: it is a tokenizer model")
-        return compressed_bits_per_byte(model, held_out.codes, [len(text) for text in held_out.texts], scoring)
-    if kind is ModelKind.TOKENS:
-        return tokenizer_bits_per_byte(model, load_tokenizer(args.folder), held_out.texts, scoring)
-    return bits_per_byte(model, held_out.texts, scoring)
+        tokenizer = load_tokenizer(args.folder)
+        return {f"{args.folder} (tokens)": tokenizer_bits_per_byte(model, tokenizer, held_out.texts, scoring)}
+    if args.view is View.COMPRESSED:
+        codes, byte_counts = held_out.codes or [], [len(text) for text in held_out.texts]
+        result = compressed_bits_per_byte(model, codes, byte_counts, scoring)
+    else:
+        result = bits_per_byte(model, held_out.texts, scoring)
+    return {f"{args.folder} ({args.view})": result}
 
 
 def _baselines(texts: list[bytes]) -> "dict[str, BPBResult]":

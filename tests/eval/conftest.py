@@ -4,7 +4,8 @@ from weakref import WeakKeyDictionary
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, encode_bytes
 
@@ -62,6 +63,19 @@ def taught_llama() -> LlamaForCausalLM:
         optimizer.zero_grad()
     assert loss < 0.1
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def token_llama() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """A tokenizer model and its byte-level BPE of a handful of merges."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: number for number, token in enumerate([*letters, "sp", "spam", "am", "<|end|>"])}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[("s", "p"), ("a", "m"), ("sp", "am")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|end|>", eos_token="<|end|>")
+    torch.manual_seed(0)
+    return LlamaForCausalLM(llama_config(len(tokenizer))).eval(), tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from tokenizers.decoders import ByteLevel
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import normalizers
+from transformers import LlamaForCausalLM
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import (
@@ -131,29 +130,8 @@ def test_codes_of_another_compressor_are_refused(byte_llama):
         compressed_bits_per_byte(byte_llama, [np.array([1, 3])], [5])
 
 
-def word_tokenizer(normalizer=None) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with a handful of merges: what a tokenizer model reads."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {letter: number for number, letter in enumerate([*alphabet, "sp", "spam", "am", "<|end|>"])}
-    backend = Tokenizer(models.BPE(vocab=vocab, merges=[("s", "p"), ("a", "m"), ("sp", "am")]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = ByteLevel()
-    if normalizer is not None:
-        backend.normalizer = normalizer
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|end|>", eos_token="<|end|>")
-
-
-def token_llama(vocab_size: int) -> LlamaForCausalLM:
-    torch.manual_seed(2)
-    config = LlamaConfig(
-        vocab_size=vocab_size, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
-    )
-    return LlamaForCausalLM(config).eval()
-
-
-def test_tokenizer_model_is_per_byte_of_text(brute_force_bits):
-    tokenizer = word_tokenizer()
-    model = token_llama(len(tokenizer))
+def test_tokenizer_model_is_per_byte_of_text(brute_force_bits, token_llama):
+    model, tokenizer = token_llama
     documents = [b"spam spam", "größe spam".encode(), b"it ends with <|end|> as text"]
     result = tokenizer_bits_per_byte(model, tokenizer, documents, Scoring(window=8, stride=4))
     expected = 0.0
@@ -166,15 +144,16 @@ def test_tokenizer_model_is_per_byte_of_text(brute_force_bits):
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "document", "message"),
-    [
-        (word_tokenizer(), b"\xff", "document 1 is not UTF-8"),
-        (word_tokenizer(normalizers.Lowercase()), b"Spam", "changes document 1"),
-    ],
+    ("normalizer", "document", "message"),
+    [(None, b"\xff", "document 1 is not UTF-8"), (normalizers.Lowercase(), b"Spam", "changes document 1")],
 )
-def test_text_that_a_tokenizer_cannot_spell_has_no_figure(tokenizer, document, message):
+def test_text_that_a_tokenizer_cannot_spell_has_no_figure(token_llama, normalizer, document, message):
+    model, tokenizer = token_llama
+    tokenizer = copy.deepcopy(tokenizer)
+    if normalizer is not None:
+        tokenizer.backend_tokenizer.normalizer = normalizer
     with pytest.raises(ProxyByteError, match=message):
-        tokenizer_bits_per_byte(token_llama(len(tokenizer)), tokenizer, [b"spam", document])
+        tokenizer_bits_per_byte(model, tokenizer, [b"spam", document])
 
 
 def test_baselines_count_whole_files():

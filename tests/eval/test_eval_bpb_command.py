@@ -1,16 +1,16 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from datasets import Dataset, Features, LargeList, Value
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from proxybyte.cli import main
-from proxybyte.eval import bits_per_byte, compressed_bits_per_byte
+from proxybyte.eval import bits_per_byte, compressed_bits_per_byte, tokenizer_bits_per_byte
 
 TEXTS = [b"import os\n", b"\xff\x00 not text", b"print('hello')\n" * 9]
 CODES = [[0, 1, 2], [], [3] * 20]
@@ -48,19 +48,29 @@ def test_prepared_folder_is_scored_as_the_function_scores_it(model_folder, prepa
     assert {"gzip -9, each document", "xz -6e, each document"} < result.keys()
 
 
-def test_compressed_view_reads_the_codes_and_says_what_it_left_out(prepared, tmp_path, capsys):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=324, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
-    )
-    model = LlamaForCausalLM(config).eval()
+def test_compressed_view_reads_the_codes_and_says_what_it_left_out(proxy_llama, prepared, tmp_path, capsys):
+    proxy_llama.save_pretrained(tmp_path)
+    arguments = [str(tmp_path), "--data", str(prepared), "--view", "compressed", "--json", "--device", "cpu"]
+    assert main(["eval", "bpb", *arguments]) == 0
+    printed = capsys.readouterr()
+    assert "1 documents have no codes" in printed.err
+    codes = [np.array(code) for code in CODES if code]
+    expected = compressed_bits_per_byte(proxy_llama, codes, [len(TEXTS[0]), len(TEXTS[2])])
+    model = json.loads(printed.out)[f"{tmp_path} (compressed)"]
+    assert model["bits_per_byte"] == pytest.approx(expected.bits_per_byte)
+    assert model["symbols"] == 23
+
+
+def test_a_tokenizer_model_is_scored_per_byte_and_has_no_compressed_view(prepared, token_llama, tmp_path, capsys):
+    model, tokenizer = token_llama
     model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "text.txt").write_text("spam and größe")
+    result = figures(capsys, tmp_path, "--data", tmp_path / "text.txt")[f"{tmp_path} (tokens)"]
+    expected = tokenizer_bits_per_byte(model, tokenizer, ["spam and größe".encode()])
+    assert result["bits_per_byte"] == pytest.approx(expected.bits_per_byte)
     assert main(["eval", "bpb", str(tmp_path), "--data", str(prepared), "--view", "compressed"]) == 2
     assert "it is a tokenizer model" in capsys.readouterr().err
-
-    codes = [np.array(code) for code in CODES if code]
-    expected = compressed_bits_per_byte(model, codes, [len(TEXTS[0]), len(TEXTS[2])])
-    assert expected.n_symbols == 23
 
 
 def test_files_of_each_kind_hold_the_same_documents(model_folder, byte_llama, tmp_path, capsys):
@@ -77,6 +87,17 @@ def test_files_of_each_kind_hold_the_same_documents(model_folder, byte_llama, tm
         result = figures(capsys, model_folder, "--no-baselines", "--data", *data)
         assert result == {f"{model_folder} (raw)": result[f"{model_folder} (raw)"]}
         assert result[f"{model_folder} (raw)"]["bits_per_byte"] == pytest.approx(expected)
+
+
+def test_our_own_class_loads_in_a_fresh_process(proxy_llama, tmp_path):
+    proxy_llama.save_pretrained(tmp_path)
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from proxybyte.eval.loading import load_model, model_kind\n"
+        "print(model_kind(load_model(Path(sys.argv[1]), 'cpu', 'auto')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "bytes\n"
 
 
 def test_limit_takes_the_first_documents(model_folder, prepared, capsys):

@@ -58,7 +58,12 @@ class Seen:
 
 
 def train_bpe(
-    documents: Iterable[bytes], num_symbols: int, split: Split = Split.CODE, seen: Seen | None = None
+    documents: Iterable[bytes],
+    num_symbols: int,
+    split: Split = Split.CODE,
+    *,
+    seen: Seen | None = None,
+    progress: bool = False,
 ) -> BpeCompressor:
     """Train a byte-level BPE.
 
@@ -67,6 +72,7 @@ def train_bpe(
         num_symbols: size of the vocabulary, the 256 bytes included.
         split: how text is cut into pieces.
         seen: filled in with what was read.
+        progress: show the library's own bars (on a terminal's stderr).
 
     Returns:
         A compressor with ``num_symbols`` symbols, or fewer where the text has no more pairs to merge.
@@ -86,9 +92,10 @@ def train_bpe(
     )
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
-        vocab_size=num_symbols, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=num_symbols, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=progress
     )
     tokenizer.train_from_iterator(seen.texts(documents), trainer)
     if seen.n_documents == seen.not_utf8:
         raise ProxyByteError(f"none of the {seen.n_documents} documents is UTF-8 text: there is nothing to train on")
-    return BpeCompressor(tokenizer.to_str(pretty=True), f"bpe-{tokenizer.get_vocab_size()}")
+    suffix = "" if split is Split.CODE else f"-{split}"
+    return BpeCompressor(tokenizer.to_str(pretty=True), f"bpe-{tokenizer.get_vocab_size()}{suffix}")
