@@ -111,7 +111,7 @@ _PLAN_SCRIPT = "from proxybyte.training.bench.stream_bench import time_plan; pri
 
 
 def time_plan(documents: int) -> tuple[float, float]:
-    """CPU seconds for the plan of one epoch over ``documents``, and the growth of peak memory in MB, in this process."""
+    """CPU seconds to plan one epoch over ``documents``, and the growth of peak memory in MB, in this process."""
     rng = np.random.default_rng(0)
     n_bytes = rng.integers(100, 12_000, documents).astype(np.uint32)
     n_symbols = (n_bytes // 3).astype(np.int32)
