@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
@@ -21,11 +20,12 @@ from proxybyte.flops import training_flops
 from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer, sync_tree
 from .config import TrainConfig
 from .config_io import flatten
-from .distributed import World, place
+from .distributed import Stage, place
 from .loop import Run
 from .metrics import MetricsLog
 from .model_source import make_model
 from .optim import make_adamw
+from .precision import autocast
 from .rows import RowShare
 from .source import COMPRESSOR_FOLDER, TrainingData
 from .step import Engine
@@ -40,24 +40,27 @@ class Validation:
     Attributes:
         model: the model without wrappers (or sharded in place).
         documents: all of them.
-        world: the processes; each takes its share, but all take all of a sharded model, whose passes are made in step.
+        stage: each process takes its share, but all take all of a sharded model, whose passes are made in step; the
+            precision is that of training.
         compiled: whether blocks are compiled; documents of every length would compile them anew.
     """
 
     model: nn.Module
     documents: list[bytes]
-    world: World
+    stage: Stage
     compiled: bool
 
     def __call__(self) -> float:
         """Bits per byte over all documents, the same on every process."""
+        world = self.stage.world
         sharded = isinstance(self.model, FSDPModule)
-        mine = self.documents if sharded else self.documents[self.world.rank :: self.world.size]
+        mine = self.documents if sharded else self.documents[world.rank :: world.size]
+        eager = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
         bits = 0.0
         if mine:
-            with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            with eager, autocast(self.stage.precision, self.stage.accelerator.device):
                 bits = bits_per_byte(self.model, mine).bits
-        totals = self.world.gather(np.array([bits, sum(map(len, mine))])).sum(axis=0)
+        totals = world.gather(np.array([bits, sum(map(len, mine))])).sum(axis=0)
         return float(totals[0] / totals[1])
 
 
@@ -77,32 +80,32 @@ class ModelWriter:
         build_tokenizer(document_prefix=bool(self.model.config.document_prefix)).save_pretrained(folder)
 
 
-def assemble(
-    config: TrainConfig, accelerator: Accelerator, world: World, data: TrainingData, checkpoint: Path | None
-) -> Run:
+def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: Path | None) -> Run:
     """Build the model (from ``checkpoint`` if given), place it on the processes and wire the run.
 
     Raises:
         ProxyByteError: if the model does not fit the data or cannot be built.
     """
     model = make_model(config, data.num_codes, checkpoint / MODEL_FOLDER if checkpoint else None)
-    flops = training_flops(model.config, config.plan.row_length)
-    placed, optimizer = place(accelerator, model, config.compute, lambda m: make_adamw(m, config.optimizer))
-    raw_model = accelerator.unwrap_model(placed)
+    # A causal document of L symbols attends to (L + 1) / 2 on average, which is how training_flops counts.
+    document_length = max(1, round(2 * data.mean_keys - 1))
+    flops = training_flops(model.config, config.plan.row_length, document_length)
+    placed, optimizer = place(stage, model, config.compute, lambda m: make_adamw(m, config.optimizer))
+    raw_model = stage.accelerator.unwrap_model(placed)
     if checkpoint:
         load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE)
-    batch = config.batch
+    batch, world = config.batch, stage.world
     documents = data.validation_documents(config.evaluation)
     return Run(
         config=config,
-        world=world,
-        engine=Engine(accelerator, placed, optimizer, config.optimizer.clip, config.seed),
+        world=stage.world,
+        engine=Engine(stage.accelerator, placed, optimizer, stage.precision, config.optimizer.clip, config.seed),
         data=data,
         share=RowShare(batch.rows_per_step, batch.rows_per_device, world.rank, world.size),
         flops_per_row=flops,
         raw_model=raw_model,
         save_model=ModelWriter(model),
-        evaluate=Validation(raw_model, documents, world, config.compute.compile) if documents else None,
+        evaluate=Validation(raw_model, documents, stage, config.compute.compile) if documents else None,
     )
 
 

@@ -28,10 +28,10 @@ class Precision(StrEnum):
     """In which numbers the forward and backward pass run; weights and optimizer state are float32 throughout."""
 
     AUTO = "auto"
-    """bfloat16 on an accelerator; on a CPU ``medium`` where it has bf16 matrix instructions, else float32."""
+    """bfloat16 on an accelerator; on a CPU what its instructions make fastest (docs/training.md)."""
     FLOAT32 = "float32"
     MEDIUM = "medium"
-    """float32, with matrix products in bfloat16 where the processor has instructions for it."""
+    """float32, with matrix products in bfloat16 where the processor has tiles for it (AMX); float32 elsewhere."""
     BFLOAT16 = "bfloat16"
     """Autocast to bfloat16."""
 

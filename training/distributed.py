@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 from proxybyte.errors import ProxyByteError
 
 from .config import ComputeConfig, Parallel, Precision, TrainConfig
+from .precision import settle_precision
 
 
 @dataclass(frozen=True)
@@ -78,28 +79,37 @@ def asked_processes(environment: Mapping[str, str], parent_command: Sequence[str
     return None
 
 
-def start(config: TrainConfig) -> tuple[Accelerator, World]:
+@dataclass(frozen=True)
+class Stage:
+    """Where a process computes: its device, its fellows, and in which numbers."""
+
+    accelerator: Accelerator
+    world: World
+    precision: Precision
+
+
+def start(config: TrainConfig) -> Stage:
     """Join the process group and choose this process's device and precision.
 
     Raises:
         ProxyByteError: if the number of processes is not what was asked for.
     """
     cpu = config.compute.device == "cpu" or not torch.accelerator.is_available()
-    mixed = set_precision(config.precision, cpu)
+    precision = settle_precision(config.precision, cpu)
     handlers: list = [DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)]
     if torch.cuda.is_available() and not cpu:
         handlers.append(InitProcessGroupKwargs(backend="cuda:nccl,cpu:gloo"))
     accelerator = Accelerator(
         cpu=cpu,
-        mixed_precision=mixed,
+        mixed_precision="no",
         kwargs_handlers=handlers,
         log_with=[tracker.value for tracker in config.log.trackers] or None,
         project_config=ProjectConfiguration(str(config.output), logging_dir=str(config.output / "tensorboard")),
-        fsdp_plugin=_fsdp_plugin(mixed) if config.compute.parallel is Parallel.FSDP and not cpu else None,
+        fsdp_plugin=_fsdp_plugin(precision) if config.compute.parallel is Parallel.FSDP and not cpu else None,
     )
     world = World(accelerator.process_index, accelerator.num_processes)
     check_size(world.size, config)
-    return accelerator, world
+    return Stage(accelerator, world, precision)
 
 
 def check_size(size: int, config: TrainConfig) -> None:
@@ -123,31 +133,21 @@ def check_size(size: int, config: TrainConfig) -> None:
         )
 
 
-def set_precision(precision: Precision, cpu: bool) -> str:
-    """Set the precision of matrix products; returns Accelerate's name of the mixed precision.
-
-    On a CPU bfloat16 autocast is slower than float32 for attention (docs/training.md has the figures), so ``auto``
-    takes float32, with bf16 matrix products where the processor has instructions for them.
-    """
-    if precision is Precision.AUTO:
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        precision = (Precision.MEDIUM if fast else Precision.FLOAT32) if cpu else Precision.BFLOAT16
-    torch.set_float32_matmul_precision("medium" if precision is Precision.MEDIUM else "highest")
-    return "bf16" if precision is Precision.BFLOAT16 else "no"
-
-
-def _fsdp_plugin(mixed: str) -> FullyShardedDataParallelPlugin:
-    """FSDP2 of each decoder block; gradients are reduced in float32 whatever the precision."""
-    half = torch.bfloat16 if mixed == "bf16" else torch.float32
+def _fsdp_plugin(precision: Precision) -> FullyShardedDataParallelPlugin:
+    """FSDP2 of each decoder block, through Accelerate."""
     return FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
         state_dict_type="FULL_STATE_DICT",
         cpu_ram_efficient_loading=False,
-        mixed_precision_policy=MixedPrecisionPolicy(
-            param_dtype=half, reduce_dtype=torch.float32, output_dtype=torch.float32
-        ),
+        mixed_precision_policy=_sharded_precision(precision),
     )
+
+
+def _sharded_precision(precision: Precision) -> MixedPrecisionPolicy:
+    """Gradients are reduced, and losses come out, in float32 whatever the precision in between."""
+    inner = torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
+    return MixedPrecisionPolicy(param_dtype=inner, reduce_dtype=torch.float32, output_dtype=torch.float32)
 
 
 def decoder_blocks(model: nn.Module) -> list[nn.Module]:
@@ -157,10 +157,7 @@ def decoder_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def place(
-    accelerator: Accelerator,
-    model: nn.Module,
-    compute: ComputeConfig,
-    make_optimizer: Callable[[nn.Module], Optimizer],
+    stage: Stage, model: nn.Module, compute: ComputeConfig, make_optimizer: Callable[[nn.Module], Optimizer]
 ) -> tuple[nn.Module, Optimizer]:
     """Compile, shard or replicate ``model`` over the processes, with its optimizer.
 
@@ -170,7 +167,7 @@ def place(
     Raises:
         ProxyByteError: if the model names no block class to shard or compile by.
     """
-    blocks = decoder_blocks(model)
+    accelerator, blocks = stage.accelerator, decoder_blocks(model)
     if not blocks and (compute.compile or compute.parallel is Parallel.FSDP):
         raise ProxyByteError(
             f"{type(model).__name__} names no decoder block (_no_split_modules): cannot compile or shard"
@@ -182,9 +179,10 @@ def place(
         model, wrapped = accelerator.prepare(model, make_optimizer(model))
         return model, wrapped.optimizer
     if compute.parallel is Parallel.FSDP and accelerator.num_processes > 1:
+        policy = _sharded_precision(stage.precision)
         for block in blocks:
-            fully_shard(block)
-        fully_shard(model)
+            fully_shard(block, mp_policy=policy)
+        fully_shard(model, mp_policy=policy)
         return model, make_optimizer(model)
     model = accelerator.prepare_model(model)
     return model, make_optimizer(model)

@@ -48,7 +48,9 @@ def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
     asked = config.model
     torch.manual_seed(config.seed)
     made = ProxyByteConfig(
-        backbone_config=load_preset(asked.preset) if asked.preset else dict(asked.backbone_config or {}),
+        backbone_config=load_preset(asked.preset).backbone_config
+        if asked.preset
+        else dict(asked.backbone_config or {}),
         num_compressed_symbols=num_codes,
         document_prefix=config.plan.document_prefix,
     )

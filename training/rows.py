@@ -9,7 +9,7 @@ import numpy as np
 from proxybyte.errors import ProxyByteError
 
 from .metrics import count_batch
-from .mixed_view import MixedViewDataset, PackedBatch, collate
+from .mixed_view import MixedViewDataset, PackedBatch, RowBatch, collate
 
 
 @dataclass(frozen=True)
@@ -55,23 +55,27 @@ class StepBatches:
     counts: np.ndarray
 
 
+def read_rows(dataset: MixedViewDataset, rows: range) -> RowBatch:
+    """Read consecutive rows.
+
+    Raises:
+        ProxyByteError: naming them, if they cannot be read.
+    """
+    try:
+        return dataset.batch(rows)
+    except (OSError, ValueError, IndexError) as error:
+        where = f"row(s) {rows[0]} to {rows[-1]} cannot be read from {dataset.split.folder}"
+        raise ProxyByteError(f"{where}: {error}; prepare the data again") from error
+
+
 def fetch(dataset: MixedViewDataset, share: RowShare, step: int) -> StepBatches:
     """Read one step's rows.
 
     Raises:
         ProxyByteError: naming the rows that cannot be read.
     """
-    batches = []
-    for index in range(share.micro_batches):
-        rows = share.rows(step, index)
-        try:
-            batches.append(collate(dataset.batch(rows)))
-        except (OSError, ValueError, IndexError) as error:
-            where = f"row(s) {rows[0]} to {rows[-1]} (step {step + 1})"
-            raise ProxyByteError(
-                f"{where} cannot be read from {dataset.split.folder}: {error}; prepare the data again"
-            ) from error
-    return StepBatches(tuple(batches), np.stack([count_batch(batch) for batch in batches]))
+    batches = tuple(collate(read_rows(dataset, share.rows(step, index))) for index in range(share.micro_batches))
+    return StepBatches(batches, np.stack([count_batch(batch) for batch in batches]))
 
 
 def fetch_ahead(dataset: MixedViewDataset, share: RowShare, steps: range) -> Iterator[StepBatches]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.symbols import Special
 
 from .compressors import load_compressor
 from .config import EvaluationConfig, TrainConfig
@@ -15,8 +16,10 @@ from .placement import Lengths
 from .plan import StreamPlan
 from .plan_report import report
 from .prepared import PreparedSplit
+from .rows import read_rows
 
 COMPRESSOR_FOLDER = "compressor"
+_SAMPLED_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,14 @@ class TrainingData:
             return []
         chosen = np.unique(np.linspace(0, len(split) - 1, min(config.documents, len(split))).astype(int))
         return [split.raw(i, 0, min(int(split.n_bytes[i]), config.max_bytes)).tobytes() for i in chosen.tolist()]
+
+    @property
+    def mean_keys(self) -> float:
+        """Positions that a symbol attends to, itself among them: the mean over a sample of rows."""
+        sample = np.unique(np.linspace(0, len(self.dataset) - 1, _SAMPLED_ROWS).astype(int)).tolist()
+        rows = [read_rows(self.dataset, range(row, row + 1)) for row in sample]
+        positions = [batch.position_ids[batch.input_ids != Special.PAD] for batch in rows]
+        return float(np.concatenate(positions).mean() + 1)
 
     def describe(self) -> str:
         """What the plan will do."""

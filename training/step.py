@@ -10,9 +10,11 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 
+from .config import Precision
 from .metrics import nats_by_row
 from .mixed_view import PackedBatch
 from .optim import set_learning_rate
+from .precision import autocast
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Engine:
     accelerator: Accelerator
     model: nn.Module
     optimizer: Optimizer
+    precision: Precision
     clip: float
     seed: int
 
@@ -53,7 +56,8 @@ def train_step(engine: Engine, batches: Sequence[PackedBatch], targets: float, l
         seed_by_row(engine.seed, batch.rows[0])
         moved = batch.to(accelerator.device)
         with nullcontext() if last else accelerator.no_sync(model):
-            output = model(**moved.model_inputs(), num_items_in_batch=share)
+            with autocast(engine.precision, accelerator.device):
+                output = model(**moved.model_inputs(), num_items_in_batch=share)
             # Not accelerator.backward: that divides by an accumulation of its own, which the environment can set.
             output.loss.backward()
         nats.append(nats_by_row(output.target_nll.detach(), moved.labels))

@@ -26,6 +26,7 @@ BACKBONE = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
     "attention_dropout": 0.1,
+    "tie_word_embeddings": True,
 }
 NUM_CODES = 280
 
@@ -83,6 +84,7 @@ def recipe(prepared, tmp_path) -> Callable[..., Path]:
         values = {
             "output": str(tmp_path / "run"),
             "data": str(prepared),
+            "precision": "float32",
             "model": {"backbone_config": BACKBONE},
             "plan": {"row_length": 64, "budget": 2048, "budget_unit": "symbols"},
             "batch": {"rows_per_step": 4, "rows_per_device": 2},

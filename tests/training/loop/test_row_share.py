@@ -3,12 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxybyte.errors import ProxyByteError
 from proxybyte.training.metrics import Count
 from proxybyte.training.mixed_view import MixedViewDataset
 from proxybyte.training.placement import Lengths
 from proxybyte.training.plan import BudgetUnit, PlanConfig, StreamPlan
 from proxybyte.training.prepared import PreparedSplit
-from proxybyte.training.rows import RowShare, fetch, fetch_ahead
+from proxybyte.training.rows import RowShare, fetch, fetch_ahead, read_rows
 
 
 @given(size=st.integers(1, 8), rows=st.integers(1, 6), micro=st.integers(1, 5), step=st.integers(0, 10**9))
@@ -58,3 +59,8 @@ def test_every_text_symbol_is_a_target(dataset):
     for batch in fetch(dataset, RowShare(32, 32), 0).batches:
         text = (batch.input_ids >= 64).sum()
         assert ((batch.labels[:, 1:] >= 64).sum()) == text
+
+
+def test_rows_that_cannot_be_read_are_named(dataset):
+    with pytest.raises(ProxyByteError, match=r"row\(s\) 31 to 33 cannot be read from .*train: row 32 is not in"):
+        read_rows(dataset, range(31, 34))

@@ -113,7 +113,7 @@ def test_the_loss_falls_and_validation_is_the_bpb_of_the_saved_model(recipe, tmp
     train(config)
     logged = lines(config.output)
     bits = [line["validation/raw_bpb"] for line in logged if line["kind"] == "evaluation"]
-    assert bits[-1] < 3 < bits[0]
+    assert bits[-1] < 0.6 * bits[0]
     documents = open_data(config).validation_documents(config.evaluation)
     assert len(documents) == 4
     assert all(len(document) <= 100 for document in documents)
@@ -159,9 +159,9 @@ def test_a_new_run_starts_from_the_weights_of_a_model_folder(finished, recipe, t
         make_model(load_config(config.output.parent / "recipe.yaml", ["plan.document_prefix=true"]), NUM_CODES, None)
 
 
-def test_nan_weights_stop_the_run_and_name_the_rows_that_met_them(finished, recipe, tmp_path):
-    model = ProxyByteForCausalLM.from_pretrained(finished / "model")
-    config = load_config(recipe(), [])
+def test_nan_weights_stop_the_run_and_name_the_rows_that_met_them(recipe, tmp_path):
+    config = load_config(recipe(), ["model.backbone_config.tie_word_embeddings=false"])
+    model = make_model(config, NUM_CODES, None)
     rows = open_data(config).dataset.batch(range(4)).input_ids[:, :-1]
     # A symbol that some of the first step's rows show to the model and others do not.
     symbol = next(s for s in range(64, 320 + NUM_CODES) if 0 < (rows == s).any(axis=1).sum() < 4)
@@ -189,7 +189,7 @@ def test_a_row_that_cannot_be_read_is_named(recipe, tmp_path, prepared, write_sp
     shutil.copytree(prepared, broken)
     shutil.rmtree(broken / "train")
     write_split(broken / "train", [b"short"] * 3, load_compressor(prepared / "compressor"), claimed_bytes=5000)
-    with pytest.raises(ProxyByteError, match=r"row\(s\) 0 to 1 \(step 1\) cannot be read from .*train"):
+    with pytest.raises(ProxyByteError, match=r"row\(s\) 0 to 0 cannot be read from .*train"):
         run(recipe, tmp_path, "plan.schedule.rate=0", "plan.schedule.warmup=0", data=str(broken))
 
 
