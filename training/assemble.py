@@ -99,7 +99,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         world=stage.world,
         engine=Engine(stage.accelerator, placed, optimizer, stage.precision, config.optimizer.clip, config.seed),
         data=data,
-        share=RowShare(batch.rows_per_step, batch.rows_per_device, world.rank, world.size),
+        share=RowShare(data.row_order(config), batch.rows_per_device, world.rank, world.size),
         flops_per_row=flops,
         raw_model=raw_model,
         save_model=ModelWriter(model),

@@ -85,6 +85,7 @@ class BatchConfig(_Section):
 
     rows_per_step: int = Field(32, ge=1, description="rows of one optimizer step, over all processes")
     rows_per_device: int = Field(8, ge=1, description="rows of one forward pass on one device")
+    shuffle_steps: int = Field(64, ge=1, description="the rows of this many steps are shuffled together")
 
 
 class OptimizerConfig(_Section):

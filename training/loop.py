@@ -154,7 +154,7 @@ class Loop:
         lines = []
         try:
             for entry, row_nats, norm in zip(pending, by_row, norms, strict=True):
-                refuse_nan(entry.step, (entry.step - 1) * rows, row_nats, norm)
+                refuse_nan(entry.step, run.share.order.rows(entry.step - 1), row_nats, norm)
                 self.totals.add(entry.counts, symbols, run.flops_per_row * rows)
                 measured = {"learning_rate": entry.learning_rate, "grad_norm": norm, **self.totals.shares()}
                 seen = {"targets": float(entry.counts[Count.TARGETS]), "symbols": self.totals.symbols}

@@ -142,13 +142,13 @@ def step_losses(nats: np.ndarray, counts: np.ndarray) -> dict[str, float]:
     return losses
 
 
-def refuse_nan(step: int, first_row: int, nats: np.ndarray, grad_norm: float) -> None:
+def refuse_nan(step: int, rows: np.ndarray, nats: np.ndarray, grad_norm: float) -> None:
     """Stop a run whose numbers have left the road.
 
     Args:
         step: number of the step, from 1.
-        first_row: row number of the step's first row.
-        nats: shape ``(rows, len(Nats))``, in the order of the rows.
+        rows: row numbers of the step, shape ``(rows,)``.
+        nats: shape ``(rows, len(Nats))``, in the same order.
         grad_norm: the step's gradient norm before clipping.
 
     Raises:
@@ -157,13 +157,12 @@ def refuse_nan(step: int, first_row: int, nats: np.ndarray, grad_norm: float) ->
     bad = np.flatnonzero(~np.isfinite(nats[:, Nats.ALL]))
     advice = "resume from the last checkpoint with a smaller optimizer.lr in a new output folder"
     if len(bad):
-        named = ", ".join(str(first_row + row) for row in bad[:8]) + (", ..." if len(bad) > 8 else "")
+        named = ", ".join(str(row) for row in sorted(rows[bad])[:8]) + (", ..." if len(bad) > 8 else "")
         raise ProxyByteError(f"the loss of row(s) {named} is not finite at step {step}: {advice}")
     if not math.isfinite(grad_norm):
-        last = first_row + len(nats) - 1
         raise ProxyByteError(
-            f"the gradient norm is {grad_norm} at step {step} (rows {first_row} to {last}), though their losses are "
-            f"finite: {advice}"
+            f"the gradient norm is {grad_norm} at step {step} (rows {', '.join(map(str, sorted(rows)))}), though "
+            f"their losses are finite: {advice}"
         )
 
 

@@ -16,7 +16,7 @@ from .placement import Lengths
 from .plan import StreamPlan
 from .plan_report import report
 from .prepared import PreparedSplit
-from .rows import read_rows
+from .rows import RowOrder, read_rows
 
 COMPRESSOR_FOLDER = "compressor"
 _SAMPLED_ROWS = 64
@@ -50,11 +50,18 @@ class TrainingData:
         chosen = np.unique(np.linspace(0, len(split) - 1, min(config.documents, len(split))).astype(int))
         return [split.raw(i, 0, min(int(split.n_bytes[i]), config.max_bytes)).tobytes() for i in chosen.tolist()]
 
+    def row_order(self, config: TrainConfig) -> RowOrder:
+        """Which rows make each step."""
+        schedule = config.plan.schedule
+        borders = {round(schedule.warmup * self.steps), round((1 - schedule.decay) * self.steps)} - {0, self.steps}
+        batch = config.batch
+        return RowOrder(batch.rows_per_step, self.steps, batch.shuffle_steps, config.plan.seed, tuple(sorted(borders)))
+
     @property
     def mean_keys(self) -> float:
         """Positions that a symbol attends to, itself among them: the mean over a sample of rows."""
         sample = np.unique(np.linspace(0, len(self.dataset) - 1, _SAMPLED_ROWS).astype(int)).tolist()
-        rows = [read_rows(self.dataset, range(row, row + 1)) for row in sample]
+        rows = [read_rows(self.dataset, [row]) for row in sample]
         positions = [batch.position_ids[batch.input_ids != Special.PAD] for batch in rows]
         return float(np.concatenate(positions).mean() + 1)
 
