@@ -1,6 +1,5 @@
 """Put a run together: what the loop calls, wired to data, model, processes and trackers."""
 
-import importlib.util
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,7 +12,6 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from proxybyte import ProxyByteForCausalLM, build_tokenizer
-from proxybyte.errors import ProxyByteError
 from proxybyte.eval import bits_per_byte
 from proxybyte.flops import training_flops
 
@@ -110,15 +108,8 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
 
 
 def start_trackers(run: Run, step: int) -> None:
-    """Open the trackers; TensorBoard forgets what was logged after ``step``, from which the run goes on.
-
-    Raises:
-        ProxyByteError: if a tracker's package is not installed.
-    """
+    """Open the trackers; TensorBoard forgets what was logged after ``step``, from which the run goes on."""
     log_config = run.config.log
-    for tracker in log_config.trackers:
-        if importlib.util.find_spec(tracker.value) is None:
-            raise ProxyByteError(f"log.trackers names {tracker}, which is not installed: pip install {tracker}")
     if log_config.trackers:
         run.engine.accelerator.init_trackers(
             log_config.project,

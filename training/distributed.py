@@ -7,6 +7,7 @@ of targets, a request to stop) are a few numbers on the host: they travel throug
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import psutil
@@ -92,8 +93,11 @@ def start(config: TrainConfig) -> Stage:
     """Join the process group and choose this process's device and precision.
 
     Raises:
-        ProxyByteError: if the number of processes is not what was asked for.
+        ProxyByteError: if the number of processes is not what was asked for, or a tracker is not installed.
     """
+    for tracker in config.log.trackers:
+        if find_spec(tracker.value) is None:
+            raise ProxyByteError(f"log.trackers names {tracker}, which is not installed: pip install {tracker}")
     cpu = config.compute.device == "cpu" or not torch.accelerator.is_available()
     precision = settle_precision(config.precision, cpu)
     handlers: list = [DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)]

@@ -53,7 +53,7 @@ def train_step(engine: Engine, batches: Sequence[PackedBatch], targets: float, l
     nats = []
     for index, batch in enumerate(batches):
         last = index == len(batches) - 1
-        seed_by_row(engine.seed, batch.rows[0])
+        seed_by_row(engine.seed, batch.rows[0], accelerator.device)
         moved = batch.to(accelerator.device)
         with nullcontext() if last else accelerator.no_sync(model):
             with autocast(engine.precision, accelerator.device):
@@ -68,6 +68,12 @@ def train_step(engine: Engine, batches: Sequence[PackedBatch], targets: float, l
     return StepResult(torch.stack(nats), getattr(grad_norm, "full_tensor", lambda: grad_norm)())
 
 
-def seed_by_row(seed: int, row: int) -> None:
-    """Seed dropout by the micro-batch's first row: a run needs no saved generator, and any split of rows agrees."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, row]).generate_state(1)[0]))
+def seed_by_row(seed: int, row: int, device: torch.device) -> None:
+    """Seed dropout by the micro-batch's first row: a run needs no saved generator, and any split of rows agrees.
+
+    Not ``torch.manual_seed``: for each kind of accelerator that is not there it queues a stack trace, for ever.
+    """
+    mixed = int(np.random.SeedSequence([seed, row]).generate_state(1)[0])
+    torch.default_generator.manual_seed(mixed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(mixed)

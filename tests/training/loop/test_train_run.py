@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -106,6 +107,26 @@ def test_accumulation_changes_nothing(recipe, tmp_path, read_losses):
     for rows in (1, 2):
         parts = read_losses(run(recipe, tmp_path, no_dropout, f"batch.rows_per_device={rows}", output=f"parts{rows}"))
         assert parts == [pytest.approx(line, rel=2e-6) for line in whole]
+
+
+def test_recomputing_activations_changes_no_bit(recipe, tmp_path, read_losses):
+    kept = read_losses(run(recipe, tmp_path, output="kept"))
+    again = run(recipe, tmp_path, "compute.activation_checkpointing=true", output="recomputed")
+    assert read_losses(again) == kept
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_losses(recipe, tmp_path, read_losses):
+    no_dropout = "model.backbone_config.attention_dropout=0"
+    eager = read_losses(run(recipe, tmp_path, no_dropout, output="eager"))
+    compiled = read_losses(run(recipe, tmp_path, no_dropout, "compute.compile=true", output="compiled"))
+    assert compiled == [pytest.approx(line, rel=1e-4) for line in eager]
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="wandb is installed here")
+def test_a_tracker_that_is_not_installed_is_named(recipe, tmp_path):
+    with pytest.raises(ProxyByteError, match="wandb, which is not installed: pip install wandb"):
+        run(recipe, tmp_path, log={"trackers": ["wandb"]})
 
 
 def test_the_loss_falls_and_validation_is_the_bpb_of_the_saved_model(recipe, tmp_path):
