@@ -13,6 +13,7 @@ softmax and recomputation under activation checkpointing are not counted, which 
 utilisation (Chowdhery et al. 2022, arXiv 2204.02311, appendix B; causal attention is counted as what it needs, half).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +50,7 @@ def symbol_flops(config: ProxyByteConfig, document_length: int) -> SymbolFlops:
     """FLOPs of one symbol in documents of ``document_length`` symbols."""
     backbone = config.backbone_config
     width = config.num_attention_heads * _head_size(backbone)
-    keys = sum(mean_keys(document_length, window) for window in _windows(backbone))
+    keys = math.fsum(mean_keys(document_length, window) for window in _windows(backbone))
     head = config.vocab_size * config.hidden_size
     return SymbolFlops(weights=2.0 * (_backbone_weights(backbone) + head), attention=4.0 * width * keys)
 
