@@ -20,7 +20,7 @@ from .segmentation import MOST_ENTROPY, SegmentRule, segments, stretches
 from .windows import WINDOW_BITS, Ending, Window, WindowCoder
 
 CACHED = 1 << 20
-"""Stretches, and strings with their first window, that are remembered."""
+"""Stretches, strings with their first window, and codes with their string that are remembered, each."""
 _LANES = {"cpu": 4096, "cuda": 65_536}
 
 
@@ -207,6 +207,8 @@ class NeuralCompressor:
         if not self.lossless:
             raise ProxyByteError(f"{self.name} cuts windows at {self.settings.bits} bits, so its codes have lost bytes")
         codes = check_codes(codes, self.num_symbols, self.name)
+        if len(self._spelled) > CACHED:
+            self._spelled.clear()
         unknown = [code for code in np.unique(codes).tolist() if code not in self._spelled]
         for first in range(0, len(unknown), self._lanes):
             some = unknown[first : first + self._lanes]
