@@ -54,7 +54,7 @@ def fit(args: argparse.Namespace) -> str:
     compressor = NeuralCompressor(quantise(model), settings, made=made)
     compressor.save(args.out)
     return (
-        f"{compressor.name}: M1 of {compressor.lm.num_parameters / 1e6:.1f}M parameters, {bits:.3f} bits a byte on "
+        f"{compressor.name}: M1 of {compressor.lm.num_parameters:,} parameters, {bits:.3f} bits a byte on "
         f"{len(sampler.text):,} bytes of text"
     )
 

@@ -61,6 +61,7 @@ TEXTS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(TEXTS, max_size=6))
 def test_any_bytes_come_back_and_the_parse_is_the_greedy_one(documents):
     compressor = CodebookCompressor(trie_of(STRINGS))
@@ -70,7 +71,7 @@ def test_any_bytes_come_back_and_the_parse_is_the_greedy_one(documents):
         assert compressor.decode(codes) == document
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.binary(min_size=1, max_size=6), min_size=1, max_size=30),
     st.lists(st.integers(0, 400), min_size=1, max_size=8),

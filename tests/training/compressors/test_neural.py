@@ -184,6 +184,7 @@ def test_cut_windows_are_counted_and_do_not_decode(small_lm, held_out):
         compressor.decode(codes[0])
 
 
+@settings(deadline=None)
 @given(st.one_of(TEXTS, st.binary(max_size=900), st.text("ab\n", max_size=900).map(str.encode)))
 def test_stretches_are_the_document(document):
     parts = stretches(document)

@@ -49,10 +49,13 @@ class CodebookCompressor:
         threads = usable_threads()
         part_bytes = int(np.clip(lengths.sum() // threads, _LEAST_PART_BYTES, _MOST_PART_BYTES))
         part = (np.cumsum(lengths) - lengths) // part_bytes
-        borders = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(documents)]
-        with ThreadPoolExecutor(threads) as pool:
-            parts = pool.map(lambda ends: self._encode_part(documents[slice(*ends)]), pairwise(borders))
-            return [code for part in parts for code in part]
+        parts = list(pairwise([0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(documents)]))
+        if threads == 1 or len(parts) == 1:
+            coded = [self._encode_part(documents[first:last]) for first, last in parts]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                coded = list(pool.map(lambda ends: self._encode_part(documents[slice(*ends)]), parts))
+        return [code for part_codes in coded for code in part_codes]
 
     def _encode_part(self, documents: Sequence[bytes]) -> list[np.ndarray]:
         text = np.frombuffer(b"".join(documents), np.uint8)
