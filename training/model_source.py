@@ -28,7 +28,7 @@ def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> 
     transformers_logging.disable_progress_bar()
     folder = checkpoint or config.model.checkpoint
     model = _load(folder, config) if folder else _new(config, num_codes)
-    rows = model.get_input_embeddings().num_embeddings
+    rows = model.config.vocab_size
     if rows < NUM_RAW_SYMBOLS + num_codes:
         raise ProxyByteError(
             f"the model in {folder} has {rows} symbols, but the compressor of {config.data} needs "

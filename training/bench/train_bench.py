@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -34,7 +35,7 @@ ROW_LENGTH = 256
 ROWS = 4
 STEPS_A_TURN = 4
 TURNS = 12
-BACKBONE = {
+BACKBONE: dict[str, Any] = {
     "hidden_size": 256,
     "intermediate_size": 704,
     "num_hidden_layers": 4,
