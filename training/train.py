@@ -14,15 +14,15 @@ import torch
 
 from proxybyte.errors import ProxyByteError
 
-from .assemble import assemble, start_trackers, write_final
-from .checkpoint import CheckpointFolder, whole_tensors
 from .commands.train import COMMAND
-from .config import TrainConfig
-from .config_io import check_resumable, load_config, save_config
-from .distributed import start
-from .loop import Loop, Run
-from .metrics import MetricsLog, Totals
-from .source import open_data
+from .run.assemble import assemble, start_trackers, write_final
+from .run.checkpoint import CheckpointFolder, whole_tensors
+from .run.config import TrainConfig
+from .run.config_io import check_resumable, load_config, save_config
+from .run.distributed import start
+from .run.loop import Loop, Run
+from .run.metrics import MetricsLog, Totals
+from .run.source import open_data
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from ..mixed_view import MixedViewDataset, collate
-from ..placement import Lengths
-from ..plan import BudgetUnit, PlanConfig, StreamPlan
-from ..prepared import NUM_BORDERS, PreparedSplit
-from ..schedule import ScheduleConfig
+from ..stream.mixed_view import MixedViewDataset, collate
+from ..stream.placement import Lengths
+from ..stream.plan import BudgetUnit, PlanConfig, StreamPlan
+from ..stream.prepared import NUM_BORDERS, PreparedSplit
+from ..stream.schedule import ScheduleConfig
 
 ROWS_AT_ONCE = 16
 ROW_LENGTH = 4096

@@ -20,15 +20,15 @@ import pyarrow as pa
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from ..assemble import assemble
 from ..compressors.bpe_train import train_bpe
-from ..config import Precision, TrainConfig
-from ..distributed import start
-from ..loop import Loop
-from ..metrics import Totals
-from ..precision import autocast
-from ..prepared import NUM_BORDERS
-from ..source import open_data
+from ..run.assemble import assemble
+from ..run.config import Precision, TrainConfig
+from ..run.distributed import start
+from ..run.loop import Loop
+from ..run.metrics import Totals
+from ..run.precision import autocast
+from ..run.source import open_data
+from ..stream.prepared import NUM_BORDERS
 
 CODES = 1024
 ROW_LENGTH = 256

@@ -19,7 +19,7 @@ from proxybyte.training.prepare import PrepareOptions, Verify, prepare_corpus, r
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.tasks import plan_tasks
 from proxybyte.training.prepare.workers import Job, run_tasks
-from proxybyte.training.prepared import PreparedSplit
+from proxybyte.training.stream.prepared import PreparedSplit
 
 
 def prepare(corpus: Path, compressor: Path | str, output: Path, workers: int = 1, verify: Verify = Verify.ALL):

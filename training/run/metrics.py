@@ -21,7 +21,7 @@ import torch
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import COMPRESSED_OFFSET, NUM_SPECIALS, View
 
-from .mixed_view import PackedBatch
+from ..stream.mixed_view import PackedBatch
 
 METRICS_FILE = "metrics.jsonl"
 

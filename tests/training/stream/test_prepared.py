@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.prepared import PreparedSplit
+from proxybyte.training.stream.prepared import PreparedSplit
 
 TEXTS = [b"a", b"hello world, this is text", bytes(range(256)), b"\0\0\0", "häß€".encode()]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.metrics import Count, MetricsLog, Totals, nats_by_row, refuse_nan, step_losses
+from proxybyte.training.run.metrics import Count, MetricsLog, Totals, nats_by_row, refuse_nan, step_losses
 
 
 def test_nats_of_each_view_are_those_of_a_loop_over_targets():

@@ -10,8 +10,8 @@ import numpy as np
 
 from proxybyte.errors import ProxyByteError
 
+from ..stream.mixed_view import MixedViewDataset, PackedBatch, RowBatch, collate
 from .metrics import count_batch
-from .mixed_view import MixedViewDataset, PackedBatch, RowBatch, collate
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,8 @@ class Loop:
         """Train up to the last step, or until a signal asks to stop; returns whether the end was reached."""
         run = self.run
         with StopRequest() as stop, self._bar:
+            if self.step == 0 and run.config.evaluation.every and run.evaluate:
+                self._log_evaluation(run.evaluate())
             self._since = time.perf_counter()
             for batches in fetch_ahead(run.data.dataset, run.share, range(self.step, run.steps)):
                 counts, stopping = self._agree(batches, stop.made)

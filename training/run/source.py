@@ -9,13 +9,13 @@ import numpy as np
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import Special
 
-from .compressors import load_compressor
+from ..compressors import load_compressor
+from ..stream.mixed_view import MixedViewDataset
+from ..stream.placement import Lengths
+from ..stream.plan import StreamPlan
+from ..stream.plan_report import report
+from ..stream.prepared import PreparedSplit
 from .config import EvaluationConfig, TrainConfig
-from .mixed_view import MixedViewDataset
-from .placement import Lengths
-from .plan import StreamPlan
-from .plan_report import report
-from .prepared import PreparedSplit
 from .rows import RowOrder, read_rows
 
 COMPRESSOR_FOLDER = "compressor"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from proxybyte.training.schedule import Mixture, Pairing, ScheduleConfig
+from proxybyte.training.stream.schedule import Mixture, Pairing, ScheduleConfig
 
 shares = st.floats(0, 1)
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.config import MAY_CHANGE_ON_RESUME, TrainConfig
-from proxybyte.training.config_io import CONFIG_FILE, check_resumable, known_keys, load_config, save_config
+from proxybyte.training.run.config import MAY_CHANGE_ON_RESUME, TrainConfig
+from proxybyte.training.run.config_io import CONFIG_FILE, check_resumable, known_keys, load_config, save_config
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_key_with_one_letter_lost_is_suggested_whole(key, rng):
     for section in wrong.split(".")[:-1]:
         inner = inner.setdefault(section, {})
     inner[wrong.rpartition(".")[2]] = 1
-    from proxybyte.training.config_io import parse_config
+    from proxybyte.training.run.config_io import parse_config
 
     if wrong in known_keys() or len(leaf) < 4:
         return

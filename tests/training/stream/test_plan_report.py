@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from proxybyte.symbols import View
-from proxybyte.training.mixed_view import MixedViewDataset
-from proxybyte.training.placement import Lengths
-from proxybyte.training.plan import PlanConfig, StreamPlan
-from proxybyte.training.plan_report import report
-from proxybyte.training.schedule import Pairing, ScheduleConfig
+from proxybyte.training.stream.mixed_view import MixedViewDataset
+from proxybyte.training.stream.placement import Lengths
+from proxybyte.training.stream.plan import PlanConfig, StreamPlan
+from proxybyte.training.stream.plan_report import report
+from proxybyte.training.stream.schedule import Pairing, ScheduleConfig
 
 
 @pytest.mark.parametrize("pairing", list(Pairing))

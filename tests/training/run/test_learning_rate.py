@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxybyte.training.config import Decay, LearningRateConfig, OptimizerConfig
-from proxybyte.training.optim import learning_rate, make_adamw, set_learning_rate
+from proxybyte.training.run.config import Decay, LearningRateConfig, OptimizerConfig
+from proxybyte.training.run.optim import learning_rate, make_adamw, set_learning_rate
 
 
 def test_cosine_meets_its_closed_form():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.checkpoint import (
+from proxybyte.training.run.checkpoint import (
     OPTIMIZER_FILE,
     CheckpointFolder,
     RunState,

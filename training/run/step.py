@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 
+from ..stream.mixed_view import PackedBatch
 from .config import Precision
 from .metrics import nats_by_row
-from .mixed_view import PackedBatch
 from .optim import set_learning_rate
 from .precision import autocast
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.placement import Form, Lengths
-from proxybyte.training.plan import BudgetUnit, PlanConfig, StreamPlan, choose_forms, epoch_order
-from proxybyte.training.schedule import Mixture, Pairing, ScheduleConfig
+from proxybyte.training.stream.placement import Form, Lengths
+from proxybyte.training.stream.plan import BudgetUnit, PlanConfig, StreamPlan, choose_forms, epoch_order
+from proxybyte.training.stream.schedule import Mixture, Pairing, ScheduleConfig
 
 CONSTANT = {"warmup": 0.0}
 PAIRS = (Form.RAW_THEN_COMPRESSED, Form.COMPRESSED_THEN_RAW)

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from proxybyte.symbols import IGNORE_INDEX, Special, View
-from proxybyte.training.mixed_view import MixedViewDataset, PackedBatch, collate
-from proxybyte.training.placement import Form, Lengths
-from proxybyte.training.plan import PlanConfig, StreamPlan
-from proxybyte.training.schedule import Pairing, ScheduleConfig
+from proxybyte.training.stream.mixed_view import MixedViewDataset, PackedBatch, collate
+from proxybyte.training.stream.placement import Form, Lengths
+from proxybyte.training.stream.plan import PlanConfig, StreamPlan
+from proxybyte.training.stream.schedule import Pairing, ScheduleConfig
 
 BOS, EOS, PAD = int(Special.BOS), int(Special.EOS), int(Special.PAD)
 OPEN = {View.RAW: 12, View.COMPRESSED: 14}

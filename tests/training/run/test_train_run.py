@@ -13,9 +13,9 @@ from proxybyte import ProxyByteForCausalLM
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import bits_per_byte
 from proxybyte.training.compressors import load_compressor
-from proxybyte.training.config_io import load_config
-from proxybyte.training.model_source import make_model
-from proxybyte.training.source import open_data
+from proxybyte.training.run.config_io import load_config
+from proxybyte.training.run.model_source import make_model
+from proxybyte.training.run.source import open_data
 from proxybyte.training.train import main, train
 
 STEPS = 8

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from proxybyte.training.config_io import load_config
+from proxybyte.training.run.config_io import load_config
 from proxybyte.training.train import train
 
 LONG = ("plan.budget=10240", "precision=auto", "checkpoint.every=4", "checkpoint.keep=100", "evaluation.every=0")

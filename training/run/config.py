@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .plan import PlanConfig
+from ..stream.plan import PlanConfig
 
 
 class _Section(BaseModel):
@@ -142,7 +142,7 @@ class CheckpointConfig(_Section):
 class EvaluationConfig(_Section):
     """Raw bits per byte on validation documents while the run goes on."""
 
-    every: int = Field(500, ge=0, description="steps between evaluations, which the end always has; 0 for none")
+    every: int = Field(500, ge=0, description="steps between evaluations, which start and end have too; 0 for none")
     documents: int = Field(64, ge=1, description="documents of the validation split, spread evenly over it")
     max_bytes: int = Field(16384, ge=1, description="bytes of each document that are scored")
 

@@ -4,12 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.metrics import Count
-from proxybyte.training.mixed_view import MixedViewDataset
-from proxybyte.training.placement import Lengths
-from proxybyte.training.plan import BudgetUnit, PlanConfig, StreamPlan
-from proxybyte.training.prepared import PreparedSplit
-from proxybyte.training.rows import RowOrder, RowShare, fetch, fetch_ahead, read_rows
+from proxybyte.training.run.metrics import Count
+from proxybyte.training.run.rows import RowOrder, RowShare, fetch, fetch_ahead, read_rows
+from proxybyte.training.stream.mixed_view import MixedViewDataset
+from proxybyte.training.stream.placement import Lengths
+from proxybyte.training.stream.plan import BudgetUnit, PlanConfig, StreamPlan
+from proxybyte.training.stream.prepared import PreparedSplit
 
 orders = st.builds(
     lambda per_step, steps, shuffle, seed, cuts: RowOrder(
