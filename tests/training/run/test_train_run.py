@@ -216,6 +216,12 @@ def test_a_row_that_cannot_be_read_is_named(recipe, tmp_path, prepared, write_sp
         run(recipe, tmp_path, "plan.schedule.rate=0", "plan.schedule.warmup=0", data=str(broken))
 
 
+def test_a_run_folder_that_cannot_be_written_is_named(recipe, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ProxyByteError, match="the run folder .*file cannot be written"):
+        run(recipe, tmp_path, output="file")
+
+
 def test_a_plan_of_less_than_a_step_is_refused(recipe, tmp_path):
     with pytest.raises(ProxyByteError, match=r"holds 2 row\(s\) of 64 symbols, less than one step of 4"):
         run(recipe, tmp_path, "plan.budget=128")
