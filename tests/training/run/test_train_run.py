@@ -218,7 +218,7 @@ def test_a_row_that_cannot_be_read_is_named(recipe, tmp_path, prepared, write_sp
 
 def test_a_run_folder_that_cannot_be_written_is_named(recipe, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(ProxyByteError, match="the run folder .*file cannot be written"):
+    with pytest.raises(ProxyByteError, match=r"the run folder .*file cannot be written"):
         run(recipe, tmp_path, output="file")
 
 
