@@ -47,7 +47,8 @@ class ProxyByteConfig(PreTrainedConfig):
     Attributes:
         backbone_config: configuration of the decoder, as an object (it is copied) or a dictionary with
             ``model_type``; Llama's defaults if absent. Its vocabulary is set to ours.
-        num_compressed_symbols: symbols of the compressor; the vocabulary has 320 more.
+        num_compressed_symbols: symbols of the compressor; the vocabulary has 320 more. It may be given as
+            ``vocab_size`` instead.
         document_prefix: whether documents open with ``<bos><raw>`` rather than ``<raw>``, for checkpoints trained so.
         tie_word_embeddings: whether the head shares the embedding's weight; the backbone's own setting if absent.
         loss_chunk_size: positions whose logits the training loss holds at once.
@@ -63,8 +64,9 @@ class ProxyByteConfig(PreTrainedConfig):
     sub_configs = {"backbone_config": AutoConfig}
     keys_to_ignore_at_inference = ["past_key_values", "target_nll"]
 
-    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
-    num_compressed_symbols: int = 0
+    # Whatever was given, it is a configuration once this one is built.
+    backbone_config: Any = None
+    num_compressed_symbols: int | None = None
     document_prefix: bool = False
     tie_word_embeddings: bool | None = None
     loss_chunk_size: int = 512
@@ -73,10 +75,14 @@ class ProxyByteConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = int(Special.EOS)
 
     def __post_init__(self, **kwargs: Any) -> None:
+        rows = kwargs.pop("vocab_size", None)
+        if self.num_compressed_symbols is None:
+            _check_count("vocab_size", COMPRESSED_OFFSET if rows is None else rows, at_least=COMPRESSED_OFFSET)
+            self.num_compressed_symbols = 0 if rows is None else rows - COMPRESSED_OFFSET
         _check_count("num_compressed_symbols", self.num_compressed_symbols, at_least=0)
         _check_count("loss_chunk_size", self.loss_chunk_size, at_least=1)
         vocab_size = COMPRESSED_OFFSET + self.num_compressed_symbols
-        _check_vocabulary(kwargs.pop("vocab_size", vocab_size), vocab_size, "vocab_size")
+        _check_vocabulary(vocab_size if rows is None else rows, vocab_size, "vocab_size")
         if misplaced := sorted(DELEGATED & kwargs.keys()):
             raise ProxyByteError(f"{misplaced[0]!r} is a setting of the decoder: put it into backbone_config")
         token_ids = {name: getattr(self, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
@@ -131,9 +137,7 @@ def check_backbone(backbone: PreTrainedConfig) -> None:
         raise ProxyByteError(f"backbone {kind!r} asks for a router loss: set 'output_router_logits' to false")
 
 
-def _build_backbone(
-    given: dict[str, Any] | PreTrainedConfig | None, vocab_size: int, token_ids: dict[str, Any]
-) -> PreTrainedConfig:
+def _build_backbone(given: Any, vocab_size: int, token_ids: dict[str, Any]) -> PreTrainedConfig:
     """A configuration of our own, with our vocabulary and special symbols, from what the caller gave."""
     if isinstance(given, PreTrainedConfig):
         backbone = copy.deepcopy(given)
@@ -145,9 +149,9 @@ def _build_backbone(
         return backbone
     if given is not None and not isinstance(given, dict):
         raise ProxyByteError(f"backbone_config is a {type(given).__name__}: give a dictionary or a configuration")
-    settings = {"model_type": "llama"} if given is None else dict(given)
+    settings: dict[str, Any] = {"model_type": "llama"} if given is None else dict(given)
     kind = settings.pop("model_type", None)
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         near = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING.keys()), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "give one that Transformers knows, such as 'llama'"
         raise ProxyByteError(f"backbone_config has the unknown model_type {kind!r}: {hint}")

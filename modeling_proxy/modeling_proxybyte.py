@@ -13,8 +13,8 @@ from transformers.utils import can_return_tuple
 from .configuration_proxybyte import ProxyByteConfig, check_backbone
 from .errors import ProxyByteError
 from .generation_proxybyte import ProxyByteGenerationMixin
-from .losses import HeadLoss, head_loss, is_plain_linear
-from .packing import mask_of_packed_rows, positions_from_mask
+from .losses import head_loss, is_plain_linear
+from .packing import lay_out_rows
 from .symbols import COMPRESSED_OFFSET, IGNORE_INDEX, Special
 
 _SUPPORTS = (
@@ -36,7 +36,7 @@ class ProxyByteOutput(CausalLMOutputWithPast):
             Only with labels.
     """
 
-    target_nll: torch.FloatTensor | None = None
+    target_nll: torch.Tensor | None = None
 
 
 class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
@@ -46,6 +46,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         ProxyByteError: if the backbone's embedding is not where its own causal model would tie it.
     """
 
+    config: ProxyByteConfig
     config_class = ProxyByteConfig
     base_model_prefix = "model"
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -78,12 +79,12 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -91,12 +92,12 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         raw_symbols_only: bool = False,
         **kwargs: Any,
     ) -> ProxyByteOutput:
-        """Hidden states, then loss, logits, or both.
+        """Loss with labels, logits without.
 
         Args:
             input_ids: symbols, shape ``(B, T)``.
             attention_mask: shape ``(B, S)``; leave it out for packed rows.
-            position_ids: shape ``(B, T)``; where they restart a new document begins, which sees no other. Without
+            position_ids: shape ``(B, T)``; where they restart, a document begins that sees none before it. Without
                 them they follow from ``attention_mask``.
             past_key_values: what earlier calls saw.
             inputs_embeds: shape ``(B, T, D)``, in place of ``input_ids``.
@@ -104,21 +105,17 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache: off by default with labels or position ids.
             logits_to_keep: how many last positions to return logits for (0: all), or their indices.
             num_items_in_batch: what the loss is divided by; the number of targets in this batch if absent.
-            return_logits: whether to return logits; by default only without labels.
+            return_logits: whether to return logits, where the default is wrong.
             raw_symbols_only: compute the head's first 320 rows and give minus infinity to the others.
-            kwargs: passed on to the backbone.
+            **kwargs: passed on to the backbone.
 
         Raises:
-            ProxyByteError: if packed documents would see each other through a cache or a mask.
+            ProxyByteError: without input, or if packed documents would see each other through a cache or a mask.
         """
         if use_cache is None and past_key_values is None and (labels is not None or position_ids is not None):
             use_cache = False
-        if position_ids is not None:
-            if past_key_values is None and (attention_mask is not None or use_cache) and _can_look(attention_mask):
-                attention_mask = mask_of_packed_rows(position_ids, attention_mask, bool(use_cache))
-        elif attention_mask is not None and attention_mask.ndim == 2:
-            length = input_ids.shape[1] if inputs_embeds is None else inputs_embeds.shape[1]
-            position_ids = positions_from_mask(attention_mask)[:, -length:]
+        length, caching = _length(input_ids, inputs_embeds), use_cache and past_key_values is None
+        position_ids, attention_mask = lay_out_rows(position_ids, attention_mask, length, caching)
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -128,31 +125,31 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        hidden = outputs.last_hidden_state
         result = ProxyByteOutput(
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+        hidden = outputs.last_hidden_state
         if labels is not None:
-            losses = self._losses(hidden, labels)
-            items = (
-                labels[:, 1:].ne(IGNORE_INDEX).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
-            )
-            result["loss"] = losses.total / torch.as_tensor(items, device=losses.total.device)
-            result["target_nll"] = losses.nll.view(labels.shape)[:, :-1]
+            result["loss"], result["target_nll"] = self._loss(hidden, labels, num_items_in_batch)
         if return_logits or (return_logits is None and labels is None):
-            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            result["logits"] = self._logits(hidden[:, keep], raw_symbols_only)
+            result["logits"] = self._logits(hidden, logits_to_keep, raw_symbols_only)
         return result
 
-    def _losses(self, hidden: torch.Tensor, labels: torch.Tensor) -> HeadLoss:
-        """Loss of each position's next symbol; the last position of a row has none."""
+    def _loss(
+        self, hidden: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss, a scalar, and nats of each target, ``(B, T-1)``; the last position of a row has no target."""
         targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).to(hidden.device)
-        return head_loss(self.lm_head, hidden.flatten(0, 1), targets.flatten(), self.config.loss_chunk_size)
+        loss = head_loss(self.lm_head, hidden.flatten(0, 1), targets.flatten(), self.config.loss_chunk_size)
+        if num_items is None:
+            num_items = targets.ne(IGNORE_INDEX).sum().clamp(min=1)
+        return loss.total / torch.as_tensor(num_items, device=hidden.device), loss.nll.view(labels.shape)[:, :-1]
 
-    def _logits(self, hidden: torch.Tensor, raw_symbols_only: bool) -> torch.Tensor:
-        """Logits ``(B, K, V)`` of ``hidden`` ``(B, K, D)``."""
+    def _logits(self, hidden: torch.Tensor, keep: int | torch.Tensor, raw_symbols_only: bool) -> torch.Tensor:
+        """Logits ``(B, K, V)`` of the positions to ``keep`` of ``hidden`` ``(B, T, D)``."""
+        hidden = hidden[:, -keep:] if isinstance(keep, int) else hidden[:, keep]
         if not raw_symbols_only:
             return self.lm_head(hidden)
         if is_plain_linear(self.lm_head):
@@ -175,12 +172,15 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
                 f"the vocabulary is fixed by the symbol layout to {self.config.vocab_size} rows: "
                 "build a model with another num_compressed_symbols instead of resizing"
             )
-        return self.get_input_embeddings()
+        return self.get_input_embeddings()  # type: ignore[return-value]
 
 
-def _can_look(attention_mask: torch.Tensor | None) -> bool:
-    """Whether the values of the inputs may steer the program: not while it is compiled, nor with a 4D mask."""
-    return not torch.compiler.is_compiling() and (attention_mask is None or attention_mask.ndim == 2)
+def _length(input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> int:
+    """Symbols of a row in whichever input is given."""
+    given = input_ids if inputs_embeds is None else inputs_embeds
+    if given is None:
+        raise ProxyByteError("there is nothing to read: give input_ids or inputs_embeds")
+    return given.shape[1]
 
 
 def _register() -> None:

@@ -36,20 +36,41 @@ def holds_several_documents(position_ids: torch.Tensor, attention_mask: torch.Te
     return bool(jumps.any())
 
 
-def mask_of_packed_rows(
-    position_ids: torch.Tensor, attention_mask: torch.Tensor | None, use_cache: bool
-) -> torch.Tensor | None:
-    """The attention mask to go on with: none for packed rows, unchanged for others.
+def lay_out_rows(
+    position_ids: torch.Tensor | None, attention_mask: torch.Tensor | None, length: int, use_cache: bool | None
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Positions and mask of ``length`` new symbols a row, such that no document sees another.
+
+    Args:
+        position_ids: shape ``(B, length)``, or ``None`` to follow from a two-dimensional mask.
+        attention_mask: shape ``(B, S)``, or one that is ready for the backbone.
+        length: symbols of a row that go through the backbone.
+        use_cache: whether the backbone will keep a cache.
+
+    Returns:
+        Positions and mask to give to the backbone; packed rows lose a mask that hides nothing.
 
     Raises:
         ProxyByteError: if rows are packed and a cache or padding would let their documents see each other.
     """
-    if not holds_several_documents(position_ids, attention_mask):
-        return attention_mask
+    flat = attention_mask if attention_mask is not None and attention_mask.ndim == 2 else None
+    if position_ids is None:
+        return (None if flat is None else positions_from_mask(flat)[:, -length:]), attention_mask
+    # A mask over more than the new symbols belongs to a cache that is in use; one of four dimensions is the caller's
+    # own. Values cannot steer a program while it is compiled.
+    if flat is not None and flat.shape[1] != length:
+        flat = None
+    if torch.compiler.is_compiling() or not (use_cache or flat is not None):
+        return position_ids, attention_mask
+    if not holds_several_documents(position_ids, flat):
+        return position_ids, attention_mask
     if use_cache:
-        raise ProxyByteError("position_ids hold several documents in a row, which a cache cannot keep apart: "
-                             "pass use_cache=False")  # fmt: skip
-    if attention_mask is not None and not bool(attention_mask.ne(0).all()):
-        raise ProxyByteError("position_ids hold several documents in a row and attention_mask hides symbols, which "
-                             "would let documents see each other: leave attention_mask out")  # fmt: skip
-    return None
+        raise ProxyByteError(
+            "position_ids hold several documents in a row, which a cache cannot keep apart: pass use_cache=False"
+        )
+    if flat is not None and not bool(flat.ne(0).all()):
+        raise ProxyByteError(
+            "position_ids hold several documents in a row and attention_mask hides symbols, so that documents would "
+            "see each other: leave attention_mask out"
+        )
+    return position_ids, None

@@ -63,8 +63,9 @@ UTF8_TRANSITIONS = _transitions()
 def _resynchronising() -> np.ndarray:
     """Next state for each symbol below 320, where what cannot continue starts anew; shape ``(9, 320)``."""
     table = np.full((len(Utf8State), NUM_RAW_SYMBOLS), Utf8State.BORDER, dtype=np.int64)
-    fresh = np.where(UTF8_TRANSITIONS[Utf8State.BORDER] == Utf8State.INVALID, 0, UTF8_TRANSITIONS[Utf8State.BORDER])
-    table[:, BYTE_OFFSET:] = np.where(UTF8_TRANSITIONS == Utf8State.INVALID, fresh, UTF8_TRANSITIONS)
+    first = UTF8_TRANSITIONS[Utf8State.BORDER]
+    anew = np.where(first == Utf8State.INVALID, Utf8State.BORDER, first)
+    table[:, BYTE_OFFSET:] = np.where(UTF8_TRANSITIONS == Utf8State.INVALID, anew, UTF8_TRANSITIONS)
     return table
 
 
@@ -89,20 +90,21 @@ class Utf8LogitsProcessor(LogitsProcessor):
 
     def states(self, input_ids: torch.Tensor) -> torch.Tensor:
         """State after each row of ``input_ids``, shape ``(B, T)`` to ``(B,)``."""
-        step = self._step.to(input_ids.device)
+        self._step = self._step.to(input_ids.device)
         state = torch.zeros(len(input_ids), dtype=torch.long, device=input_ids.device)
         for symbols in input_ids[:, -_LONGEST_PREFIX:].unbind(1):
-            state = torch.where(symbols < NUM_RAW_SYMBOLS, step[state, symbols.clamp(max=NUM_RAW_SYMBOLS - 1)], 0)
+            state = torch.where(symbols < NUM_RAW_SYMBOLS, self._step[state, symbols.clamp(max=NUM_RAW_SYMBOLS - 1)], 0)
         return state
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Scores of shape ``(B, V)`` with ``-inf`` where the next symbol would break the output."""
+        self._allowed, self._missing_after = self._allowed.to(scores.device), self._missing_after.to(scores.device)
         states = self.states(input_ids)
-        allowed = (states == Utf8State.BORDER)[:, None].repeat(1, scores.shape[1])
-        allowed[:, BYTE_OFFSET:NUM_RAW_SYMBOLS] = self._allowed.to(scores.device)[states]
+        bytes_allowed = self._allowed[states]
         if self.max_length is not None:
-            room = self.max_length - input_ids.shape[1] - 1
-            fits = self._missing_after.to(scores.device)[states] <= room
-            some_fit = (allowed[:, BYTE_OFFSET:NUM_RAW_SYMBOLS] & fits).any(1, keepdim=True)
-            allowed[:, BYTE_OFFSET:NUM_RAW_SYMBOLS] &= fits | ~some_fit
+            fitting = bytes_allowed & (self._missing_after[states] <= self.max_length - input_ids.shape[1] - 1)
+            # Nothing fits only where the prompt itself was cut too close to the limit.
+            bytes_allowed = torch.where(fitting.any(1, keepdim=True), fitting, bytes_allowed)
+        allowed = (states == Utf8State.BORDER)[:, None].repeat(1, scores.shape[1])
+        allowed[:, BYTE_OFFSET:NUM_RAW_SYMBOLS] = bytes_allowed
         return scores.masked_fill(~allowed, -torch.inf)

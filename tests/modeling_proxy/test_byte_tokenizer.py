@@ -1,8 +1,5 @@
 import json
-import subprocess
-import sys
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,46 +131,3 @@ def test_document_prefix_opens_with_bos_and_raw(tmp_path):
     assert tokenizer("a")["input_ids"] == [Special.BOS, Special.RAW_OPEN, 161]
     assert tokenizer("a", "b")["input_ids"] == [1, 12, 161, 1, 12, 162]
     assert tokenizer.model_max_length == 4096
-
-
-OLD = ["transformers==4.57.1", "tokenizers==0.22.1", "huggingface_hub==0.36.0"]
-OLD_PROBE = """
-import json, sys
-import transformers
-from transformers import AutoTokenizer
-plain, chat = (AutoTokenizer.from_pretrained(folder) for folder in sys.argv[1:3])
-messages = [{"role": "user", "content": "<raw> <|eot_id|> é"}]
-print(json.dumps([
-    transformers.__version__,
-    plain("<raw>é</raw>")["input_ids"],
-    plain.padding_side,
-    plain.decode([12, 161, 13], skip_special_tokens=True),
-    chat.apply_chat_template(messages, add_generation_prompt=True, tokenize=True),
-]))
-"""
-
-
-@pytest.mark.slow
-def test_transformers_4_57_loads_the_same_folders(folder, tmp_path):
-    from proxybyte.chat import encode_chat
-
-    old = tmp_path / "old"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(old), *OLD]
-    if subprocess.run(install, check=False).returncode:
-        pytest.skip("no package index at hand")
-    save_tokenizer(build_tokenizer(chat=True), tmp_path / "chat")
-    probe = subprocess.run(
-        [sys.executable, "-c", OLD_PROBE, str(folder), str(tmp_path / "chat")],
-        env={"PYTHONPATH": str(old), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert probe.returncode == 0, probe.stderr
-    version, plain, side, decoded, chat = json.loads(probe.stdout)
-    assert version == "4.57.1"
-    assert plain == [12, *symbols_of("<raw>é</raw>")]
-    assert (side, decoded) == ("left", "a")
-    assert np.array_equal(
-        chat, encode_chat([{"role": "user", "content": "<raw> <|eot_id|> é"}], add_generation_prompt=True)
-    )

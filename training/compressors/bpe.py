@@ -8,12 +8,12 @@ Special tokens are never read from text: a document that spells ``<|endoftext|>`
 that are not UTF-8 are coded one byte token each where the vocabulary is byte-level and fast, and refused where not.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from .byte_level import NotByteLevel, plan_ranks
 from .protocol import CannotEncode, check_codes, code_dtype, encode_in_threads
@@ -49,8 +49,9 @@ class BpeCompressor:
         self.name = name
         self.tokenizer_json = tokenizer_json
         tokenizer = parse_tokenizer(tokenizer_json, where)
-        self._reference = ReferenceCoder(tokenizer)
-        self._fast, self.slow_reason = _fast_coder(tokenizer, self._reference)
+        spec = json.loads(tokenizer.to_str())
+        self._reference = ReferenceCoder(tokenizer, spec)
+        self._fast, self.slow_reason = _fast_coder(spec, self._reference)
         self.num_symbols = self._reference.num_symbols
         self._dtype = code_dtype(self.num_symbols)
 
@@ -123,7 +124,7 @@ class BpeCompressor:
                 texts.append(document.decode())
                 results.append(np.zeros(0, dtype=self._dtype))
             except UnicodeDecodeError as error:
-                results.append(self._refuse(f"byte {error.start} is not UTF-8, and its vocabulary holds no bytes"))
+                results.append(self._refuse(f"byte {error.start} is not UTF-8, and this tokenizer reads only text"))
         coded = zip(texts, self._reference.encode(texts), strict=True)
         for place, result in enumerate(results):
             if isinstance(result, np.ndarray):
@@ -154,15 +155,15 @@ class BpeCompressor:
         return cls(files[TOKENIZER_JSON].decode(), str(manifest.get("name", cls.family)), Path(folder) / TOKENIZER_JSON)
 
 
-def _fast_coder(tokenizer: Tokenizer, reference: ReferenceCoder) -> tuple[TiktokenCoder | None, str]:
+def _fast_coder(spec: dict, reference: ReferenceCoder) -> tuple[TiktokenCoder | None, str]:
     """The fast way if it certainly gives the same ids, else None and the reason."""
     if reference.spelled is None:
         return None, "its symbols are not byte-level"
     try:
-        coder = TiktokenCoder(plan_ranks(tokenizer, reference.spelled))
+        coder = TiktokenCoder(plan_ranks(spec, reference.spelled))
     except NotByteLevel as reason:
         return None, str(reason)
-    text = _PROBE if tokenizer.normalizer is None else tokenizer.normalizer.normalize_str(_PROBE)
+    text = reference.normalised(_PROBE)
     if coder.encode_text(text).tolist() != reference.encode([text])[0].tolist():
         return None, "tiktoken gave other ids on a probe"
     return coder, ""

@@ -24,7 +24,7 @@ def fit(args: argparse.Namespace) -> str:
 
     source = TextSource(args.corpus, max_bytes=None if args.max_mb is None else int(args.max_mb * MEGABYTE))
     seen = Seen()
-    compressor = train_bpe(source.read(progress="reading"), args.symbols, Split(args.split), seen)
+    compressor = train_bpe(source.read(progress="reading"), args.symbols, Split(args.split), seen=seen, progress=True)
     compressor.save(args.out)
     left_out = f"; {seen.not_utf8} documents are not UTF-8 and were left out" if seen.not_utf8 else ""
     fewer = f" ({args.symbols} were asked: no pairs are left to merge)" if compressor.num_symbols < args.symbols else ""

@@ -9,6 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from proxybyte.errors import ProxyByteError
 
 from .bpe import BpeCompressor
+from .byte_level import GPT2_PATTERN
 
 NUM_BYTES = 256
 
@@ -30,7 +31,7 @@ _PATTERNS = {
     # Punctuation takes the line end and the next line's indent with it: 4.4 bytes a symbol on Python source where
     # gpt2 has 3.8, both of 16,384 symbols. No look-around, so that the regex engine runs in linear time.
     Split.CODE: (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+(?:[\r\n]+[ \t]*)?|[\r\n]+[ \t]*|\s+"),
-    Split.GPT2: r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    Split.GPT2: GPT2_PATTERN,
     Split.GPT4: (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -58,7 +59,12 @@ class Seen:
 
 
 def train_bpe(
-    documents: Iterable[bytes], num_symbols: int, split: Split = Split.CODE, seen: Seen | None = None
+    documents: Iterable[bytes],
+    num_symbols: int,
+    split: Split = Split.CODE,
+    *,
+    seen: Seen | None = None,
+    progress: bool = False,
 ) -> BpeCompressor:
     """Train a byte-level BPE.
 
@@ -67,6 +73,7 @@ def train_bpe(
         num_symbols: size of the vocabulary, the 256 bytes included.
         split: how text is cut into pieces.
         seen: filled in with what was read.
+        progress: show the library's own bars (on a terminal's stderr).
 
     Returns:
         A compressor with ``num_symbols`` symbols, or fewer where the text has no more pairs to merge.
@@ -86,9 +93,10 @@ def train_bpe(
     )
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
-        vocab_size=num_symbols, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=num_symbols, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=progress
     )
     tokenizer.train_from_iterator(seen.texts(documents), trainer)
     if seen.n_documents == seen.not_utf8:
         raise ProxyByteError(f"none of the {seen.n_documents} documents is UTF-8 text: there is nothing to train on")
-    return BpeCompressor(tokenizer.to_str(pretty=True), f"bpe-{tokenizer.get_vocab_size()}")
+    suffix = "" if split is Split.CODE else f"-{split}"
+    return BpeCompressor(tokenizer.to_str(pretty=True), f"bpe-{tokenizer.get_vocab_size()}{suffix}")

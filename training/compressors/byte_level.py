@@ -14,26 +14,28 @@ next and last step must be its listed pair. They also agree if every split of ``
 with the reason and runs on tokenizers.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, models
+from tokenizers import models
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 GPT2_ONE_DIGIT_PATTERN = (
     # Digits split off first: whitespace before one ends its segment, as before the end of the text.
     r"""\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"""
 )
-# Constructs that Oniguruma (tokenizers) and Rust's regex (tiktoken) read alike. Not among them: ^ $ . \w \d \b,
-# nested classes, a "+" after {m,n} (possessive in one, a repetition in the other), flags.
-# The one case-insensitive group that tokenizers have in common: both engines fold these letters alike.
+# What Oniguruma (tokenizers) and Rust's regex (tiktoken) read alike. Not among it: ^ $ . \w \d \b, scripts, nested
+# classes, a "+" after {m,n} (possessive in one, a repetition in the other), flags but for this one group, whose
+# letters both fold alike.
 _CONTRACTIONS = r"\(\?i:(?:'s\|'t\|'re\|'ve\|'m\|'ll\|'d|\[sdmt\]\|ll\|ve\|re)\)"
-_CLASS = r"\[\^?(?:\\[pP]\{\w+\}|\\[sSrnt/\-]|[^\\\[\]&])+\]"
+# The one look-ahead: tiktoken keeps a state for each character before it, which only whitespace must be watched for.
+_LOOK_AHEAD = r"\\s\+\(\?!\\S\)"
+_CATEGORY = r"\\[pP]\{[LMNPSZ][a-z]?\}"
+_CLASS = rf"\[\^?(?:{_CATEGORY}|\\[sSrnt/\-]|[^\\\[\]&])+\]"
 _SAME_IN_BOTH = re.compile(
-    rf"(?:{_CONTRACTIONS}|{_CLASS}|\\[pP]\{{\w+\}}|\\[sSrnt/.?*+()|\-]|\(\?[:!=]|[()|]|[?*+]\+?"
+    rf"(?:{_CONTRACTIONS}|{_LOOK_AHEAD}|{_CLASS}|{_CATEGORY}|\\[sSrnt/.?*+()|\-]|\((?!\?)|\(\?:|[)|]|[?*+]\+?"
     r"|\{\d+(?:,\d*)?\}(?!\+)|[^\\\[\]^$.{}()|?*+])*"
 )
 
@@ -65,32 +67,36 @@ class RankPlan:
     code_of_rank: np.ndarray
 
 
-def spelled_bytes(tokenizer: Tokenizer) -> list[bytes | None] | None:
+def spelled_bytes(spec: dict) -> list[bytes | None] | None:
     """The bytes that each id spells, None for specials and unused ids; None for the whole if it is not byte-level.
 
-    Entry ``i`` belongs to id ``i``; the list is as long as the highest id + 1.
+    Args:
+        spec: what the tokenizers library writes as ``tokenizer.json``.
+
+    Returns:
+        Entry ``i`` belongs to id ``i``; the list is as long as the highest id + 1.
     """
-    spec = json.loads(tokenizer.to_str())
     if not _is_byte_level(spec.get("decoder")) or spec["model"].get("type") != "BPE":
         return None
     alphabet = byte_alphabet()
-    added = tokenizer.get_added_tokens_decoder()
-    table: list[bytes | None] = [None] * (max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1)
-    for token, code in tokenizer.get_vocab(with_added_tokens=False).items():
+    vocab: dict[str, int] = spec["model"]["vocab"]
+    added = {entry["id"]: entry for entry in spec["added_tokens"]}
+    table: list[bytes | None] = [None] * (max([*vocab.values(), *added], default=-1) + 1)
+    for token, code in vocab.items():
         if code not in added:
             if not all(character in alphabet for character in token):
                 return None
             table[code] = bytes(alphabet[character] for character in token)
     for code, entry in added.items():
-        table[code] = None if entry.special else _added_bytes(entry, alphabet)
+        table[code] = None if entry["special"] else _added_bytes(entry["content"], alphabet)
     return table
 
 
-def _added_bytes(entry: AddedToken, alphabet: dict[str, int]) -> bytes:
+def _added_bytes(content: str, alphabet: dict[str, int]) -> bytes:
     # The ByteLevel decoder reads an added token through the alphabet if it can, else as text.
-    if all(character in alphabet for character in entry.content):
-        return bytes(alphabet[character] for character in entry.content)
-    return entry.content.encode()
+    if all(character in alphabet for character in content):
+        return bytes(alphabet[character] for character in content)
+    return content.encode()
 
 
 def _is_byte_level(decoder: dict | None) -> bool:
@@ -100,26 +106,24 @@ def _is_byte_level(decoder: dict | None) -> bool:
     return [step["type"] for step in steps] == ["ByteLevel"]
 
 
-def plan_ranks(tokenizer: Tokenizer, spelled: list[bytes | None]) -> RankPlan:
+def plan_ranks(spec: dict, spelled: list[bytes | None]) -> RankPlan:
     """The tokenizer as ranks and a pattern.
 
     Args:
-        tokenizer: a byte-level BPE.
+        spec: a byte-level BPE, as the tokenizers library writes it.
         spelled: its :func:`spelled_bytes`.
 
     Raises:
         NotByteLevel: if equal ids cannot be guaranteed; the message says why.
     """
-    spec = json.loads(tokenizer.to_str())
     model = spec["model"]
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(option):
             raise NotByteLevel(f"its model uses {option}")
     pattern = _pattern(spec["pre_tokenizer"])
-    vocab = tokenizer.get_vocab(with_added_tokens=False)
-    ranks, codes = _merge_order(model, vocab, spelled)
-    _check_merges(model, vocab)
-    extra = set(vocab.values()) - set(codes.tolist()) - set(tokenizer.get_added_tokens_decoder())
+    ranks, codes = _merge_order(model, spelled)
+    _check_merges(model)
+    extra = set(model["vocab"].values()) - set(codes.tolist()) - {entry["id"] for entry in spec["added_tokens"]}
     if extra and model.get("ignore_merges"):
         raise NotByteLevel(f"{len(extra)} of its tokens arise from no merge, yet stand for whole pieces")
     return RankPlan(pattern, ranks, codes)
@@ -147,10 +151,9 @@ def _pattern(pre_tokenizer: dict | None) -> str:
     return pattern
 
 
-def _merge_order(
-    model: dict, vocab: dict[str, int], spelled: list[bytes | None]
-) -> tuple[dict[bytes, int], np.ndarray]:
+def _merge_order(model: dict, spelled: list[bytes | None]) -> tuple[dict[bytes, int], np.ndarray]:
     """Ranks in the order of the merges, bytes first, and the id of each rank."""
+    vocab: dict[str, int] = model["vocab"]
     ranks: dict[bytes, int] = {}
     codes: list[int] = []
     for character, byte in sorted(byte_alphabet().items(), key=lambda item: item[1]):
@@ -169,11 +172,13 @@ def _merge_order(
     return ranks, np.array(codes, dtype=np.uint32)
 
 
-def _check_merges(model: dict, vocab: dict[str, int]) -> None:
+def _check_merges(model: dict) -> None:
     """Each token arises alone from its own bytes, or all its splits are merges (see the top of this file)."""
-    pairs = {(left, right) for left, right in model["merges"]}
-    alone = models.BPE(vocab=vocab, merges=[(left, right) for left, right in model["merges"]])
-    for token in {left + right for left, right in pairs}:
+    vocab: dict[str, int] = model["vocab"]
+    merges = [(left, right) for left, right in model["merges"]]
+    pairs = set(merges)
+    alone = models.BPE(vocab=vocab, merges=merges)
+    for token in {left + right for left, right in merges}:
         if [part.id for part in alone.tokenize(token)] == [vocab[token]]:
             continue
         splits = ((token[:cut], token[cut:]) for cut in range(1, len(token)))

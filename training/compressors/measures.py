@@ -6,7 +6,7 @@ different strings says little about the bytes.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,7 +168,9 @@ class Stability:
     samples: int
 
 
-def stability(compressor: Compressor, edited: EditedSamples, advance=lambda n: None) -> Stability:
+def stability(
+    compressor: Compressor, edited: EditedSamples, advance: Callable[[int], object] | None = None
+) -> Stability:
     """Stability of the codes; the distance is divided by the longer code's length.
 
     Args:
@@ -185,19 +187,28 @@ def stability(compressor: Compressor, edited: EditedSamples, advance=lambda n: N
     distances: list[np.ndarray] = []
     for start in range(0, len(edited.before), _BATCH):
         batch = slice(start, start + _BATCH)
-        both = zip(
-            compressor.encode_batch(edited.before[batch]), compressor.encode_batch(edited.after[batch]), strict=True
-        )
-        pairs = [pair for pair in both if not any(isinstance(code, CannotEncode) for code in pair)]
-        if pairs:
-            one, other = zip(*((_as_text(left), _as_text(right)) for left, right in pairs), strict=True)
-            scorer = Levenshtein.normalized_distance
-            distances.append(cpdist(one, other, scorer=scorer, workers=usable_threads(), dtype=np.float64))
-        advance(len(edited.before[batch]))
-    if not distances:
-        raise ProxyByteError(f"{compressor.name}: codes none of the {len(edited.before)} snippets")
+        one, other = _coded_pairs(compressor, edited.before[batch], edited.after[batch])
+        scorer = Levenshtein.normalized_distance
+        distances.append(cpdist(one, other, scorer=scorer, workers=usable_threads(), dtype=np.float64))
+        if advance is not None:
+            advance(len(edited.before[batch]))
     values = np.concatenate(distances)
+    if not len(values):
+        raise ProxyByteError(f"{compressor.name}: codes none of the {len(edited.before)} snippets")
     return Stability(float(values.mean()), float(values.std() / np.sqrt(len(values))), len(values))
+
+
+def _coded_pairs(
+    compressor: Compressor, before: Sequence[bytes], after: Sequence[bytes]
+) -> tuple[list[str], list[str]]:
+    """Codes of the snippets that can be coded both before and after, as text."""
+    one: list[str] = []
+    other: list[str] = []
+    for left, right in zip(compressor.encode_batch(before), compressor.encode_batch(after), strict=True):
+        if not isinstance(left, CannotEncode) and not isinstance(right, CannotEncode):
+            one.append(_as_text(left))
+            other.append(_as_text(right))
+    return one, other
 
 
 def _as_text(code: np.ndarray) -> str:

@@ -1,6 +1,5 @@
 """Any Hugging Face tokenizer by the tokenizers library: the reference that the fast way must equal."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,30 +55,37 @@ class ReferenceCoder:
 
     Args:
         tokenizer: used with truncation and padding off; special tokens are not read from text.
+        spec: what the tokenizers library writes as its ``tokenizer.json``.
 
     Attributes:
         num_symbols: highest id + 1.
         spelled: the bytes of each id, None where a special or nothing; None for the whole if it is not byte-level.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, spec: dict) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         self.num_symbols: int = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        self.spelled = spelled_bytes(tokenizer)
+        self.spelled = spelled_bytes(spec)
         widths = self.spelled if self.spelled is not None else _guessed_bytes(tokenizer, self.num_symbols)
         self.lengths = np.array([len(token or b"") for token in widths], dtype=np.int64)
-        self._forms = _normaliser_steps(tokenizer)
-        parsed = [entry.content for entry in tokenizer.get_added_tokens_decoder().values() if not entry.special]
-        self._added = re.compile("|".join(map(re.escape, parsed)), re.IGNORECASE) if parsed else None
+        self._forms = _normaliser_steps(spec)
+        contents = [entry["content"] for entry in spec["added_tokens"] if not entry["special"]]
+        # The library looks for an added token's own spelling, or for what its normaliser makes of it.
+        parsed = {*contents, *map(self.normalised, contents)}
+        self._added = re.compile("|".join(map(re.escape, sorted(parsed)))) if parsed else None
 
     def changed_by_normaliser(self, text: str) -> bool:
         """Whether the normaliser would change ``text``."""
         if not self._forms or (text.isascii() and self._forms <= _UNICODE_FORMS):
             return False
-        return self._tokenizer.normalizer.normalize_str(text) != text
+        return self.normalised(text) != text
+
+    def normalised(self, text: str) -> str:
+        """``text`` as the normaliser leaves it."""
+        return self._tokenizer.normalizer.normalize_str(text) if self._forms else text
 
     def holds_added_token(self, text: str) -> bool:
         """Whether ``text`` may spell an added token that is not special (these are cut out before anything else)."""
@@ -139,11 +145,9 @@ def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _normaliser_steps(tokenizer: Tokenizer) -> set[str]:
-    spec = json.loads(tokenizer.to_str()).get("normalizer")
-    if spec is None:
-        return set()
-    return {step["type"] for step in spec.get("normalizers", [spec])}
+def _normaliser_steps(spec: dict) -> set[str]:
+    normaliser = spec["normalizer"]
+    return set() if normaliser is None else {step["type"] for step in normaliser.get("normalizers", [normaliser])}
 
 
 def _guessed_bytes(tokenizer: Tokenizer, num_symbols: int) -> list[bytes]:

@@ -39,7 +39,7 @@ class TextSource:
         """
         files = [file for path in self.paths for file in _files(Path(path), self.split)]
         total = 0
-        with tqdm(desc=progress, total=self.max_bytes, unit="B", unit_scale=True, disable=not progress) as bar:
+        with tqdm(desc=progress, total=self.max_bytes, unit="B", unit_scale=True, delay=1, disable=not progress) as bar:
             for file in files:
                 for document in _documents(file):
                     if self.max_bytes is not None and total >= self.max_bytes:

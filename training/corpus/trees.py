@@ -135,7 +135,7 @@ def python_roots() -> list[Path]:
     """The standard library and every installed-packages folder on ``sys.path``."""
     standard = Path(sysconfig.get_paths()["stdlib"])
     sites = [Path(entry) for entry in sys.path if Path(entry).name in SITE_FOLDERS and Path(entry).is_dir()]
-    return [standard, *sites]
+    return list(dict.fromkeys(root.resolve() for root in (standard, *sites)))
 
 
 def python_packages_reader(rules: TextRules) -> TreeReader:

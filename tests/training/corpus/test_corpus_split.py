@@ -4,14 +4,13 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.corpus.records import Document
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
 
-KEPT = (Fate.TRAIN, Fate.VALIDATION)
 documents = st.lists(
     st.builds(
         lambda size, kind, key: Document(bytes([kind]) * size, "s", key),
@@ -41,6 +40,7 @@ def fates_of(collected: list[Document], rule: SplitRule) -> list[Fate] | None:
         return None
 
 
+@settings(deadline=None)
 @given(documents, rules)
 def test_exactly_the_later_copies_are_duplicates(collected, rule):
     fates = fates_of(collected, rule)
@@ -52,6 +52,7 @@ def test_exactly_the_later_copies_are_duplicates(collected, rule):
         seen.add(document.text)
 
 
+@settings(deadline=None)
 @given(documents, rules)
 def test_no_key_is_divided(collected, rule):
     by_key = defaultdict(set)
@@ -61,6 +62,7 @@ def test_no_key_is_divided(collected, rule):
     assert all(len(fates) == 1 for fates in by_key.values())
 
 
+@settings(deadline=None)
 @given(documents, rules)
 def test_share_and_cap_are_kept(collected, rule):
     fates = fates_of(collected, rule)
@@ -76,6 +78,7 @@ def test_share_and_cap_are_kept(collected, rule):
     assert size[Fate.VALIDATION] <= kept * rule.validation_share or len(units) == 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=50), min_size=2, max_size=40, unique=True), rules, st.randoms())
 def test_order_of_the_sources_changes_nothing(texts, rule, random):
     collected = [Document(text, "s", "abcdef"[text[0] % 6] if text[0] % 2 else None) for text in texts]

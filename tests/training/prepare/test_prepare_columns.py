@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxybyte.training.prepare.columns import prepared_batch, prepared_features, sixteenths
@@ -18,6 +18,7 @@ def border(ends: np.ndarray | None, part: int) -> int:
     return int(ends[count - 1]) if ends is not None and count else 0
 
 
+@settings(deadline=None)
 @given(st.lists(ends_or_none, max_size=8))
 def test_borders_are_the_ends_of_the_first_sixteenths(ends):
     found = sixteenths(ends)
@@ -25,6 +26,7 @@ def test_borders_are_the_ends_of_the_first_sixteenths(ends):
     assert found.tolist() == [[border(each, part) for part in range(1, 16)] for each in ends]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=60), st.booleans()), max_size=8))
 def test_batch_holds_what_went_in(documents):
     codes = [np.frombuffer(text, np.uint8) if coded else None for text, coded in documents]
