@@ -39,7 +39,7 @@ def load_model(folder: Path, device: str, dtype: str) -> Any:
     if not (folder / "config.json").is_file():
         raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     except BROKEN as error:
         raise cannot_load(folder, error) from error
     return model.to(pick_device(device)).eval()
