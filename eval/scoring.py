@@ -204,11 +204,11 @@ def _batches(sequences: Sequences, table: WindowTable, positions: int, device: t
     """
     context = table.score_from - table.start
     order = np.lexsort((context, -table.lengths))
-    lengths = table.lengths[order] + len(sequences.prefix)
+    falling = -(table.lengths[order] + len(sequences.prefix))
     first = 0
     while first < len(order):
-        alike = int(np.searchsorted(-lengths, -_SHORTEST_BESIDE * lengths[first], side="right"))
-        end = min(first + max(1, positions // int(lengths[first])), alike)
+        alike = int(np.searchsorted(falling, _SHORTEST_BESIDE * falling[first], side="right"))
+        end = min(first + max(1, positions // -int(falling[first])), alike)
         yield _stack(sequences, table, order[first:end], device)
         first = end
 
@@ -242,9 +242,10 @@ def _losses_from_logits(model: Any, batch: _Batch, want_greedy: bool) -> tuple[t
     if model._supports_logits_to_keep():
         options["logits_to_keep"] = batch.input_ids.shape[1] - before
     logits = model(input_ids=batch.input_ids, use_cache=False, **options).logits
-    logits = logits[:, before - batch.input_ids.shape[1] : -1]
+    logits = logits[:, before - batch.input_ids.shape[1] :]
     shape = logits.shape[:2]
-    targets = batch.labels[:, batch.first_scored :].flatten()
+    # A target for the last position too, so that the logits need no copy to leave it out.
+    targets = F.pad(batch.labels[:, batch.first_scored :], (0, 1), value=IGNORE_INDEX).flatten()
     precision = torch.promote_types(logits.dtype, torch.float32)
     step = max(1, _LOGITS_AT_ONCE // logits.shape[-1])
     losses, misses = [], []
