@@ -18,6 +18,7 @@ from proxybyte.eval import (
     bits_per_byte,
     compressed_bits_per_byte,
     gzip_bits_per_byte,
+    scoring,
     tokenizer_bits_per_byte,
     uniform_bits_per_byte,
     xz_bits_per_byte,
@@ -46,10 +47,13 @@ def raw_symbols(document: bytes) -> list[int]:
     return [64 + byte for byte in document]
 
 
-@pytest.fixture(params=["byte_llama", "proxy_llama"])
-def byte_model(request):
-    """A native export and our own class: one scored by its logits, the other by ``target_nll``."""
-    return request.getfixturevalue(request.param)
+@pytest.fixture(params=["byte_llama", "proxy_llama", "proxy_llama by target_nll"])
+def byte_model(request, monkeypatch):
+    """A native export; our own class, small enough to be scored by its logits, and as if it were not."""
+    name, _, by_target_nll = request.param.partition(" ")
+    if by_target_nll:
+        monkeypatch.setattr(scoring, "LOGITS_IN_A_PASS", 1)
+    return request.getfixturevalue(name)
 
 
 @pytest.mark.parametrize(("window", "stride"), [(None, None), (64, 16), (64, 64), (7, 3), (1, 1)])
