@@ -30,3 +30,16 @@ def held_out() -> list[bytes]:
 def trained(sources) -> dict[Split, BpeCompressor]:
     """One small BPE for each way of cutting text."""
     return {split: train_bpe(sources, 1500, split) for split in Split}
+
+
+@pytest.fixture(scope="session")
+def small_lm(sources, tmp_path_factory):
+    """M1 of 48 units after a few steps: enough that its predictions differ from place to place."""
+    import torch
+
+    from proxybyte.training.compressors.neural.fit import FitOptions, fit
+    from proxybyte.training.compressors.neural.float_lm import quantise
+    from proxybyte.training.compressors.neural.sampling import TextSampler
+
+    options = FitOptions(width=48, steps=80, batch=64, context=16, learning_rate=1e-2)
+    return quantise(fit(TextSampler.of(sources), options, tmp_path_factory.mktemp("fit"), torch.device("cpu")))

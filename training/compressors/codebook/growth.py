@@ -36,7 +36,7 @@ class GrowthRule:
     symbols: int
     boundary: Boundary = Boundary.NONE
     threshold: float = 4.5
-    jump: float = 2.0
+    jump: float = 3.0
 
     def __post_init__(self) -> None:
         """Check the number of symbols.

@@ -120,7 +120,7 @@ class WindowCoder:
             nodes = self._children(walk, nodes, parent, byte)
         if self.bits < LITERALS_BELOW:
             unnamed = found[:, 1] == 0
-            found[unnamed, 0] = walk.text[unnamed, 0] + (1 << self.bits)
+            found[unnamed, 0] = walk.text[unnamed, 0].long() + (1 << self.bits)
             found[unnamed, 1] = 1
         return [Window(code, length, bool(cut)) for code, length, cut in found.tolist()]
 

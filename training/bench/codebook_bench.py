@@ -1,0 +1,145 @@
+"""The compiled codebook beside a BPE of the same size from the same text, and the neural coder beside a plain one.
+
+Text is the standard library's source: some packages are held out, everything is learned from the rest. Speeds are
+megabytes a second of one core's CPU time, each the best of three. M1 has 256 units and learns for a few minutes.
+"""
+
+import os
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..compressors.bpe_train import Split, train_bpe
+from ..compressors.codebook import Boundary, CodebookCompressor
+from ..compressors.codebook.growth import GrowthRule, grow
+from ..compressors.codebook.reweigh import reweigh
+from ..compressors.neural import NeuralCompressor, NeuralSettings
+from ..compressors.neural.byte_lm import ByteLM
+from ..compressors.neural.fit import FitOptions, fit
+from ..compressors.neural.float_lm import quantise
+from ..compressors.neural.sampling import TextSampler
+from ..compressors.protocol import CannotEncode, Compressor
+from ..compressors.texts import MEGABYTE
+from ._naive_neural import naive_codes
+
+SYMBOLS = 65_536
+HELD_OUT = ("asyncio", "email", "http", "json", "logging", "unittest", "xml")
+"""Packages that nothing is learned from; nor from their tests."""
+M1 = FitOptions(width=256, steps=400, batch=256, context=24, learning_rate=4e-3)
+_REPEATS = 3
+_NAIVE_BYTES = 12_000
+
+
+def measure() -> list[dict[str, Any]]:
+    """Rows ``codebook_*`` and ``neural_vs_naive_speedup``."""
+    learned, held_out = standard_library()
+    with one_core():
+        lm = fitted_m1(learned)
+        trie = grow(lm, GrowthRule(SYMBOLS))
+        codebook = CodebookCompressor(trie)
+        reweighed = CodebookCompressor(reweigh(trie, learned, Boundary.NONE))
+        bpe = train_bpe(learned, SYMBOLS, Split.CODE)
+        mine, theirs = _speeds(codebook, held_out), _speeds(bpe, held_out)
+        ratio = bytes_per_symbol(codebook, held_out)
+        return [
+            _row("codebook_encode_mb_per_s", mine[0], theirs[0], "MB/s, one core"),
+            _row("codebook_decode_mb_per_s", mine[1], theirs[1], "MB/s, one core"),
+            _row("codebook_bytes_per_symbol", ratio, bytes_per_symbol(bpe, held_out), "bytes"),
+            _row("codebook_reweighed_bytes_per_symbol", bytes_per_symbol(reweighed, held_out), ratio, "bytes"),
+            _neural_row(lm, held_out),
+        ]
+
+
+def standard_library() -> tuple[list[bytes], list[bytes]]:
+    """Sources to learn from, and those of :data:`HELD_OUT`."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    learned: list[bytes] = []
+    held_out: list[bytes] = []
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).parts
+        document = path.read_bytes()
+        if "site-packages" in parts or not _is_text(document):
+            continue
+        if parts[0] in HELD_OUT:
+            held_out.append(document)
+        elif not any(name in part for part in parts for name in HELD_OUT):
+            learned.append(document)
+    return learned, held_out
+
+
+def fitted_m1(documents: Sequence[bytes]) -> ByteLM:
+    """M1 as :data:`M1` says, as integers."""
+    with tempfile.TemporaryDirectory() as folder:
+        return quantise(fit(TextSampler.of(documents), M1, Path(folder), torch.device("cpu")))
+
+
+def bytes_per_symbol(compressor: Compressor, documents: Sequence[bytes]) -> float:
+    """Bytes over symbols, over the documents that can be coded."""
+    coded = [
+        (len(document), len(code))
+        for document, code in zip(documents, compressor.encode_batch(documents), strict=True)
+        if not isinstance(code, CannotEncode)
+    ]
+    return sum(size for size, _ in coded) / sum(length for _, length in coded)
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """One thread for everything inside."""
+    threads, asked = torch.get_num_threads(), os.environ.get("RAYON_NUM_THREADS")
+    torch.set_num_threads(1)
+    os.environ["RAYON_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        del os.environ["RAYON_NUM_THREADS"]
+        if asked is not None:
+            os.environ["RAYON_NUM_THREADS"] = asked
+
+
+def _speeds(compressor: Compressor, documents: Sequence[bytes]) -> tuple[float, float]:
+    """Encoding and decoding, MB/s."""
+    megabytes = sum(map(len, documents)) / MEGABYTE
+    encoding, codes = _fastest(lambda: compressor.encode_batch(documents))
+    decoding, _ = _fastest(lambda: [compressor.decode(code) for code in codes])
+    return megabytes / encoding, megabytes / decoding
+
+
+def _neural_row(lm: ByteLM, documents: Sequence[bytes]) -> dict[str, Any]:
+    settings = NeuralSettings(least_bytes_per_symbol=0.0)
+    few = [document[: _NAIVE_BYTES // 4] for document in documents[:4]]
+    plain, codes = _fastest(lambda: [naive_codes(lm, settings, document) for document in few], repeats=1)
+    compressor = NeuralCompressor(lm, settings, device="cpu")
+    if [code.tolist() for code in compressor.encode_batch(few)] != codes:
+        raise AssertionError("the batched coder and the plain one give different codes")
+    compressor = NeuralCompressor(lm, settings, device="cpu")
+    batched, _ = _fastest(lambda: compressor.encode_batch(documents), repeats=1)
+    speeds = sum(map(len, documents)) / batched, sum(map(len, few)) / plain
+    return _row("neural_vs_naive_speedup", speeds[0] / 1000, speeds[1] / 1000, "kB/s, one core")
+
+
+def _row(name: str, value: float, baseline: float, unit: str) -> dict[str, Any]:
+    return {"name": name, "value": value, "unit": unit, "baseline": baseline, "ratio": value / baseline}
+
+
+def _fastest(work: Callable[[], Any], repeats: int = _REPEATS) -> tuple[float, Any]:
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        result = work()
+        best = min(best, time.process_time() - start)
+    return best, result
+
+
+def _is_text(document: bytes) -> bool:
+    try:
+        return bool(document.decode())
+    except UnicodeDecodeError:
+        return False
