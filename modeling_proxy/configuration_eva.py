@@ -19,7 +19,8 @@ class EvaConfig(PreTrainedConfig):
         hidden_size: width of the residual stream.
         intermediate_size: width of the gated MLP.
         num_hidden_layers: decoder layers.
-        num_attention_heads: heads; each has its own keys and values.
+        num_attention_heads: heads.
+        num_key_value_heads: as many; each head has its own keys and values.
         head_dim: width of a head; ``hidden_size / num_attention_heads``.
         window_size: positions of an exact window; a multiple of ``chunk_size``.
         chunk_size: positions that one summary stands for, 8 or 16 in published models.
@@ -44,6 +45,7 @@ class EvaConfig(PreTrainedConfig):
     intermediate_size: int = 4096
     num_hidden_layers: int = 28
     num_attention_heads: int = 8
+    num_key_value_heads: int | None = None
     head_dim: int | None = None
     hidden_act: str = "silu"
     window_size: int = 2048
@@ -75,6 +77,12 @@ class EvaConfig(PreTrainedConfig):
                 f"hidden_size {self.hidden_size} must be an even multiple of num_attention_heads "
                 f"{self.num_attention_heads}"
             )
+        if self.num_key_value_heads not in (None, self.num_attention_heads):
+            raise ProxyByteError(
+                f"num_key_value_heads is {self.num_key_value_heads}, but EVA has keys and values for each of its "
+                f"{self.num_attention_heads} heads: leave it out"
+            )
+        self.num_key_value_heads = self.num_attention_heads
         self.head_dim = self.hidden_size // self.num_attention_heads
         self.layer_types = [EVA_LAYER] * self.num_hidden_layers
         super().__post_init__(**kwargs)

@@ -7,7 +7,7 @@ the rollback: as long as at most ``rollback`` positions are dropped again, all o
 Both parts grow with the text until the ring is full; from then on a step costs the ring and ``1 / chunk`` of the rest.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, CacheLayerMixin
@@ -15,41 +15,9 @@ from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, CacheLayerMixin
 from .configuration_eva import EVA_LAYER
 from .errors import ProxyByteError
 from .eva_attention import EvaSpec, KeysValues, Landmarks, summarize
+from .eva_step import EvaStep, slot_positions, step_mask
 
 _LEAST_GROWTH = 256
-
-
-@dataclass(frozen=True)
-class EvaStep:
-    """One call's new columns, the same for all layers.
-
-    Attributes:
-        spec: window, chunk and rollback.
-        before: positions that each row holds already.
-        counts: new positions of each row; its first columns, the others are padding.
-        columns: new columns, padding included.
-        room: positions that the buffers are to have room for.
-        visible: keys of the buffer that any query sees, from its start; 0 in a prefill, which does not read it.
-        mask: whether a query sees a key, shape ``(B or 1, 1, T, visible)``; ``None`` if each sees all.
-    """
-
-    spec: EvaSpec
-    before: tuple[int, ...]
-    counts: tuple[int, ...]
-    columns: int
-    room: int
-    visible: int = 0
-    mask: torch.Tensor | None = None
-
-    @property
-    def starts(self) -> tuple[int, ...]:
-        """``before``, once if it is the same for all rows."""
-        return self.before[:1] if len(set(self.before)) == 1 else self.before
-
-    @property
-    def after(self) -> tuple[int, ...]:
-        """Positions that each row holds then."""
-        return tuple(before + count for before, count in zip(self.before, self.counts, strict=True))
 
 
 class EvaCacheLayer(CacheLayerMixin):
@@ -118,7 +86,7 @@ class EvaCacheLayer(CacheLayerMixin):
         used = ring if chunks else min(ring, end)
         if step.columns == 1 and not chunks and len(step.starts) == 1:
             return replace(step, visible=used)
-        return replace(step, visible=used + chunks, mask=_mask(step, ring, used, chunks, self.keys.device))
+        return replace(step, visible=used + chunks, mask=step_mask(step, ring, used, chunks, self.keys.device))
 
     def _check_held(self, lengths: tuple[int, ...]) -> None:
         for held, written, wanted in zip(self.lengths, self.written, lengths, strict=True):
@@ -194,7 +162,7 @@ class EvaCacheLayer(CacheLayerMixin):
 
     def _prefill(self, key_states, value_states, step: EvaStep, summaries: KeysValues | None) -> None:
         after = step.after[:1] if len(set(step.after)) == 1 else step.after
-        positions = _slot_positions(torch.tensor(after, device=self.device), self.ring).clamp(0, step.columns - 1)
+        positions = slot_positions(torch.tensor(after, device=self.device), self.ring).clamp(0, step.columns - 1)
         index = positions[:, None, :, None].expand(*self.keys.shape[:2], -1, self.keys.shape[3])
         self.keys[:, :, : self.ring] = key_states.gather(2, index)
         self.values[:, :, : self.ring] = value_states.gather(2, index)
@@ -284,21 +252,3 @@ class EvaCacheLayer(CacheLayerMixin):
 
 # A static cache is made by another table. Its shapes matter to compiled decoding alone, which this layer is not for.
 STATIC_LAYER_TYPE_MAPPING[EVA_LAYER] = EvaCacheLayer
-
-
-def _slot_positions(lengths: torch.Tensor, ring: int) -> torch.Tensor:
-    """The last position written to each slot of rows of ``lengths`` ``(B,)``, shape ``(B, ring)``; negative: none."""
-    last = lengths[:, None] - 1
-    return last - (last - torch.arange(ring, device=lengths.device)) % ring
-
-
-def _mask(step: EvaStep, ring: int, used: int, chunks: int, device: torch.device) -> torch.Tensor:
-    """Whether a query sees a slot or a summary, shape ``(B or 1, 1, T, used + chunks)``."""
-    spec = step.spec
-    before = torch.tensor(step.starts, device=device)
-    queries = (before[:, None] + torch.arange(step.columns, device=device))[..., None]
-    window = queries // spec.window * spec.window
-    held = _slot_positions(before + step.columns, ring)[:, None, :used]
-    exact = (held >= window) & (held <= queries)
-    summaries = (torch.arange(chunks, device=device) + 1) * spec.chunk <= window
-    return torch.cat([exact, summaries], dim=-1)[:, None]

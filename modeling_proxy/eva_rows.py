@@ -8,8 +8,10 @@ from transformers import Cache
 
 from .configuration_eva import EvaConfig
 from .errors import ProxyByteError
-from .eva_attention import Documents, EvaSpec, find_documents, flex_block_mask
-from .eva_cache import EvaCacheLayer, EvaStep
+from .eva_attention import Documents, EvaSpec, find_documents
+from .eva_cache import EvaCacheLayer
+from .eva_flex import flex_block_mask
+from .eva_step import EvaStep
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,11 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_eva import EvaConfig
 from .errors import ProxyByteError
-from .eva_attention import (
-    KeysValues,
-    Landmarks,
-    flex_windowed_attention,
-    summarize,
-    windowed_attention,
-)
-from .eva_cache import EvaStep
+from .eva_attention import KeysValues, Landmarks, summarize
+from .eva_blockwise import windowed_attention
+from .eva_flex import flex_windowed_attention
 from .eva_rows import EvaRows, RowInputs, describe_rows
+from .eva_step import EvaStep
 
 
 class EvaRMSNorm(nn.Module):
