@@ -14,7 +14,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	touch $(STAMP)
 
 quickstart: $(STAMP)  ## train a small model on mixed views of real code, run it on raw bytes
-	$(BIN)/python -m proxybyte.training.quickstart
+	$(BIN)/proxybyte quickstart
 
 test: $(STAMP)  ## the default suite
 	$(BIN)/python -m pytest

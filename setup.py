@@ -55,6 +55,7 @@ setup(
         "pydantic>=2.9",
         "pyyaml>=6.0",
         "tqdm>=4.66",
+        "rapidfuzz>=3.9",
         "zstandard>=0.23",
         "tensorboard>=2.18",
         "matplotlib>=3.9",

@@ -9,31 +9,44 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .byte_codec import decode_bytes, encode_bytes
+    from .chat import encode_chat
     from .configuration_proxybyte import ProxyByteConfig
     from .errors import ProxyByteError
     from .modeling_proxybyte import ProxyByteForCausalLM
+    from .streaming import ByteIteratorStreamer, ByteStreamer
     from .symbols import Special, View
-    from .tokenization_proxybyte import build_tokenizer
+    from .tokenization_proxybyte import build_tokenizer, save_tokenizer
+    from .utf8 import Utf8LogitsProcessor
 
 _HOME = {
+    "ByteIteratorStreamer": "streaming",
+    "ByteStreamer": "streaming",
     "ProxyByteConfig": "modeling_proxybyte",
     "ProxyByteForCausalLM": "modeling_proxybyte",
     "ProxyByteError": "errors",
     "Special": "symbols",
+    "Utf8LogitsProcessor": "utf8",
     "View": "symbols",
     "build_tokenizer": "tokenization_proxybyte",
     "decode_bytes": "byte_codec",
     "encode_bytes": "byte_codec",
+    "encode_chat": "chat",
+    "save_tokenizer": "tokenization_proxybyte",
 }
 __all__ = [
+    "ByteIteratorStreamer",
+    "ByteStreamer",
     "ProxyByteConfig",
     "ProxyByteError",
     "ProxyByteForCausalLM",
     "Special",
+    "Utf8LogitsProcessor",
     "View",
     "build_tokenizer",
     "decode_bytes",
     "encode_bytes",
+    "encode_chat",
+    "save_tokenizer",
 ]
 
 

@@ -33,9 +33,13 @@ def decode_bytes(symbols, *, strict: bool = False) -> bytes:
     Raises:
         ValueError: with ``strict``, at the first symbol that is not a byte.
     """
-    values = np.asarray(symbols, dtype=np.int64).ravel() - BYTE_OFFSET
-    is_byte = (values >= 0) & (values < NUM_BYTES)
-    if strict and not is_byte.all():
-        where = int(np.argmin(is_byte))
-        raise ValueError(f"symbol {values[where] + BYTE_OFFSET} at position {where} is not a byte (64 to 319)")
-    return values[is_byte].astype(np.uint8).tobytes()
+    values = np.asarray(symbols).ravel()
+    is_byte = (values >= BYTE_OFFSET) & (values < BYTE_OFFSET + NUM_BYTES)
+    if not is_byte.all():
+        if strict:
+            where = int(np.argmin(is_byte))
+            raise ValueError(f"symbol {values[where]} at position {where} is not a byte (64 to 319)")
+        values = values[is_byte]
+    data: np.ndarray = values.astype(np.uint8)
+    data -= np.uint8(BYTE_OFFSET)  # modulo 256, as the narrowing was
+    return data.tobytes()

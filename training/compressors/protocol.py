@@ -5,7 +5,9 @@ compressor's folder holds ``compressor.json`` with at least ``{"family": ...}`` 
 :func:`proxybyte.training.compressors.load_compressor` reads it back. Nothing is ever pickled.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
@@ -14,6 +16,7 @@ import numpy as np
 from proxybyte.errors import ProxyByteError
 
 MANIFEST = "compressor.json"
+_RUN_BYTES = 1 << 16
 
 
 class CannotEncode(ProxyByteError):
@@ -37,7 +40,7 @@ class Compressor(Protocol):
     lossless: bool
 
     def encode_batch(self, documents: Sequence[bytes]) -> list[np.ndarray | CannotEncode]:
-        """Code each document; never raises for a document's content.
+        """Code each document, on every core that this process may use; never raises for a document's content.
 
         Returns:
             For each document a one-dimensional array of :func:`code_dtype` codes, or the :class:`CannotEncode` that
@@ -54,9 +57,11 @@ class Compressor(Protocol):
         ...
 
     def borders(self, codes: np.ndarray) -> np.ndarray | None:
-        """Byte offset at the end of each symbol, shape ``(len(codes),)``, non-decreasing, last one = total bytes.
+        """How many bytes symbols ``0 .. i`` spell in full, int64 of shape ``(len(codes),)``.
 
-        ``None`` where symbols do not end at byte borders (gzip); such a compressor offers no hand-off documents.
+        Non-decreasing, and the last one is the document's length. A symbol that ends inside a byte or a token
+        does not count it yet. ``None`` where a symbol's bytes depend on later symbols (gzip); such a compressor
+        offers no hand-off documents.
         """
         ...
 
@@ -80,6 +85,60 @@ def code_dtype(num_symbols: int) -> type[np.unsignedinteger]:
         if num_symbols <= np.iinfo(dtype).max + 1:
             return dtype
     return np.uint32
+
+
+def check_codes(codes: np.ndarray, num_symbols: int, name: str) -> np.ndarray:
+    """``codes`` as a one-dimensional integer array.
+
+    Raises:
+        ProxyByteError: at the first code outside ``0 .. num_symbols - 1``, or if they are no integers.
+    """
+    codes = np.asarray(codes)
+    if codes.size == 0:
+        return np.zeros(0, dtype=code_dtype(num_symbols))
+    if codes.ndim != 1 or codes.dtype.kind not in "iu":
+        raise ProxyByteError(f"{name}: codes are a one-dimensional array of integers, not {codes.ndim}-d {codes.dtype}")
+    outside = (codes < 0) | (codes >= num_symbols)
+    if outside.any():
+        where = int(np.argmax(outside))
+        raise ProxyByteError(f"{name}: code {codes[where]} at position {where} is not in 0 to {num_symbols - 1}")
+    return codes
+
+
+def usable_threads() -> int:
+    """How many threads ``encode_batch`` may run: one a core, or ``RAYON_NUM_THREADS`` (which tokenizers obeys too).
+
+    A caller that starts one process a core sets that variable to 1 in each.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("RAYON_NUM_THREADS", "")
+    return min(cores, int(asked)) if asked.isdecimal() and int(asked) else cores
+
+
+def encode_in_threads(
+    encode: Callable[[bytes], np.ndarray | CannotEncode], documents: Sequence[bytes]
+) -> list[np.ndarray | CannotEncode]:
+    """``encode`` of each document, on :func:`usable_threads` threads; worth it where ``encode`` releases the GIL."""
+    threads = min(usable_threads(), len(documents))
+    if threads < 2:
+        return [encode(document) for document in documents]
+    shares = _runs(documents)
+    with ThreadPoolExecutor(threads) as pool:
+        results = pool.map(lambda share: [encode(document) for document in share], shares)
+        return [code for share in results for code in share]
+
+
+def _runs(documents: Sequence[bytes]) -> list[list[bytes]]:
+    """Consecutive documents in runs of at least ``_RUN_BYTES``: a thread's task costs as much as coding 1 kB."""
+    runs: list[list[bytes]] = [[]]
+    size = 0
+    for document in documents:
+        if size >= _RUN_BYTES:
+            runs.append([])
+            size = 0
+        runs[-1].append(document)
+        size += len(document)
+    return runs
 
 
 def encode_one(compressor: Compressor, document: bytes) -> np.ndarray:

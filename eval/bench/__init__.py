@@ -1,0 +1,1 @@
+"""Benchmarks of this room; each module has ``measure()``, which returns rows for ``make bench``."""

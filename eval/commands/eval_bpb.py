@@ -1,0 +1,119 @@
+"""``proxybyte eval bpb``: bits per byte of a model on held-out text, beside what needs no model."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxybyte.cli import Command
+from proxybyte.errors import ProxyByteError
+from proxybyte.symbols import View
+
+if TYPE_CHECKING:
+    from proxybyte.eval.bpb import BPBResult
+    from proxybyte.eval.documents import HeldOut
+
+EXAMPLES = """\
+  proxybyte eval bpb runs/tiny/export --data data/prepared
+  proxybyte eval bpb runs/tiny/export --data data/prepared --view compressed
+  proxybyte eval bpb exported/native --data notes.txt code.py more.jsonl --json > bpb.json
+  proxybyte eval bpb smollm2/ --data data/prepared      # a tokenizer model, per byte of text"""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="model folder: a full or native export, or any tokenizer model")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="a prepared folder, or files: .jsonl and .parquet (text under 'text'), any other file is one document",
+    )
+    parser.add_argument("--split", default="validation", help="split of a prepared folder (default: validation)")
+    parser.add_argument("--limit", type=int, metavar="N", help="score the first N documents only")
+    parser.add_argument(
+        "--view", type=View, choices=list(View), default=View.RAW, help="of a byte model (default: raw)"
+    )
+    parser.add_argument("--window", type=int, metavar="N", help="symbols in one window (default: the model's limit)")
+    parser.add_argument("--stride", type=int, metavar="N", help="distance between windows (default: half a window)")
+    parser.add_argument("--batch-positions", type=int, metavar="N", help="positions in one forward pass")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: an accelerator if there is one)")
+    parser.add_argument(
+        "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="default: as saved"
+    )
+    parser.add_argument("--no-baselines", action="store_true", help="leave out gzip, xz and the uniform model")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from proxybyte.eval.documents import coded_only, read_held_out
+
+    for name in ("limit", "window", "stride", "batch_positions"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ProxyByteError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    held_out = read_held_out(args.data, args.split, args.limit)
+    if args.view is View.COMPRESSED:
+        held_out = coded_only(held_out)
+        if held_out.uncoded:
+            print(f"{held_out.uncoded} documents have no codes and are left out", file=sys.stderr)
+    results = _score_model(args, held_out)
+    if not args.no_baselines:
+        results |= _baselines(held_out.texts)
+    if args.json:
+        print(json.dumps({name: result.as_dict() for name, result in results.items()}, indent=2))
+    else:
+        print(_table(results))
+    return 0
+
+
+def _score_model(args: argparse.Namespace, held_out: "HeldOut") -> "dict[str, BPBResult]":
+    from proxybyte.eval.bpb import bits_per_byte, compressed_bits_per_byte, tokenizer_bits_per_byte
+    from proxybyte.eval.loading import ModelKind, load_model, load_tokenizer, model_kind
+    from proxybyte.eval.scoring import Scoring
+
+    scoring = Scoring(args.window, args.stride, args.batch_positions, progress=True)
+    model = load_model(args.folder, args.device, args.dtype)
+    if model_kind(model) is ModelKind.TOKENS:
+        if args.view is View.COMPRESSED:
+            raise ProxyByteError(f"{args.folder} has no compressed view: it is a tokenizer model")
+        tokenizer = load_tokenizer(args.folder)
+        return {f"{args.folder} (tokens)": tokenizer_bits_per_byte(model, tokenizer, held_out.texts, scoring)}
+    if args.view is View.COMPRESSED:
+        codes, byte_counts = held_out.codes or [], [len(text) for text in held_out.texts]
+        result = compressed_bits_per_byte(model, codes, byte_counts, scoring)
+    else:
+        result = bits_per_byte(model, held_out.texts, scoring)
+    return {f"{args.folder} ({args.view})": result}
+
+
+def _baselines(texts: list[bytes]) -> "dict[str, BPBResult]":
+    from proxybyte.eval.baselines import gzip_bits_per_byte, uniform_bits_per_byte, xz_bits_per_byte
+
+    return {
+        "gzip -9, each document": gzip_bits_per_byte(texts),
+        "xz -6e, each document": xz_bits_per_byte(texts),
+        "uniform over 320 symbols": uniform_bits_per_byte(texts),
+    }
+
+
+def _table(results: "dict[str, BPBResult]") -> str:
+    width = max(map(len, results))
+    lines = [f"{'':<{width}}  {'BPB':>8}  {'documents':>10}  {'bytes':>12}  {'bytes/symbol':>12}  {'seconds':>8}"]
+    for name, result in results.items():
+        figures = result.as_dict()
+        lines.append(
+            f"{name:<{width}}  {figures['bits_per_byte']:>8.4f}  {figures['documents']:>10,}  {figures['bytes']:>12,}"
+            f"  {figures['bytes_per_symbol']:>12.2f}  {figures['seconds']:>8.1f}"
+        )
+    return "\n".join(lines)
+
+
+COMMAND = Command(
+    summary="bits per byte of a model on held-out text",
+    examples=EXAMPLES,
+    add_arguments=_add_arguments,
+    run=_run,
+)

@@ -1,0 +1,235 @@
+"""Our model class for lm-eval: ``--model proxybyte``, right in one setting for every kind of task.
+
+lm-eval's own ``hf`` class splits context and continuation as a tokenizer would (a context's last spaces go to the
+continuation), loses the sentinel where a text is longer than the model's context, and looks for stop strings in
+decoded text. Here a request is bytes: split where the task splits it, every window opening with the sentinel, and
+generation stopping at the very byte.
+"""
+
+import json
+import math
+from collections import defaultdict
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import register_model
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from tqdm import tqdm
+
+from proxybyte.byte_codec import decode_bytes, encode_bytes
+from proxybyte.chat import CHAT_TEMPLATE, encode_chat
+from proxybyte.errors import ProxyByteError
+from proxybyte.eval.bpb import bits_per_byte, document_opening
+from proxybyte.eval.loading import BROKEN, ModelKind, cannot_load, model_kind
+from proxybyte.eval.scoring import Scoring, Sequences, score_sequences
+from proxybyte.eval.stopping import StopAtBytes, cut_at_stop
+from proxybyte.symbols import Special, View
+from proxybyte.tokenization_proxybyte import build_tokenizer
+
+_AUTO_ROWS = 16
+"""Prompts that generate side by side with ``--batch_size auto``."""
+
+
+class ChatPrompt(str):
+    """A rendered conversation for lm-eval's logs, with the symbols that the model reads (its opening left out)."""
+
+    symbols: np.ndarray
+
+    @classmethod
+    def of(cls, messages: list[dict[str, str]], add_generation_prompt: bool) -> Self:
+        """Lay out ``messages``; without a generation prompt the last of them is left open, to be gone on with."""
+        symbols = encode_chat(messages, add_generation_prompt=add_generation_prompt)
+        if not add_generation_prompt:
+            symbols = symbols[:-1]
+        prompt = cls("".join(f"[{message['role']}] {message['content']}\n" for message in messages))
+        prompt.symbols = symbols[1:]
+        return prompt
+
+
+@dataclass(frozen=True)
+class _Generation:
+    """One batch's settings: where it stops, how long it may get, and what ``generate`` is told besides."""
+
+    stops: list[bytes]
+    max_bytes: int
+    options: dict[str, Any]
+
+
+@register_model("proxybyte")
+class ProxyByteLM(HFLM):
+    """A byte model, ours or its native export, under lm-eval.
+
+    Args:
+        pretrained: model folder or name on the Hub, or a loaded model.
+        stride: distance between windows where a text is longer than ``max_length``; half a window by default.
+        max_gen_toks: most bytes generated where a task does not say; 1,024 or half the context by default.
+        kwargs: as for ``--model hf`` (``dtype``, ``max_length``, ``peft``, ``parallelize``, ...). ``max_length``
+            counts positions, that is bytes and the sentinel; ``batch_size`` counts rows of that length.
+
+    Raises:
+        ProxyByteError: if the model cannot be loaded, or its symbols are not bytes.
+    """
+
+    def __init__(
+        self, pretrained: Any, *, stride: int | None = None, max_gen_toks: int | None = None, **kwargs: Any
+    ) -> None:
+        if isinstance(pretrained, str) and pretrained.startswith((".", "/", "~")) and not Path(pretrained).is_dir():
+            raise ProxyByteError(f"no such model folder: {pretrained}")
+        try:
+            super().__init__(pretrained, **kwargs)
+        except BROKEN as error:
+            raise cannot_load(pretrained, error) from error
+        if model_kind(self.model) is ModelKind.TOKENS:
+            raise ProxyByteError(f"{pretrained} is a tokenizer model: use --model hf for it")
+        self._stride = None if stride is None else int(stride)
+        self._max_gen_toks = None if max_gen_toks is None else int(max_gen_toks)
+        self._opening = document_opening(self.model, View.RAW)
+
+    @property
+    def max_gen_toks(self) -> int:
+        """Bytes generated where the task does not say."""
+        return self._max_gen_toks or min(1024, self.max_length // 2)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Key of lm-eval's cache of requests: bytes are the same for all."""
+        return "proxybyte-bytes"
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """Source of the chat layout, for lm-eval's logs."""
+        return CHAT_TEMPLATE
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The conversation as a prompt whose control tokens are symbols and never text."""
+        return ChatPrompt.of(chat_history, add_generation_prompt)
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Nats of each continuation after its context, and whether greedy decoding would write it.
+
+        A context that does not fit loses its oldest bytes, never the sentinel; a continuation that does not fit is
+        scored by overlapping windows.
+        """
+        pairs = [(_symbols(context), _symbols(continuation)) for context, continuation in _arguments(requests)]
+        joined = [np.concatenate(pair) for pair in pairs]
+        sequences = Sequences(
+            prefix=self._opening,
+            lengths=np.array([len(symbols) for symbols in joined], dtype=np.int64),
+            read=lambda i, start, end: joined[i][start:end],
+            score_from=np.array([len(context) for context, _ in pairs], dtype=np.int64),
+        )
+        with self._precision():
+            scores = score_sequences(self.model, sequences, self._scoring(disable_tqdm), want_greedy=True)
+        assert scores.greedy is not None
+        answers = [(-float(nats), bool(greedy)) for nats, greedy in zip(scores.nats, scores.greedy, strict=True)]
+        for arguments, answer in zip(_arguments(requests), answers, strict=True):
+            self.cache_hook.add_partial("loglikelihood", arguments, answer)
+        return answers
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Nats of each text, as :func:`proxybyte.eval.bits_per_byte` counts them."""
+        texts = [_utf8(text) for (text,) in _arguments(requests)]
+        with self._precision():
+            result = bits_per_byte(self.model, texts, self._scoring(disable_tqdm))
+        answers = [-float(bits) * math.log(2) for bits in result.document_bits]
+        for arguments, answer in zip(_arguments(requests), answers, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", arguments, answer)
+        return answers
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """What the model writes after each context, up to the first byte of a stop string, ``</raw>`` or ``<eos>``.
+
+        Bytes that are no UTF-8 come out as U+FFFD, as lm-eval takes text alone.
+        """
+        arguments = _arguments(requests)
+        answers = [""] * len(requests)
+        groups: dict[str, list[int]] = defaultdict(list)
+        for number, (context, settings) in enumerate(arguments):
+            groups[json.dumps([isinstance(context, ChatPrompt), settings], sort_keys=True, default=str)].append(number)
+        rows = _AUTO_ROWS if self.batch_size == "auto" else int(self.batch_size)
+        with tqdm(total=len(requests), desc="generating", disable=disable_tqdm or self.rank != 0) as bar:
+            for numbers in groups.values():
+                numbers.sort(key=lambda number: -len(arguments[number][0]))
+                for start in range(0, len(numbers), rows):
+                    batch = numbers[start : start + rows]
+                    texts = self._generate([arguments[number][0] for number in batch], arguments[batch[0]][1])
+                    for number, text in zip(batch, texts, strict=True):
+                        answers[number] = text
+                        self.cache_hook.add_partial("generate_until", arguments[number], text)
+                    bar.update(len(batch))
+        return answers
+
+    def _generate(self, contexts: list[str], settings: dict[str, Any]) -> list[str]:
+        plan = self._plan(settings)
+        room = self.max_length - plan.max_bytes - len(self._opening)
+        if room < 1:
+            raise ProxyByteError(
+                f"max_gen_toks={plan.max_bytes} leaves no room for a prompt in {self.max_length} positions: "
+                "lower it with --gen_kwargs max_gen_toks=N (it counts bytes)"
+            )
+        prompts = [np.concatenate([self._opening, _symbols(context)[-room:]]) for context in contexts]
+        width = max(map(len, prompts))
+        input_ids = torch.full((len(prompts), width), int(Special.PAD))
+        mask = torch.zeros_like(input_ids)
+        for row, prompt in enumerate(prompts):
+            input_ids[row, width - len(prompt) :] = torch.from_numpy(prompt)
+            mask[row, width - len(prompt) :] = 1
+        ends = [int(Special.EOS), int(Special.RAW_CLOSE)]
+        if isinstance(contexts[0], ChatPrompt):
+            ends.append(int(Special.END_OF_TURN))
+        with self._precision():
+            written = self.model.generate(
+                input_ids=input_ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                max_new_tokens=plan.max_bytes,
+                stopping_criteria=[StopAtBytes(plan.stops, width)],
+                eos_token_id=ends,
+                pad_token_id=int(Special.PAD),
+                **plan.options,
+            )
+        texts = (decode_bytes(row) for row in written[:, width:].cpu().numpy())
+        return [cut_at_stop(text, plan.stops).decode("utf-8", "replace") for text in texts]
+
+    def _plan(self, settings: dict[str, Any]) -> _Generation:
+        options: dict[str, Any] = dict(normalize_gen_kwargs(settings, self.max_gen_toks))
+        until, max_bytes = options.pop("until"), options.pop("max_gen_toks")
+        if not options["do_sample"]:
+            options.pop("temperature", None)
+        return _Generation(stops=[_utf8(stop) for stop in until if stop], max_bytes=max_bytes, options=options)
+
+    def _scoring(self, disable_tqdm: bool) -> Scoring:
+        positions = None if self.batch_size == "auto" else int(self.batch_size) * self.max_length
+        return Scoring(
+            window=self.max_length - len(self._opening),
+            stride=self._stride,
+            batch_positions=positions,
+            progress=not disable_tqdm and self.rank == 0,
+        )
+
+    def _precision(self) -> AbstractContextManager:
+        """The ``mixed_precision_dtype`` that was asked for."""
+        dtype = self.mixed_precision_dtype
+        return torch.autocast(device_type=self.device.type, dtype=dtype, enabled=dtype is not None)
+
+    def _create_tokenizer(self, *_args: Any, **_kwargs: Any) -> None:
+        """Bytes need no tokenizer; the base class wants one for its settings."""
+        self.tokenizer = build_tokenizer()
+
+
+def _arguments(requests: list[Instance]) -> list[tuple]:
+    return [request.args for request in requests]
+
+
+def _utf8(text: str) -> bytes:
+    """Bytes of ``text``; lone surrogates, which JSON can hold, as Python writes them."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _symbols(text: str) -> np.ndarray:
+    """Symbols of ``text``, shape ``(n,)``, without an opening."""
+    return text.symbols.astype(np.int64) if isinstance(text, ChatPrompt) else encode_bytes(_utf8(text), np.int64)

@@ -1,0 +1,39 @@
+"""Stop strings in bytes: generation ends at the very symbol that completes one."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import StoppingCriteria
+
+from proxybyte.byte_codec import decode_bytes
+
+
+class StopAtBytes(StoppingCriteria):
+    """Ends each row of a batch on its own, as soon as what it generated holds one of ``stops``.
+
+    Works for any number of new symbols a step, and for stops that are part of a character.
+
+    Args:
+        stops: byte strings, none empty.
+        prompt_length: columns of the prompt, padding included; a stop must lie behind them as a whole.
+    """
+
+    def __init__(self, stops: Sequence[bytes], prompt_length: int):
+        self.stops = stops
+        self.prompt_length = prompt_length
+        self._looked_at = 0
+        self._longest = max(map(len, stops), default=0)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs) -> torch.BoolTensor:
+        """Whether each row of ``input_ids`` ``(B, T)`` has just completed a stop, shape ``(B,)``."""
+        generated = input_ids[:, self.prompt_length :]
+        unseen = max(0, self._looked_at - self._longest + 1)
+        self._looked_at = generated.shape[1]
+        tails = (decode_bytes(row) for row in generated[:, unseen:].cpu().numpy())
+        found = [any(stop in tail for stop in self.stops) for tail in tails]
+        return torch.tensor(found, dtype=torch.bool, device=input_ids.device)
+
+
+def cut_at_stop(text: bytes, stops: Sequence[bytes]) -> bytes:
+    """``text`` up to the first of ``stops`` in it, or all of it."""
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))]

@@ -1,0 +1,34 @@
+"""``proxybyte export``: a trained model as a folder for the Hub."""
+
+import argparse
+from pathlib import Path
+
+from proxybyte.cli import Command
+
+EXAMPLES = """  proxybyte export run --format native --out my-model
+  proxybyte export run/checkpoints/step-00001000/model --format full --out my-model --force"""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="RUN_OR_FOLDER", help="a run (its final model, else its newest "
+                        "checkpoint) or a model folder")  # fmt: skip
+    parser.add_argument("--format", choices=("native", "full"), required=True, help="native: a plain checkpoint of "
+                        "320 symbols, no remote code; full: our class, code files and compressor")  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--chat", action="store_true", help="for a model trained on chats: chat template, and "
+                        "<|eot_id|> ends generation")  # fmt: skip
+    parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
+
+    export_model(args.source, args.out, ExportOptions(ExportFormat(args.format), args.chat, args.force))
+    size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
+    trust = ", trust_remote_code=True" if args.format == "full" else ""
+    print(f"{args.out}: {size / 1e6:.1f} MB, checked against {args.source}; load it with")
+    print(f"  AutoModelForCausalLM.from_pretrained({str(args.out)!r}{trust})")
+    return 0
+
+
+COMMAND = Command("write a trained model as a folder for the Hub", EXAMPLES, _add_arguments, _run)

@@ -1,0 +1,59 @@
+"""``proxybyte generate``: raw bytes in, raw bytes out."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from proxybyte.cli import Command
+from proxybyte.errors import ProxyByteError
+
+EXAMPLES = """  proxybyte generate my-model --prompt "def fibonacci(n):" --max-new-bytes 200
+  proxybyte generate run --prompt-file start.py --temperature 0.8 --seed 1 --utf8
+  head -c 500 some.py | proxybyte generate my-model > continued.py"""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="an exported folder, a model folder or a run")
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", help="text to continue (default: the bytes on standard input)")
+    prompt.add_argument("--prompt-file", type=Path, help="file whose bytes to continue")
+    parser.add_argument("--max-new-bytes", type=int, default=200, metavar="N", help="default: %(default)s")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) takes the likeliest byte")
+    parser.add_argument("--seed", type=int, default=0, help="for temperatures above 0 (default: %(default)s)")
+    parser.add_argument("--utf8", action="store_true", help="let nothing but valid UTF-8 come out")
+    parser.add_argument("--device", help="such as cpu or cuda:0 (default: an accelerator if there is one)")
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.max_new_bytes < 1:
+        raise ProxyByteError(f"--max-new-bytes is {args.max_new_bytes}: give 1 or more")
+    if not args.temperature >= 0:
+        raise ProxyByteError(f"--temperature is {args.temperature}: give 0 or more")
+    from proxybyte.hub_configs.generate import GenerateOptions, generate_bytes
+    from proxybyte.hub_configs.model_folder import find_model
+
+    find_model(args.folder)  # before a prompt is waited for
+    options = GenerateOptions(args.max_new_bytes, args.temperature, args.seed, args.utf8, args.device)
+    generate_bytes(args.folder, _prompt(args), options, _write)
+    return 0
+
+
+def _write(piece: bytes) -> None:
+    sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+def _prompt(args: argparse.Namespace) -> bytes:
+    if args.prompt is not None:
+        return args.prompt.encode(errors="surrogateescape")
+    if args.prompt_file is None:
+        if sys.stdin.isatty():
+            print("reading the prompt from standard input; Ctrl-D ends it", file=sys.stderr)
+        return sys.stdin.buffer.read()
+    try:
+        return args.prompt_file.read_bytes()
+    except OSError as error:
+        raise ProxyByteError(f"--prompt-file {args.prompt_file} cannot be read: {error.strerror}") from error
+
+
+COMMAND = Command("continue a prompt, byte by byte, on standard output", EXAMPLES, _add_arguments, _run)

@@ -1,0 +1,115 @@
+"""``proxybyte info``: what a model of a size, or in a folder, holds and costs."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proxybyte.cli import Command
+from proxybyte.errors import ProxyByteError
+
+if TYPE_CHECKING:
+    from proxybyte import ProxyByteConfig
+    from proxybyte.hub_configs import TrainingHints
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("model", nargs="?", help="a preset's name or a model folder (default: list the presets)")
+    parser.add_argument(
+        "--compressed",
+        type=int,
+        default=65_536,
+        metavar="N",
+        help="symbols of a preset's compressor (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--length", type=int, default=4096, help="symbols of a document, for attention's FLOPs (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the list of presets, or one model's table."""
+    from proxybyte.hub_configs import load_preset, preset_names
+
+    if args.length < 1:
+        raise ProxyByteError(f"--length is {args.length}: give at least 1")
+    if args.model is None:
+        for preset in map(load_preset, preset_names()):
+            print(f"{preset.name:<12} {preset.summary}")
+    elif Path(args.model).is_dir():
+        _print_table(_table(_config_of(Path(args.model)), args.length))
+    else:
+        preset = load_preset(args.model)
+        rows = _table(preset.config(args.compressed), args.length)
+        _print_table([*rows, *_training_rows(preset.training)])
+
+
+def _config_of(folder: Path) -> "ProxyByteConfig":
+    from proxybyte import ProxyByteConfig
+
+    if not (folder / "config.json").is_file():
+        raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
+    try:
+        settings, _ = ProxyByteConfig.get_config_dict(folder)
+    except OSError as error:
+        raise ProxyByteError(f"{folder / 'config.json'} is no JSON file: write the folder again") from error
+    if settings.get("model_type") != ProxyByteConfig.model_type:
+        raise ProxyByteError(f"{folder} holds a {settings.get('model_type')!r} model, not a 'proxybyte' one")
+    return ProxyByteConfig.from_dict(settings)
+
+
+def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:
+    import torch
+
+    from proxybyte import ProxyByteForCausalLM
+    from proxybyte.flops import symbol_flops
+    from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_SPECIALS
+
+    with torch.device("meta"):
+        model = ProxyByteForCausalLM(config)
+    flops = symbol_flops(config, length)
+    embeddings = {id(weight): weight.numel() for weight in (model.get_input_embeddings().weight, model.lm_head.weight)}
+    total = model.num_parameters()
+    compressed = f"{COMPRESSED_OFFSET} to {config.vocab_size - 1}" if config.num_compressed_symbols else "none"
+    return [
+        ("backbone", config.backbone_config.model_type),
+        ("layers x hidden size", f"{config.num_hidden_layers} x {config.hidden_size}"),
+        (
+            "heads (key/value)",
+            f"{config.num_attention_heads} ({config.num_key_value_heads or config.num_attention_heads})",
+        ),
+        ("parameters", f"{total:,}"),
+        ("  embedding and head", f"{sum(embeddings.values()):,}{' (tied)' if len(embeddings) == 1 else ''}"),
+        ("  the rest", f"{total - sum(embeddings.values()):,}"),
+        ("symbols", f"{config.vocab_size:,}"),
+        ("  specials", f"0 to {NUM_SPECIALS - 1}"),
+        ("  bytes", f"{BYTE_OFFSET} to {COMPRESSED_OFFSET - 1}"),
+        ("  compressed", compressed),
+        ("forward FLOPs a symbol", f"{flops.forward:.4g}"),
+        (f"  attention, {length} symbols", f"{flops.attention:.4g}"),
+        ("training FLOPs a symbol", f"{flops.training:.4g}"),
+    ]
+
+
+def _training_rows(hints: "TrainingHints") -> list[tuple[str, str]]:
+    return [
+        ("learning rate", f"{hints.learning_rate:g} after {hints.warmup_steps} steps, cosine to "
+                          f"{hints.final_learning_rate_share:g} of it"),
+        ("AdamW", f"betas {hints.betas[0]:g} and {hints.betas[1]:g}, weight decay {hints.weight_decay:g}, "
+                  f"clip {hints.clip:g}"),
+        ("steps x symbols a step", f"{hints.steps:,} x {hints.symbols_per_step:,}"),
+    ]  # fmt: skip
+
+
+def _print_table(rows: list[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:<{width}}  {value}")
+
+
+COMMAND = Command(
+    summary="parameters, FLOPs and symbols of a model size or a model folder",
+    examples="  proxybyte info\n  proxybyte info 1.5b-llama --compressed 65536\n  proxybyte info runs/quickstart/model",
+    add_arguments=add_arguments,
+    run=run,
+)

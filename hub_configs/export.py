@@ -1,0 +1,261 @@
+"""Write a trained model as a folder for the Hub, in one of two formats.
+
+*native*: the rows of the compressed symbols are cut off (raw text never uses them, and the logits of the other 320
+symbols do not depend on them); what is left is a plain checkpoint of the backbone's own family, for which no remote
+code is needed. *full*: our class with its code files and the compressor.
+"""
+
+import copy
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from proxybyte.byte_codec import encode_bytes
+from proxybyte.errors import ProxyByteError
+from proxybyte.hub_configs.model_card import write_model_card
+from proxybyte.hub_configs.model_folder import (
+    COMPRESSOR_FOLDER,
+    CONFIG_FILE,
+    ModelFolder,
+    context_length,
+    find_model,
+    load_causal_model,
+    load_config,
+)
+from proxybyte.symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS, Special, special_spelling
+from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
+
+    from proxybyte import ProxyByteForCausalLM
+
+NATIVE_FAMILIES = frozenset(
+    {
+        "exaone4",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "granite",
+        "llama",
+        "mistral",
+        "mixtral",
+        "olmo2",
+        "olmo3",
+        "phi3",
+        "qwen3",
+        "qwen3_moe",
+        "seed_oss",
+        "smollm3",
+        "stablelm",
+        "starcoder2",
+    }
+)
+"""Families whose plain checkpoints are tested to give our logits and to keep a byte tokenizer as it is."""
+_CUT = ("model.embed_tokens.weight", "lm_head.weight")
+_PROBE = "".join(map(chr, range(0x250))) + "A\u030a \ufb01 \u4e16\u754c \U0001f642 \r\n\t  x"
+
+
+class ExportFormat(StrEnum):
+    """What an exported folder holds; see the module's text."""
+
+    NATIVE = "native"
+    FULL = "full"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes:
+        format: native or full.
+        chat: for a checkpoint trained on chats: the chat kind of tokenizer, and ``<|eot_id|>`` ends generation.
+        force: replace what is at the destination.
+    """
+
+    format: ExportFormat
+    chat: bool = False
+    force: bool = False
+
+
+def export_model(source: Path, out: Path, options: ExportOptions) -> Path:
+    """Export the model in ``source`` (a run or a model folder) to ``out``, whole or not at all.
+
+    Before the folder takes its name it is loaded back as a stranger would, and its tokenizer and logits are compared.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ProxyByteError: if there is no model, it cannot be exported in this format, or ``out`` exists.
+    """
+    found = find_model(source)
+    if out.exists() and not options.force:
+        raise ProxyByteError(f"{out} exists: choose another folder or pass --force to replace it")
+    if found.model.resolve().is_relative_to(out.resolve()):
+        raise ProxyByteError(f"{out} holds the model that is to be exported: choose another folder")
+    config = load_config(found.model)
+    if config.model_type != "proxybyte":
+        raise ProxyByteError(
+            f"{found.model} is a plain {config.model_type!r} checkpoint already: there is nothing to export"
+        )
+    if options.format is ExportFormat.NATIVE:
+        _check_family(config.backbone_config.model_type)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        _write(found, partial, out.name, options)
+        _put_in_place(partial, out)
+    except OSError as error:
+        raise ProxyByteError(f"{out} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def _check_family(family: str) -> None:
+    if family == "qwen2":
+        raise ProxyByteError(
+            "a plain 'qwen2' checkpoint would change bytes, because AutoTokenizer puts that family's own tokenizer in "
+            "place of ours: pass --format full (or train with backbone 'qwen3')"
+        )
+    if family not in NATIVE_FAMILIES:
+        raise ProxyByteError(
+            f"--format native is not offered for {family!r}, only for {', '.join(sorted(NATIVE_FAMILIES))}: "
+            "pass --format full"
+        )
+
+
+def _write(found: ModelFolder, folder: Path, name: str, options: ExportOptions) -> None:
+    """Fill ``folder`` and check what is in it."""
+    model = cast("ProxyByteForCausalLM", load_causal_model(found.model))
+    tokenizer = build_tokenizer(
+        document_prefix=model.config.document_prefix, chat=options.chat, model_max_length=context_length(model.config)
+    )
+    save_tokenizer(tokenizer, folder)
+    model.generation_config = _generation_config(options.format, options.chat)
+    probe = torch.tensor([[Special.RAW_OPEN, *encode_bytes(_PROBE.encode())[:64].tolist()]])
+    before = _raw_logits(model, probe)
+    if options.format is ExportFormat.NATIVE:
+        _save_native(model, folder)
+    else:
+        _save_full(model, folder)
+        if found.compressor is not None:
+            shutil.copytree(found.compressor, folder / COMPRESSOR_FOLDER)
+    remote_code = options.format is ExportFormat.FULL
+    write_model_card(model, folder, name=name, remote_code=remote_code, chat=options.chat)
+    del model
+    _check_tokenizer(folder, tokenizer("")["input_ids"])
+    _check_logits(folder, probe, before)
+
+
+def _save_native(model: "ProxyByteForCausalLM", folder: Path) -> None:
+    """Save the raw rows under the backbone's own causal model."""
+    from transformers import AutoModelForCausalLM
+
+    config = copy.deepcopy(model.config.backbone_config)
+    config.vocab_size = NUM_RAW_SYMBOLS
+    config.dtype = model.dtype
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config)
+    weights = {
+        name: tensor[:NUM_RAW_SYMBOLS].clone() if name in _CUT else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    if odd := sorted(weights.keys() ^ plain.state_dict().keys()):
+        raise ProxyByteError(f"a plain {config.model_type!r} cannot hold this model ({odd[0]}): pass --format full")
+    if config.tie_word_embeddings:
+        del weights["lm_head.weight"]
+    plain.generation_config = model.generation_config
+    plain.save_pretrained(folder, state_dict=weights)
+    _add_older_names(folder / CONFIG_FILE)
+
+
+def _add_older_names(path: Path) -> None:
+    """Say in Transformers 4's words too what 5 renamed: 4 would take its own default for a base it does not find."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    rope = config.get("rope_parameters") or {}
+    if "rope_theta" in rope:
+        config["rope_theta"] = rope["rope_theta"]
+        scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+        config["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
+    config["torch_dtype"] = config.get("dtype")
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _save_full(model: "ProxyByteForCausalLM", folder: Path) -> None:
+    """Save our class with the code files; ``save_pretrained`` names only the saved class in ``auto_map``."""
+    model.save_pretrained(folder)
+    path = folder / CONFIG_FILE
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["auto_map"]["AutoModel"] = config["auto_map"]["AutoModelForCausalLM"]
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _generation_config(form: ExportFormat, chat: bool) -> "GenerationConfig":
+    """Where generation ends, and for a plain checkpoint that no other special comes out (our class sees to it)."""
+    from transformers import GenerationConfig
+
+    ends = [int(Special.EOS), int(Special.RAW_CLOSE), *([int(Special.END_OF_TURN)] if chat else [])]
+    stray = [symbol for symbol in range(NUM_SPECIALS) if symbol not in ends]
+    return GenerationConfig(
+        bos_token_id=int(Special.RAW_OPEN),
+        eos_token_id=ends,
+        pad_token_id=int(Special.PAD),
+        suppress_tokens=stray if form is ExportFormat.NATIVE else None,
+    )
+
+
+def _raw_logits(model: "torch.nn.Module", probe: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(input_ids=probe, use_cache=False).logits[..., :NUM_RAW_SYMBOLS].float()
+
+
+def _check_tokenizer(folder: Path, opening: list[int]) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    probe = _PROBE if tokenizer.chat_template else _PROBE + special_spelling(Special.RAW_CLOSE)
+    if tokenizer(probe)["input_ids"] != [*opening, *encode_bytes(probe.encode()).tolist()]:
+        raise ProxyByteError(
+            f"AutoTokenizer of this Transformers loads {type(tokenizer).__name__} for the exported folder, which "
+            "changes bytes: pass --format full"
+        )
+
+
+def _check_logits(folder: Path, probe: torch.Tensor, before: torch.Tensor) -> None:
+    model = load_causal_model(folder)
+    tolerance = 1e-5 if model.dtype in (torch.float32, torch.float64) else 2e-2
+    worst = (_raw_logits(model, probe) - before).abs().max() / before.abs().max().clamp(min=1e-30)
+    if not worst <= tolerance:
+        raise ProxyByteError(
+            f"the exported model's logits differ by {worst:.1e}, relative to the largest: please report"
+        )
+
+
+def _put_in_place(partial: Path, out: Path) -> None:
+    """Make every file durable, then rename; what was there is dropped only then."""
+    for path in [*partial.rglob("*"), partial]:
+        _sync(path)
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    partial.rename(out)
+    _sync(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,61 @@
+"""The README.md of an exported folder."""
+
+import json
+import math
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+from proxybyte.hub_configs.model_folder import COMPRESSOR_FOLDER, COMPRESSOR_MANIFEST, context_length
+
+if TYPE_CHECKING:
+    from proxybyte import ProxyByteForCausalLM
+
+
+def write_model_card(model: "ProxyByteForCausalLM", folder: Path, *, name: str, remote_code: bool, chat: bool) -> None:
+    """Write ``folder/README.md`` from ``templates/model_card.md``; states only what the folder itself shows.
+
+    Args:
+        model: the model before it was cut.
+        folder: what is being exported; its weights are there already.
+        name: what the folder will be called.
+        remote_code: whether it carries our code files.
+        chat: whether the tokenizer is the chat kind.
+    """
+    template = Template((files("proxybyte.hub_configs") / "templates" / "model_card.md").read_text(encoding="utf-8"))
+    opening = "`<bos><raw>`" if model.config.document_prefix else "`<raw>`"
+    text = template.substitute(
+        name=name,
+        family=model.config.backbone_config.model_type,
+        parameters=f"{_exported_parameters(folder) / 1e6:.1f}",
+        layers=model.config.num_hidden_layers,
+        hidden=model.config.hidden_size,
+        context=context_length(model.config) or "unlimited",
+        opening=opening,
+        ends="`</raw>`, `<eos>`" + (" or `<|eot_id|>`" if chat else ""),
+        trust=", trust_remote_code=True" if remote_code else "",
+        code="Its class and code files are in this folder." if remote_code else "It needs no remote code.",
+        compressor=_compressor(folder),
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _exported_parameters(folder: Path) -> int:
+    """Numbers in the safetensors files of ``folder``."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (no mapping)
+                total += math.prod(file.get_slice(name).get_shape())
+    return total
+
+
+def _compressor(folder: Path) -> str:
+    manifest = folder / COMPRESSOR_FOLDER / COMPRESSOR_MANIFEST
+    if not manifest.is_file():
+        return ""
+    family = json.loads(manifest.read_text(encoding="utf-8")).get("family", "unknown")
+    return f"\nThe compressor it was trained with (family `{family}`) is in `{COMPRESSOR_FOLDER}/`.\n"

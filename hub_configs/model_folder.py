@@ -1,0 +1,97 @@
+"""Find and load the model that a person means by a path: a model folder, or a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proxybyte.errors import ProxyByteError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+CONFIG_FILE = "config.json"
+COMPRESSOR_FOLDER = "compressor"
+COMPRESSOR_MANIFEST = "compressor.json"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """Where a model lies.
+
+    Attributes:
+        model: folder that ``from_pretrained`` loads.
+        compressor: folder of the compressor that it was trained with, if one is beside it or in it.
+    """
+
+    model: Path
+    compressor: Path | None
+
+
+def find_model(path: Path) -> ModelFolder:
+    """The model in ``path``: itself, its ``model/``, or its newest checkpoint's ``model/``, in this order.
+
+    Raises:
+        ProxyByteError: if there is none.
+    """
+    if not path.is_dir():
+        raise ProxyByteError(f"{path} is no folder: give a run or a model folder")
+    checkpoints = sorted(path.glob("checkpoints/step-*[0-9]"), reverse=True)
+    for folder in [path, path / "model", *(checkpoint / "model" for checkpoint in checkpoints)]:
+        if (folder / CONFIG_FILE).is_file():
+            beside = [folder / COMPRESSOR_FOLDER, folder.parent / COMPRESSOR_FOLDER, path / COMPRESSOR_FOLDER]
+            found = next((place for place in beside if (place / COMPRESSOR_MANIFEST).is_file()), None)
+            return ModelFolder(folder, found)
+    raise ProxyByteError(
+        f"{path} holds no model: there is no {CONFIG_FILE} in it, in model/ or in checkpoints/*/model/"
+    )
+
+
+def load_config(folder: Path) -> "PreTrainedConfig":
+    """Configuration in a model folder.
+
+    Raises:
+        ProxyByteError: if it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    import proxybyte.modeling_proxybyte  # noqa: F401 (registers our model type)
+
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ProxyByteError(f"{folder / CONFIG_FILE} cannot be read: {_first_line(error)}") from error
+
+
+def context_length(config: "PreTrainedConfig") -> int | None:
+    """Symbols that the model was made for, ``None`` where its configuration does not say."""
+    return getattr(config, "max_position_embeddings", None)
+
+
+def load_causal_model(folder: Path) -> "PreTrainedModel":
+    """Model in a folder, ours or any of Transformers, in evaluation mode and the dtype it was saved in.
+
+    Raises:
+        ProxyByteError: if a weight is absent, odd or unreadable.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    config = load_config(folder)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ProxyByteError(f"the weights in {folder} cannot be loaded: {_first_line(error)}") from error
+    model, report = loaded
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[kind]:
+            name = sorted(map(str, report[kind]))[0]
+            raise ProxyByteError(
+                f"the weights in {folder} do not fit its {CONFIG_FILE}: {kind.replace('_', ' ')} {name}"
+            )
+    return model.eval()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

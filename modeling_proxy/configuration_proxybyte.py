@@ -1,0 +1,182 @@
+"""Configuration of a ProxyByte model: any Transformers decoder under our vocabulary."""
+
+import copy
+import difflib
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING
+
+from .errors import ProxyByteError
+from .symbols import COMPRESSED_OFFSET, Special
+
+ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+"""Layer types that keep packed documents apart from ``position_ids`` alone; the others carry a state across."""
+
+DELEGATED = frozenset(
+    {
+        "attention_chunk_size",
+        "head_dim",
+        "hidden_size",
+        "initializer_range",
+        "intermediate_size",
+        "kv_sharing_modes",
+        "layer_types",
+        "max_position_embeddings",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "num_kv_shared_layers",
+        "sliding_window",
+        "vocab_size",
+    }
+)
+"""Shapes that caches and other tools read from a model's configuration; they live in ``backbone_config`` alone."""
+
+_AFTER_THE_HEAD = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
+"""Settings by which a few families change their logits after the head, and the value that changes nothing."""
+
+
+class ProxyByteConfig(PreTrainedConfig):
+    """What a :class:`ProxyByteForCausalLM` is built from.
+
+    Shapes (``hidden_size``, ``num_hidden_layers``, ``vocab_size``, ...) are read from and written to the backbone's
+    configuration, so that the two never disagree.
+
+    Attributes:
+        backbone_config: configuration of the decoder, as an object (it is copied) or a dictionary with
+            ``model_type``; Llama's defaults if absent. Its vocabulary is set to ours.
+        num_compressed_symbols: symbols of the compressor; the vocabulary has 320 more. It may be given as
+            ``vocab_size`` instead.
+        document_prefix: whether documents open with ``<bos><raw>`` rather than ``<raw>``, for checkpoints trained so.
+        tie_word_embeddings: whether the head shares the embedding's weight; the backbone's own setting if absent.
+        loss_chunk_size: positions whose logits the training loss holds at once.
+        pad_token_id: ``<pad>``.
+        bos_token_id: ``<raw>``, the symbol that begins a text.
+        eos_token_id: ``<eos>``, the end of a document.
+
+    Raises:
+        ProxyByteError: if the backbone is unknown, no plain attention decoder, or has another vocabulary.
+    """
+
+    model_type = "proxybyte"
+    sub_configs = {"backbone_config": AutoConfig}
+    keys_to_ignore_at_inference = ["past_key_values", "target_nll"]
+
+    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
+    num_compressed_symbols: int | None = None
+    document_prefix: bool = False
+    tie_word_embeddings: bool | None = None
+    loss_chunk_size: int = 512
+    pad_token_id: int | None = int(Special.PAD)
+    bos_token_id: int | None = int(Special.RAW_OPEN)
+    eos_token_id: int | list[int] | None = int(Special.EOS)
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        rows = kwargs.pop("vocab_size", None)
+        if self.num_compressed_symbols is None:
+            _check_count("vocab_size", COMPRESSED_OFFSET if rows is None else rows, at_least=COMPRESSED_OFFSET)
+            self.num_compressed_symbols = 0 if rows is None else rows - COMPRESSED_OFFSET
+        _check_count("num_compressed_symbols", self.num_compressed_symbols, at_least=0)
+        _check_count("loss_chunk_size", self.loss_chunk_size, at_least=1)
+        vocab_size = COMPRESSED_OFFSET + self.num_compressed_symbols
+        _check_vocabulary(vocab_size if rows is None else rows, vocab_size, "vocab_size")
+        if misplaced := sorted(DELEGATED & kwargs.keys()):
+            raise ProxyByteError(f"{misplaced[0]!r} is a setting of the decoder: put it into backbone_config")
+        token_ids = {name: getattr(self, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        backbone = _build_backbone(self.backbone_config, vocab_size, token_ids)
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = bool(getattr(backbone, "tie_word_embeddings", False))
+        backbone.tie_word_embeddings = self.tie_word_embeddings
+        self.backbone_config = backbone
+        check_backbone(backbone)
+        super().__post_init__(**kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        backbone = self.__dict__.get("backbone_config")
+        if name in DELEGATED and isinstance(backbone, PreTrainedConfig):
+            return getattr(backbone, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in DELEGATED:
+            setattr(self.backbone_config, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+def check_backbone(backbone: PreTrainedConfig) -> None:
+    """Refuse a backbone that ProxyByte cannot train or decode correctly.
+
+    Raises:
+        ProxyByteError: with what stands in the way and what to do.
+    """
+    kind = backbone.model_type
+    model_class = _model_class(backbone)
+    native = type(backbone).__module__.startswith("transformers.")
+    encoder = backbone.is_encoder_decoder or getattr(backbone, "is_decoder", True) is False
+    prefix = getattr(model_class, "base_model_prefix", "model")
+    foreign = set(getattr(backbone, "layer_types", None) or ()) - ATTENTION_LAYERS
+    if foreign or getattr(model_class, "_is_stateful", False):
+        raise ProxyByteError(
+            f"backbone {kind!r} carries a state along the sequence, which leaks between packed documents: "
+            "choose an attention decoder such as 'llama' or 'qwen3'"
+        )
+    decoder = not encoder and (not native or kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    if not decoder or prefix != "model" or backbone.get_text_config() is not backbone:
+        raise ProxyByteError(
+            f"backbone {kind!r} is no text decoder that Transformers keeps under the name 'model': "
+            "choose one such as 'llama' or 'qwen3'"
+        )
+    for name, neutral in _AFTER_THE_HEAD.items():
+        if getattr(backbone, name, neutral) not in (neutral, None):
+            raise ProxyByteError(f"backbone {kind!r} changes its logits by {name!r}: set it to {neutral}")
+    if getattr(backbone, "output_router_logits", False):
+        raise ProxyByteError(f"backbone {kind!r} asks for a router loss: set 'output_router_logits' to false")
+
+
+def _build_backbone(
+    given: dict[str, Any] | PreTrainedConfig | None, vocab_size: int, token_ids: dict[str, Any]
+) -> PreTrainedConfig:
+    """A configuration of our own, with our vocabulary and special symbols, from what the caller gave."""
+    if isinstance(given, PreTrainedConfig):
+        backbone = copy.deepcopy(given)
+        # An object always has some vocabulary: only one that somebody chose can contradict ours.
+        if getattr(backbone, "vocab_size", None) != type(given).default_config_fields().get("vocab_size"):
+            _check_vocabulary(backbone.vocab_size, vocab_size, "backbone_config.vocab_size")
+        for name, value in {"vocab_size": vocab_size, **token_ids}.items():
+            setattr(backbone, name, value)
+        return backbone
+    if given is not None and not isinstance(given, dict):
+        raise ProxyByteError(f"backbone_config is a {type(given).__name__}: give a dictionary or a configuration")
+    settings = {"model_type": "llama"} if given is None else dict(given)
+    kind = settings.pop("model_type", None)
+    if kind not in CONFIG_MAPPING:
+        near = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING.keys()), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "give one that Transformers knows, such as 'llama'"
+        raise ProxyByteError(f"backbone_config has the unknown model_type {kind!r}: {hint}")
+    _check_vocabulary(settings.setdefault("vocab_size", vocab_size), vocab_size, "backbone_config.vocab_size")
+    return CONFIG_MAPPING[kind](**{**settings, **token_ids})
+
+
+def _model_class(backbone: PreTrainedConfig) -> type | None:
+    """The decoder's class, ``None`` if it is not registered (yet): building the model will then say so."""
+    try:
+        found = MODEL_MAPPING[type(backbone)]
+    except KeyError:
+        return None
+    return found[0] if isinstance(found, tuple) else found
+
+
+def _check_count(name: str, value: Any, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise ProxyByteError(f"{name} is {value!r}: give a whole number of at least {at_least}")
+
+
+def _check_vocabulary(found: Any, expected: int, name: str) -> None:
+    if found != expected:
+        raise ProxyByteError(
+            f"{name} is {found}, but {COMPRESSED_OFFSET} symbols and num_compressed_symbols = "
+            f"{expected - COMPRESSED_OFFSET} make {expected}: leave {name} out or change num_compressed_symbols"
+        )

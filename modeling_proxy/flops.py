@@ -1,0 +1,104 @@
+r"""How much arithmetic a model does for a symbol.
+
+With :math:`N` the weights that multiply a symbol (all matrices, the head among them, but not the embedding, which is
+looked up; of a mixture of experts only those that a symbol visits), :math:`H` heads of size :math:`d` and :math:`c`
+keys that an average query attends to,
+
+.. math:: F_{forward} = 2 N + \sum_{layers} 4 H d c, \qquad F_{training} = 3 F_{forward},
+
+because a multiply-add counts two, a query meets each key twice (score and value), and backward computes two products
+for each one of forward. Without windows a causal document of :math:`L` symbols has :math:`c = (L + 1) / 2`. Packed
+documents attend to themselves alone, so :math:`L` is a document's length, not the row's. Norms, activations, the
+softmax and recomputation under activation checkpointing are not counted, which is the convention of model FLOPs
+utilisation (Chowdhery et al. 2022, arXiv 2204.02311, appendix B; causal attention is counted as what it needs, half).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedConfig
+
+from .configuration_proxybyte import ProxyByteConfig
+
+
+@dataclass(frozen=True)
+class SymbolFlops:
+    """Forward FLOPs of one symbol.
+
+    Attributes:
+        weights: in products with weights.
+        attention: in scores and weighted values, the mean over a document.
+    """
+
+    weights: float
+    attention: float
+
+    @property
+    def forward(self) -> float:
+        """FLOPs of a forward pass."""
+        return self.weights + self.attention
+
+    @property
+    def training(self) -> float:
+        """FLOPs of forward and backward."""
+        return 3 * self.forward
+
+
+def symbol_flops(config: ProxyByteConfig, document_length: int) -> SymbolFlops:
+    """FLOPs of one symbol in documents of ``document_length`` symbols."""
+    backbone = config.backbone_config
+    width = config.num_attention_heads * _head_size(backbone)
+    keys = sum(mean_keys(document_length, window) for window in _windows(backbone))
+    head = config.vocab_size * config.hidden_size
+    return SymbolFlops(weights=2.0 * (_backbone_weights(backbone) + head), attention=4.0 * width * keys)
+
+
+def training_flops(config: ProxyByteConfig, row_length: int, document_length: int | None = None) -> float:
+    """FLOPs of forward and backward over one row of ``row_length`` symbols.
+
+    Args:
+        config: of the model.
+        row_length: symbols of a row.
+        document_length: of the documents packed into it; one document that fills the row if absent.
+    """
+    return row_length * symbol_flops(config, document_length or row_length).training
+
+
+def mean_keys(length: int, window: int | None = None) -> float:
+    """Keys that a query of a causal document attends to, the mean over its ``length`` queries.
+
+    Args:
+        length: symbols of the document.
+        window: most keys a query may see, itself among them; all before it if absent.
+    """
+    reach = length if window is None else min(length, window)
+    return (reach * (reach + 1) / 2 + (length - reach) * reach) / length
+
+
+def _windows(backbone: PreTrainedConfig) -> list[int | None]:
+    """The attention window of each layer."""
+    window = getattr(backbone, "sliding_window", None)
+    kinds = getattr(backbone, "layer_types", None)
+    if kinds is None:
+        return [window] * backbone.num_hidden_layers
+    return [window if kind == "sliding_attention" else None for kind in kinds]
+
+
+def _head_size(backbone: PreTrainedConfig) -> int:
+    return getattr(backbone, "head_dim", None) or backbone.hidden_size // backbone.num_attention_heads
+
+
+def _backbone_weights(backbone: PreTrainedConfig) -> float:
+    """Weights of ``backbone`` that multiply one symbol, counted on a model without storage."""
+    with torch.device("meta"):
+        model = AutoModel.from_config(backbone)
+    chosen = getattr(backbone, "num_experts_per_tok", None)
+    total = 0.0
+    for module in model.modules():
+        for weight in module.parameters(recurse=False):
+            if isinstance(module, nn.Embedding) or weight.ndim < 2:
+                continue
+            # Experts are stacked along the first of three dimensions.
+            total += weight.numel() * (chosen / len(weight) if weight.ndim == 3 and chosen else 1)
+    return total

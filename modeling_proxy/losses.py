@@ -1,0 +1,142 @@
+r"""Cross-entropy of a linear head that never holds all its logits.
+
+For hidden states :math:`h_i`, head rows :math:`w_v` and targets :math:`y_i`,
+
+.. math:: \ell_i = \log \sum_v e^{w_v \cdot h_i} - w_{y_i} \cdot h_i \quad \text{(nats)}.
+
+With 65,856 rows the logits of 8,192 positions fill 2 GB in float32, and their gradient 2 GB more. The gradient of
+:math:`\sum_i \ell_i` needs nothing from later in the graph: with :math:`p_i` the softmax minus the one-hot target, it
+is :math:`p_i W` for :math:`h_i` and :math:`\sum_i p_i h_i^T` for :math:`W`. So both are computed during the forward
+pass, a chunk of positions at a time, while the chunk's logits exist: the same matrix products as the plain way, none
+of them twice.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from .symbols import IGNORE_INDEX
+
+PLAIN_LIMIT = 2**21
+"""Up to this many logits (8 MB in float32) the plain way is as fast and chunks save nothing."""
+
+
+@dataclass(frozen=True)
+class HeadLoss:
+    """Loss of one head.
+
+    Attributes:
+        total: sum over targets in nats, a scalar to differentiate.
+        nll: nats of each target, shape ``(N,)``, 0 where there is none; carries no gradient.
+    """
+
+    total: torch.Tensor
+    nll: torch.Tensor
+
+
+def head_loss(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, chunk_size: int) -> HeadLoss:
+    """Cross-entropy of ``head`` on ``hidden``.
+
+    Args:
+        head: maps ``(n, D)`` to logits ``(n, V)``. An ``nn.Linear`` without bias takes the fast path; any other
+            module (an adapter, a sharded or quantised head) is called chunk by chunk and again during backward.
+        hidden: shape ``(N, D)``.
+        targets: shape ``(N,)``, ``IGNORE_INDEX`` where a position has none.
+        chunk_size: positions whose logits exist at once.
+    """
+    if is_plain_linear(head):
+        if len(hidden) * head.weight.shape[0] > PLAIN_LIMIT:
+            gradients = torch.is_grad_enabled()
+            wanted = (gradients and hidden.requires_grad, gradients and head.weight.requires_grad)
+            total, nll = _FusedLinearLoss.apply(hidden, head.weight, targets, chunk_size, wanted)
+            return HeadLoss(total, nll)
+        nll = _plain_nll(head, hidden, targets)
+    else:
+        pairs = zip(hidden.split(chunk_size), targets.split(chunk_size), strict=True)
+        nll = torch.cat([checkpoint(_plain_nll, head, *pair, use_reentrant=False) for pair in pairs])
+    return HeadLoss(nll.sum(), nll.detach())
+
+
+def is_plain_linear(head: nn.Module) -> bool:
+    """Whether ``head(x)`` is ``x @ head.weight.T`` and nothing else: no bias, adapter, shard or hook."""
+    return (
+        type(head) is nn.Linear
+        and head.bias is None
+        and type(head.weight) is nn.Parameter
+        and not head._forward_hooks
+        and not head._forward_pre_hooks
+    )
+
+
+def _plain_nll(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(_widen(head(hidden)), targets, reduction="none", ignore_index=IGNORE_INDEX)
+
+
+def _widen(logits: torch.Tensor) -> torch.Tensor:
+    """At least float32: sums over a vocabulary lose too much in half precision."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+class _FusedLinearLoss(torch.autograd.Function):
+    """``(sum of nll, nll)`` with both gradients computed in the forward pass."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, chunk_size: int, wanted: tuple[bool, bool]):
+        device = hidden.device.type
+        kinds = (hidden.dtype, weight.dtype)
+        if torch.is_autocast_enabled(device):
+            # Cast once, not once a chunk: autocast's own cache is off where gradients are.
+            low = torch.get_autocast_dtype(device)
+            hidden, weight = hidden.to(low), weight.to(low)
+        with torch.autocast(device, enabled=False):
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            nll = torch.empty(len(hidden), dtype=wide, device=hidden.device)
+            hidden_grad = torch.empty_like(hidden) if wanted[0] else None
+            weight_grad = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
+            for start in range(0, len(hidden), chunk_size):
+                part = slice(start, start + chunk_size)
+                rows = hidden[part]
+                logits = _widen(rows @ weight.T)
+                nll[part] = _nll_then_gradient_(logits, targets[part], any(wanted))
+                gradient = logits.to(weight.dtype)
+                if hidden_grad is not None:
+                    hidden_grad[part] = gradient @ weight
+                if weight_grad is not None:
+                    _add_product_(weight_grad, gradient.T, rows)
+        ctx.save_for_backward(hidden_grad, weight_grad)
+        ctx.kinds = kinds
+        ctx.mark_non_differentiable(nll)
+        return nll.sum(), nll
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, total_grad, _):
+        grads = [
+            None if grad is None else (grad * total_grad).to(kind)
+            for grad, kind in zip(ctx.saved_tensors, ctx.kinds, strict=True)
+        ]
+        return *grads, None, None, None
+
+
+def _nll_then_gradient_(logits: torch.Tensor, targets: torch.Tensor, wanted: bool) -> torch.Tensor:
+    """Nats of each target; if ``wanted``, ``logits`` becomes the gradient of their sum, in place."""
+    is_target = targets != IGNORE_INDEX
+    index = targets.where(is_target, 0).unsqueeze(1)
+    log_norm = torch.logsumexp(logits, dim=1, keepdim=True)
+    nll = (log_norm - logits.gather(1, index)).squeeze(1).where(is_target, 0)
+    if wanted:
+        logits.sub_(log_norm).exp_()
+        logits.scatter_add_(1, index, logits.new_full((1, 1), -1.0).expand_as(index))
+        logits.mul_(is_target.unsqueeze(1))
+    return nll
+
+
+def _add_product_(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """``total += left @ right``; a half-precision product is summed over chunks in float32."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right

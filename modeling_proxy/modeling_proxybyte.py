@@ -1,0 +1,191 @@
+"""A decoder of any architecture over the symbols of both views."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Cache, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
+
+from .configuration_proxybyte import ProxyByteConfig, check_backbone
+from .errors import ProxyByteError
+from .generation_proxybyte import ProxyByteGenerationMixin
+from .losses import head_loss, is_plain_linear
+from .packing import lay_out_rows
+from .symbols import COMPRESSED_OFFSET, IGNORE_INDEX, Special
+
+_SUPPORTS = (
+    "_can_compile_fullgraph",
+    "_supports_attention_backend",
+    "_supports_flash_attn",
+    "_supports_flex_attn",
+    "_supports_sdpa",
+    "supports_gradient_checkpointing",
+)
+
+
+@dataclass
+class ProxyByteOutput(CausalLMOutputWithPast):
+    """What a forward pass returns.
+
+    Attributes:
+        target_nll: nats of each target ``labels[:, 1:]``, shape ``(B, T-1)``, 0 where there is none; no gradient.
+            Only with labels.
+    """
+
+    target_nll: torch.FloatTensor | None = None
+
+
+class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
+    """A backbone under ``model`` and a head under ``lm_head``: the names of the backbone's own causal model.
+
+    Raises:
+        ProxyByteError: if the backbone's embedding is not where its own causal model would tie it.
+    """
+
+    config_class = ProxyByteConfig
+    base_model_prefix = "model"
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+    _can_compile_fullgraph = True
+    _supports_attention_backend = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_sdpa = True
+    supports_gradient_checkpointing = True
+
+    def __init__(self, config: ProxyByteConfig) -> None:
+        check_backbone(config.backbone_config)
+        super().__init__(config)
+        self.model = AutoModel.from_config(config.backbone_config)
+        if getattr(self.model, "embed_tokens", None) is not self.model.get_input_embeddings():
+            raise ProxyByteError(
+                f"backbone {config.backbone_config.model_type!r} does not keep its embedding under 'embed_tokens': "
+                "choose a decoder such as 'llama' or 'qwen3'"
+            )
+        for name in _SUPPORTS:
+            setattr(self, name, getattr(self.model, name))
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.generation_config.update(
+            pad_token_id=config.pad_token_id,
+            bos_token_id=config.bos_token_id,
+            eos_token_id=[int(Special.EOS), int(Special.RAW_CLOSE)],
+        )
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        return_logits: bool | None = None,
+        raw_symbols_only: bool = False,
+        **kwargs: Any,
+    ) -> ProxyByteOutput:
+        """Loss with labels, logits without.
+
+        Args:
+            input_ids: symbols, shape ``(B, T)``.
+            attention_mask: shape ``(B, S)``; leave it out for packed rows.
+            position_ids: shape ``(B, T)``; where they restart, a document begins that sees none before it. Without
+                them they follow from ``attention_mask``.
+            past_key_values: what earlier calls saw.
+            inputs_embeds: shape ``(B, T, D)``, in place of ``input_ids``.
+            labels: as ``input_ids``, ``IGNORE_INDEX`` where a position is no target; shifted here.
+            use_cache: off by default with labels or position ids.
+            logits_to_keep: how many last positions to return logits for (0: all), or their indices.
+            num_items_in_batch: what the loss is divided by; the number of targets in this batch if absent.
+            return_logits: whether to return logits, where the default is wrong.
+            raw_symbols_only: compute the head's first 320 rows and give minus infinity to the others.
+            **kwargs: passed on to the backbone.
+
+        Raises:
+            ProxyByteError: if packed documents would see each other through a cache or a mask.
+        """
+        if use_cache is None and past_key_values is None and (labels is not None or position_ids is not None):
+            use_cache = False
+        length = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
+        caching = use_cache and past_key_values is None
+        position_ids, attention_mask = lay_out_rows(position_ids, attention_mask, length, caching)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        result = ProxyByteOutput(
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        hidden = outputs.last_hidden_state
+        if labels is not None:
+            result["loss"], result["target_nll"] = self._loss(hidden, labels, num_items_in_batch)
+        if return_logits or (return_logits is None and labels is None):
+            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            result["logits"] = self._logits(hidden[:, keep], raw_symbols_only)
+        return result
+
+    def _loss(
+        self, hidden: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss, a scalar, and nats of each target, ``(B, T-1)``; the last position of a row has no target."""
+        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).to(hidden.device)
+        loss = head_loss(self.lm_head, hidden.flatten(0, 1), targets.flatten(), self.config.loss_chunk_size)
+        if num_items is None:
+            num_items = targets.ne(IGNORE_INDEX).sum().clamp(min=1)
+        return loss.total / torch.as_tensor(num_items, device=hidden.device), loss.nll.view(labels.shape)[:, :-1]
+
+    def _logits(self, hidden: torch.Tensor, raw_symbols_only: bool) -> torch.Tensor:
+        """Logits ``(B, K, V)`` of ``hidden`` ``(B, K, D)``."""
+        if not raw_symbols_only:
+            return self.lm_head(hidden)
+        if is_plain_linear(self.lm_head):
+            logits = F.linear(hidden, self.lm_head.weight[:COMPRESSED_OFFSET])
+        else:
+            logits = self.lm_head(hidden)[..., :COMPRESSED_OFFSET]
+        return F.pad(logits, (0, self.config.vocab_size - COMPRESSED_OFFSET), value=-torch.inf)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        self.model._init_weights(module)
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """The embedding, whose size is fixed.
+
+        Raises:
+            ProxyByteError: if another size is asked for: ids are owned by the symbol layout.
+        """
+        if new_num_tokens not in (None, self.config.vocab_size) or args or kwargs.get("pad_to_multiple_of"):
+            raise ProxyByteError(
+                f"the vocabulary is fixed by the symbol layout to {self.config.vocab_size} rows: "
+                "build a model with another num_compressed_symbols instead of resizing"
+            )
+        return self.get_input_embeddings()
+
+
+def _register() -> None:
+    """Make the Auto classes know both, and let ``save_pretrained`` carry this code.
+
+    A copy loaded from the Hub does not register itself: it must not take the place of the installed package.
+    """
+    ProxyByteConfig.register_for_auto_class()
+    ProxyByteForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+    if not __name__.startswith("transformers_modules."):
+        AutoConfig.register(ProxyByteConfig.model_type, ProxyByteConfig, exist_ok=True)
+        AutoModel.register(ProxyByteConfig, ProxyByteForCausalLM, exist_ok=True)
+        AutoModelForCausalLM.register(ProxyByteConfig, ProxyByteForCausalLM, exist_ok=True)
+
+
+_register()

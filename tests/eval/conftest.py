@@ -1,0 +1,94 @@
+import copy
+from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, encode_bytes
+
+TAUGHT = [
+    "Q: zwei\nA: deux\n\nQ: drei\nA: trois\n\n",
+    "ein Café für zwei: trois",
+    "print('<eos>') # a\n",
+]
+"""What the taught model knows by heart; the second holds two-byte characters, the third spells a sentinel."""
+
+
+def llama_config(vocab_size: int, **settings) -> LlamaConfig:
+    """Small, and with opinions: weights far from their quiet start."""
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 96,
+        "initializer_range": 0.2,
+    }
+    symbols = {"pad_token_id": 0, "bos_token_id": 12, "eos_token_id": [2, 13]}
+    return LlamaConfig(vocab_size=vocab_size, **symbols, **{**shape, **settings})
+
+
+@pytest.fixture(scope="session")
+def byte_llama() -> LlamaForCausalLM:
+    """A plain Llama over 320 symbols, as a native export is."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(llama_config(320)).eval()
+
+
+@pytest.fixture(scope="session")
+def proxy_llama() -> ProxyByteForCausalLM:
+    """Our own class, with 50 compressed symbols."""
+    torch.manual_seed(0)
+    backbone = llama_config(370)
+    return ProxyByteForCausalLM(ProxyByteConfig(backbone_config=backbone, num_compressed_symbols=50)).eval()
+
+
+@pytest.fixture(scope="session")
+def taught_llama() -> LlamaForCausalLM:
+    """A native model trained until it knows ``TAUGHT`` by heart, each document closed by ``</raw><eos>``."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(llama_config(320, initializer_range=0.05, hidden_size=64, max_position_embeddings=1024))
+    rows = [torch.tensor([12, *encode_bytes(text.encode()), 13, 2]) for text in TAUGHT]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
+    labels = ids.masked_fill(ids == 0, -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(120):
+        loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss < 0.1
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def token_llama() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """A tokenizer model and its byte-level BPE of a handful of merges."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: number for number, token in enumerate([*letters, "sp", "spam", "am", "<|end|>"])}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[("s", "p"), ("a", "m"), ("sp", "am")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|end|>", eos_token="<|end|>")
+    torch.manual_seed(0)
+    return LlamaForCausalLM(llama_config(len(tokenizer))).eval(), tokenizer
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[..., list[float]]:
+    """Nats of each of ``symbols`` after ``prefix``, by full logits in float64: the definition, spelled out."""
+    exact: WeakKeyDictionary = WeakKeyDictionary()
+
+    def nats(model, prefix: Sequence[int], symbols: Sequence[int]) -> list[float]:
+        if model not in exact:
+            exact[model] = copy.deepcopy(model).double()
+        with torch.no_grad():
+            logits = exact[model](input_ids=torch.tensor([[*prefix, *symbols]]), use_cache=False).logits[0]
+        log_p = torch.log_softmax(logits, dim=-1)
+        return [-float(log_p[len(prefix) + number - 1, symbol]) for number, symbol in enumerate(symbols)]
+
+    return nats

@@ -1,0 +1,84 @@
+import io
+import sys
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from proxybyte import decode_bytes
+from proxybyte.cli import main
+
+
+class Bytes(io.StringIO):
+    """A text stream with bytes under it, as stdin and stdout are."""
+
+    def __init__(self, data: bytes = b""):
+        super().__init__()
+        self.buffer = io.BytesIO(data)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run ``proxybyte generate`` on bytes; gives its exit code and its bytes."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> tuple[int, bytes]:
+        out = Bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", Bytes(stdin))
+            patch.setattr(sys, "stdout", out)
+            code = main(["generate", *map(str, arguments), "--device", "cpu"])
+        return code, out.buffer.getvalue()
+
+    return call
+
+
+def greedy(folder, text: str, count: int) -> bytes:
+    prompt = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
+    out = AutoModelForCausalLM.from_pretrained(folder).generate(**prompt, max_new_tokens=count)
+    return decode_bytes(out[0, prompt["input_ids"].shape[1] :])
+
+
+def test_it_writes_the_new_bytes_of_generate(exported, run):
+    assert run(exported, "--prompt", "def é", "--max-new-bytes", 20) == (0, greedy(exported, "def é", 20))
+
+
+def test_prompt_file_and_standard_input_are_the_same_prompt(llama_run, run, tmp_path):
+    prompt = b"\xff<raw>\r\n\x00"
+    (tmp_path / "prompt").write_bytes(prompt)
+    from_file = run(llama_run, "--prompt-file", tmp_path / "prompt", "--max-new-bytes", 20)
+    assert from_file == run(llama_run, "--max-new-bytes", 20, stdin=prompt)
+    assert len(from_file[1]) == 20
+
+
+def test_utf8_is_guaranteed_on_demand_and_a_seed_repeats(llama_run, run):
+    arguments = (llama_run, "--prompt", "a", "--temperature", 5, "--seed", 3, "--max-new-bytes", 60)
+    code, free = run(*arguments)
+    assert (code, free) == run(*arguments)
+    with pytest.raises(UnicodeDecodeError):
+        free.decode()
+    assert len(run(*arguments, "--utf8")[1].decode()) > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["absent"], "absent is no folder"),
+        (["RUN", "--max-new-bytes", "0"], "--max-new-bytes is 0"),
+        (["RUN", "--temperature", "-1"], "--temperature is -1.0"),
+        (["RUN", "--prompt-file", "absent"], "--prompt-file absent cannot be read"),
+        (["RUN", "--prompt", "x" * 200], "context of 256"),
+        (["RUN", "--prompt", "x", "--device", "nonsense"], "--device nonsense cannot be used"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_exit_code_2(arguments, sentence, llama_run, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", *(str(llama_run) if argument == "RUN" else argument for argument in arguments)]) == 2
+    assert sentence in capfd.readouterr().err
+
+
+def test_a_model_of_tokens_is_refused(tmp_path, run, capsys):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=1000, **shape)).save_pretrained(tmp_path)
+    assert run(tmp_path, "--prompt", "x")[0] == 2
+    assert "no byte model: it has 1000 symbols" in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""Exports in an environment that has Transformers and everything else, but not this package."""
+
+import json
+import os
+import site
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+PROBE = """
+import importlib.util, json, sys
+for name in ("proxybyte", "modeling_proxy"):
+    assert importlib.util.find_spec(name) is None, f"{name} is here"
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+folder, trust = sys.argv[1], sys.argv[2] == "full"
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=trust)
+batch = tokenizer(["def f(x):", "\\u00e9 <raw>"], padding=True, return_tensors="pt")
+print(json.dumps({
+    "class": type(model).__name__,
+    "body": type(AutoModel.from_pretrained(folder, trust_remote_code=trust)).__name__,
+    "logits": model(**batch).logits[:, -1, :320].tolist(),
+    "generated": model.generate(**batch, max_new_tokens=12).tolist(),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory) -> Path:
+    """Python of a fresh environment with links to every installed package but ours."""
+    home = tmp_path_factory.mktemp("stranger")
+    venv.create(home, with_pip=False, symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(home)}))
+    installed = {Path(entry) for entry in [*sys.path, *site.getsitepackages()] if Path(entry).name == "site-packages"}
+    for folder in installed:
+        for entry in folder.iterdir():
+            ours = "proxybyte" in entry.name.lower() or entry.suffix in (".pth", ".egg-link")
+            if not ours and not (packages / entry.name).exists():
+                (packages / entry.name).symlink_to(entry)
+    return home / "bin" / "python"
+
+
+def test_a_stranger_gets_the_same_logits_and_bytes(exported, stranger, tmp_path):
+    full = exported.name.startswith("full")
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+    probe = subprocess.run(
+        [stranger, "-c", PROBE, str(exported), "full" if full else "native"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert probe.returncode == 0, probe.stderr
+    seen = json.loads(probe.stdout)
+    assert (seen["class"], seen["body"]) == (
+        ("ProxyByteForCausalLM", "ProxyByteForCausalLM") if full else ("LlamaForCausalLM", "LlamaModel")
+    )
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    model = AutoModelForCausalLM.from_pretrained(exported)
+    batch = tokenizer(["def f(x):", "é <raw>"], padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        logits = model(**batch).logits[:, -1, :320]
+    torch.testing.assert_close(torch.tensor(seen["logits"]), logits, rtol=0, atol=1e-5)
+    assert seen["generated"] == model.generate(**batch, max_new_tokens=12).tolist()

@@ -1,0 +1,59 @@
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
+from proxybyte.flops import mean_keys, symbol_flops, training_flops
+
+LENGTH = 16
+
+
+def counted(config: ProxyByteConfig, *, backward: bool) -> float:
+    """What PyTorch counts for one row: eager attention computes all keys, causal or not."""
+    config._attn_implementation = "eager"
+    model = ProxyByteForCausalLM(config)
+    symbols = torch.randint(64, 320, (1, LENGTH))
+    with FlopCounterMode(display=False) as counter:
+        loss = model(symbols, labels=symbols).loss
+        if backward:
+            loss.backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_formula_is_what_pytorch_counts(tiny_config, kind, tied):
+    config = tiny_config(kind, tie_word_embeddings=tied)
+    causal = symbol_flops(config, LENGTH)
+    everything = causal.weights + causal.attention * LENGTH / mean_keys(LENGTH)
+    assert counted(config, backward=False) == LENGTH * everything
+    assert counted(config, backward=True) == 3 * LENGTH * everything
+
+
+@pytest.mark.parametrize(("length", "window"), [(1, None), (9, None), (9, 4), (9, 1), (3, 50)])
+def test_mean_keys_is_the_mean_over_queries(length, window):
+    keys = [min(query + 1, window or length) for query in range(length)]
+    assert mean_keys(length, window) == pytest.approx(sum(keys) / length)
+
+
+def test_windows_and_documents_shorten_attention(tiny_config):
+    shapes = {
+        "num_hidden_layers": 2,
+        "layer_types": ["full_attention", "sliding_attention"],
+        "sliding_window": 4,
+        "use_sliding_window": True,
+    }
+    backbone = {"model_type": "qwen3", "hidden_size": 32, "num_attention_heads": 4, "head_dim": 8, **shapes}
+    flops = symbol_flops(ProxyByteConfig(backbone_config=backbone), LENGTH)
+    assert flops.attention == 4 * 4 * 8 * (mean_keys(LENGTH) + mean_keys(LENGTH, 4))
+    config = tiny_config()
+    short = training_flops(config, LENGTH, document_length=4)
+    assert training_flops(config, LENGTH) - short == 3 * LENGTH * 2 * 4 * 4 * 8 * (mean_keys(LENGTH) - mean_keys(4))
+
+
+def test_only_the_experts_that_a_symbol_visits_count():
+    shapes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    backbone = {"model_type": "mixtral", "num_key_value_heads": 4, "num_local_experts": 8, **shapes}
+    config = ProxyByteConfig(backbone_config={**backbone, "num_experts_per_tok": 2})
+    attention, router, head = 4 * 32 * 32, 8 * 32, 320 * 32
+    assert symbol_flops(config, 1).weights == 2 * (attention + router + 2 * 3 * 32 * 48 + head)

@@ -1,0 +1,182 @@
+"""Checkpoints: one folder each, written whole or not at all, and no pickle in it.
+
+``checkpoints/step-00000100/`` holds ``model/`` (what ``from_pretrained`` loads), ``optimizer.safetensors`` and
+``state.json``: the step, what was seen so far, the config, and the size and SHA-256 of every other file. It is written
+as ``step-00000100.tmp``, synced and renamed. Weights and optimizer state are whole tensors whatever number of
+processes wrote them, so any number can go on from them. There is no generator state: dropout is seeded by row.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from proxybyte.errors import ProxyByteError
+
+log = logging.getLogger(__name__)
+
+STATE_FILE = "state.json"
+OPTIMIZER_FILE = "optimizer.safetensors"
+MODEL_FOLDER = "model"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a checkpoint says beside tensors.
+
+    Attributes:
+        step: finished optimizer steps; with the config, this is the whole state of the data.
+        totals: what was seen so far (``Totals.as_dict``).
+        config: the run's config (``model_dump(mode="json")``).
+        data: fingerprint of the prepared data.
+    """
+
+    step: int
+    totals: dict[str, float]
+    config: dict[str, Any]
+    data: str
+
+
+def whole_tensors(tensors: Mapping[str, torch.Tensor], keep: bool) -> dict[str, torch.Tensor]:
+    """Host copies of ``tensors``, gathered where they are sharded.
+
+    Every process must call this; only those with ``keep`` get something.
+    """
+    whole = {}
+    for name, tensor in tensors.items():
+        value = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        if keep:
+            whole[name] = value.detach().cpu().contiguous()
+    return whole
+
+
+def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    """The optimizer's state by name: ``PARAMETER/exp_avg`` and so on."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in sorted(optimizer.state.get(parameter, {}).items())
+    }
+
+
+def load_optimizer(model: nn.Module, optimizer: Optimizer, path: Path) -> None:
+    """Read what :func:`optimizer_tensors` named into ``optimizer``, sharded as the parameters are.
+
+    Raises:
+        ProxyByteError: if the file is of another model.
+    """
+    with safe_open(path, framework="pt") as file:
+        stored: dict[str, list[str]] = {}
+        for key in file.keys():  # noqa: SIM118 (no mapping)
+            stored.setdefault(key.rpartition("/")[0], []).append(key)
+        parameters = dict(model.named_parameters())
+        if stored.keys() != parameters.keys():
+            odd = sorted(stored.keys() ^ parameters.keys())[0]
+            raise ProxyByteError(f"{path} is of another model: {odd} is only in one of them")
+        for name, keys in stored.items():
+            parameter = parameters[name]
+            optimizer.state[parameter] = {
+                key.rpartition("/")[2]: _like(file.get_tensor(key), parameter) for key in keys
+            }
+
+
+def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """``value`` on the parameter's device, sharded as it is (scalars are not)."""
+    value = value.to(parameter.device)
+    if isinstance(parameter, DTensor) and value.ndim:
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    return value
+
+
+class CheckpointFolder:
+    """``checkpoints/`` of a run."""
+
+    def __init__(self, run: Path, keep: int):
+        self.folder = run / "checkpoints"
+        self.keep = keep
+
+    def save(self, state: RunState, optimizer: Mapping[str, torch.Tensor], save_model: Callable[[Path], None]) -> Path:
+        """Write one checkpoint, then drop the oldest beyond ``keep``. One process calls this."""
+        final = self.folder / f"step-{state.step:08d}"
+        partial = final.with_suffix(".tmp")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_model(partial / MODEL_FOLDER)
+        save_file(dict(optimizer), partial / OPTIMIZER_FILE)
+        written = sorted(path for path in partial.rglob("*") if path.is_file())
+        files = {str(path.relative_to(partial)): _describe(path) for path in written}
+        text = json.dumps({**vars(state), "files": files}, indent=1)
+        (partial / STATE_FILE).write_text(text, encoding="utf-8")
+        sync_tree(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        _sync(self.folder)
+        for old in self._complete()[self.keep :]:
+            shutil.rmtree(old)
+        return final
+
+    def _complete(self) -> list[Path]:
+        """Checkpoint folders by name, newest first."""
+        found = [path for path in self.folder.glob("step-*") if path.is_dir() and path.suffix != ".tmp"]
+        return sorted(found, reverse=True)
+
+    def latest(self) -> tuple[Path, RunState] | None:
+        """The newest checkpoint that is whole; says which ones it passes over, and why."""
+        for path in self._complete():
+            try:
+                return path, read_state(path)
+            except ProxyByteError as error:
+                log.warning("ignoring %s", error)
+        return None
+
+
+def read_state(checkpoint: Path) -> RunState:
+    """Read and verify a checkpoint.
+
+    Raises:
+        ProxyByteError: if ``state.json`` or another file is absent, truncated or altered; the message names it.
+    """
+    try:
+        values = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        files = values.pop("files")
+        state = RunState(**values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ProxyByteError(f"checkpoint {checkpoint}: {STATE_FILE} cannot be read ({error})") from error
+    for name, wanted in files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            raise ProxyByteError(f"checkpoint {checkpoint}: {name} is missing")
+        if _describe(path) != wanted:
+            raise ProxyByteError(f"checkpoint {checkpoint}: {name} is damaged")
+    return state
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def sync_tree(folder: Path) -> None:
+    """Make every file and folder under ``folder`` durable."""
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,46 @@
+"""``proxybyte prepare``: encode a corpus into the two-view dataset that training reads."""
+
+import argparse
+from pathlib import Path
+
+from proxybyte.cli import Command
+
+EXAMPLES = """\
+  proxybyte prepare corpus --compressor bpe-16384 --out prepared
+  proxybyte prepare corpus --compressor gzip --out prepared-gzip --workers 2 --verify sample
+
+An interrupted run goes on where it stopped. A finished output is left alone while corpus, compressor and options are
+the same, and replaced when they are not. What the compressor cannot code stays raw, and is counted by reason."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``proxybyte prepare``."""
+    parser.add_argument("corpus", type=Path, metavar="CORPUS", help="a folder that 'proxybyte corpus' wrote")
+    parser.add_argument(
+        "--compressor", required=True, metavar="NAME_OR_FOLDER", help="a compressor's name, or its saved folder"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one a core)")
+    parser.add_argument(
+        "--verify",
+        choices=["all", "sample", "none"],
+        default="all",
+        help="decode each document, or one in 16, and compare; one that differs stays raw (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prepare, and print the totals."""
+    from proxybyte.training.prepare import PrepareOptions, Verify, prepare_corpus
+
+    options = PrepareOptions(args.corpus, args.compressor, args.out, args.workers, Verify(args.verify))
+    print(prepare_corpus(options))
+    print(f"prepared folder: {args.out}")
+
+
+COMMAND = Command(
+    summary="encode a corpus with a compressor into the dataset that training reads",
+    examples=EXAMPLES,
+    add_arguments=add_arguments,
+    run=run,
+)

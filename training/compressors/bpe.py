@@ -1,0 +1,169 @@
+"""BPE, or any Hugging Face tokenizer, as a compressor. Code ``c`` is the tokenizer's id ``c``.
+
+A byte-level BPE runs on tiktoken where equal ids are certain (:mod:`.byte_level`), several times as fast as
+tokenizers; otherwise on tokenizers, which is the reference for both. Every document is checked: one whose symbols do
+not spell it again (a normaliser changed it, a character was unknown) is refused with the reason, never altered.
+
+Special tokens are never read from text: a document that spells ``<|endoftext|>`` is coded as those characters. Bytes
+that are not UTF-8 are coded one byte token each where the vocabulary is byte-level and fast, and refused where not.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from .byte_level import NotByteLevel, plan_ranks
+from .protocol import CannotEncode, check_codes, code_dtype, encode_in_threads
+from .reference_coder import TOKENIZER_JSON, ReferenceCoder, parse_tokenizer, read_tokenizer
+from .storage import read_folder, write_folder
+from .tiktoken_coder import TiktokenCoder, TooLongForTiktoken, split_broken
+
+_PROBE = (
+    "def f(x, *args):\n\t'''It's  ok'''\n\n    return [1234567890, 0xFF, 3.14e-10]  # café naïve 東京 नमस्ते 🙂🏽\r\n"
+    "if(x!=y)->{'a':b};;;   \n\n\n   we'Ll DON'T  \x00\x1f\x7f\u00a0\u2028\u3000 ½ ² Ⅷ ſ K \n"
+)
+
+
+class BpeCompressor:
+    """A tokenizer behind the :class:`~.protocol.Compressor` protocol.
+
+    Args:
+        tokenizer_json: text of its ``tokenizer.json``.
+        name: what to call it in tables.
+        where: the file, for messages.
+
+    Attributes:
+        slow_reason: why it runs on tokenizers and not on tiktoken; empty if it is fast.
+
+    Raises:
+        ProxyByteError: if the text describes no tokenizer.
+    """
+
+    family = "bpe"
+    lossless = True
+
+    def __init__(self, tokenizer_json: str, name: str, where: Path | str = TOKENIZER_JSON) -> None:
+        self.name = name
+        self.tokenizer_json = tokenizer_json
+        tokenizer = parse_tokenizer(tokenizer_json, where)
+        spec = json.loads(tokenizer.to_str())
+        self._reference = ReferenceCoder(tokenizer, spec)
+        self._fast, self.slow_reason = _fast_coder(spec, self._reference)
+        self.num_symbols = self._reference.num_symbols
+        self._dtype = code_dtype(self.num_symbols)
+
+    @classmethod
+    def from_tokenizer(cls, path: Path) -> Self:
+        """The tokenizer in a ``tokenizer.json``, or in a model's folder.
+
+        Raises:
+            ProxyByteError: if there is none, or it cannot be read.
+        """
+        path = Path(path).resolve()
+        return cls(read_tokenizer(path).to_str(), path.name if path.is_dir() else path.parent.name, path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.tokenizer_json, self.name)
+
+    @property
+    def spelled(self) -> list[bytes | None] | None:
+        """The bytes of each symbol, None where it is special or unused; None for the whole if not byte-level."""
+        return self._reference.spelled
+
+    def encode_batch(self, documents: Sequence[bytes]) -> list[np.ndarray | CannotEncode]:
+        """See :class:`~.protocol.Compressor`."""
+        if self._fast is not None:
+            return encode_in_threads(self._encode_fast, documents)
+        return self._encode_by_reference(documents)
+
+    def _encode_fast(self, document: bytes) -> np.ndarray | CannotEncode:
+        try:
+            codes = self._encode_valid(document.decode())
+        except UnicodeDecodeError:
+            codes = self._encode_broken(document)
+        if codes is None:
+            return self._refuse("its normaliser would change the text")
+        if int(self._reference.lengths[codes].sum()) != len(document):
+            # Symbols spell pieces of the text in their order, so that equal length is equality. tiktoken leaves out
+            # what its pattern does not match; tokenizers does not.
+            return self._encode_by_reference([document])[0]
+        return codes.astype(self._dtype)
+
+    def _encode_valid(self, text: str) -> np.ndarray | None:
+        assert self._fast is not None
+        if self._reference.changed_by_normaliser(text):
+            return None
+        if not self._reference.holds_added_token(text):
+            try:
+                return self._fast.encode_text(text)
+            except TooLongForTiktoken:
+                pass
+        return self._reference.encode([text])[0]
+
+    def _encode_broken(self, document: bytes) -> np.ndarray | None:
+        assert self._fast is not None
+        codes: list[np.ndarray] = []
+        for place, part in enumerate(split_broken(document)):
+            if place % 2:
+                codes.append(self._fast.encode_byte_tokens(part.encode("utf-8", "surrogateescape")))
+                continue
+            valid = self._encode_valid(part)
+            if valid is None:
+                return None
+            codes.append(valid)
+        return np.concatenate(codes)
+
+    def _encode_by_reference(self, documents: Sequence[bytes]) -> list[np.ndarray | CannotEncode]:
+        results: list[np.ndarray | CannotEncode] = []
+        texts: list[str] = []
+        for document in documents:
+            try:
+                texts.append(document.decode())
+                results.append(np.zeros(0, dtype=self._dtype))
+            except UnicodeDecodeError as error:
+                results.append(self._refuse(f"byte {error.start} is not UTF-8, and its vocabulary holds no bytes"))
+        coded = zip(texts, self._reference.encode(texts), strict=True)
+        for place, result in enumerate(results):
+            if isinstance(result, np.ndarray):
+                text, codes = next(coded)
+                why = self._reference.why_not(text, codes)
+                results[place] = codes.astype(self._dtype) if why is None else self._refuse(why)
+        return results
+
+    def _refuse(self, why: str) -> CannotEncode:
+        return CannotEncode(f"{self.name}: {why}")
+
+    def decode(self, codes: np.ndarray) -> bytes:
+        """See :class:`~.protocol.Compressor`."""
+        return self._reference.decode(check_codes(codes, self.num_symbols, self.name))
+
+    def borders(self, codes: np.ndarray) -> np.ndarray | None:
+        """See :class:`~.protocol.Compressor`."""
+        return self._reference.borders(check_codes(codes, self.num_symbols, self.name))
+
+    def save(self, folder: Path) -> None:
+        """See :class:`~.protocol.Compressor`."""
+        write_folder(folder, self.family, {TOKENIZER_JSON: self.tokenizer_json.encode()}, name=self.name)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """See :class:`~.protocol.Compressor`."""
+        manifest, files = read_folder(folder, cls.family, [TOKENIZER_JSON])
+        return cls(files[TOKENIZER_JSON].decode(), str(manifest.get("name", cls.family)), Path(folder) / TOKENIZER_JSON)
+
+
+def _fast_coder(spec: dict, reference: ReferenceCoder) -> tuple[TiktokenCoder | None, str]:
+    """The fast way if it certainly gives the same ids, else None and the reason."""
+    if reference.spelled is None:
+        return None, "its symbols are not byte-level"
+    try:
+        coder = TiktokenCoder(plan_ranks(spec, reference.spelled))
+    except NotByteLevel as reason:
+        return None, str(reason)
+    text = reference.normalised(_PROBE)
+    if coder.encode_text(text).tolist() != reference.encode([text])[0].tolist():
+        return None, "tiktoken gave other ids on a probe"
+    return coder, ""

@@ -1,0 +1,206 @@
+"""Several compressors side by side on the same text: ``proxybyte compressor report``."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from proxybyte.errors import ProxyByteError
+
+from .measures import (
+    Collisions,
+    EditedSamples,
+    Frequencies,
+    Stability,
+    collisions,
+    delete_characters,
+    frequencies,
+    stability,
+)
+from .protocol import CannotEncode, Compressor, usable_threads
+
+MEGABYTE = 1_000_000
+_BATCH_BYTES = 2 * MEGABYTE
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """How much to measure.
+
+    Attributes:
+        samples: snippets for stability; 0 leaves it out.
+        characters: length of a snippet.
+        share: share of its characters that are deleted.
+        collision_bytes: text over which collisions are counted.
+        seed: of the snippets and deletions.
+    """
+
+    samples: int = 80_000
+    characters: int = 512
+    share: float = 0.1
+    collision_bytes: int = 2 * MEGABYTE
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class CompressorReport:
+    """One compressor on the text.
+
+    Attributes:
+        name: of the compressor.
+        num_symbols: size of its vocabulary.
+        lossless: as it says; ``changed`` counts documents that did not come back all the same.
+        refused: documents it cannot code; the rest of the figures is over those that it can.
+        bytes_per_symbol: bytes of text over symbols.
+        encode_mb_per_s: megabytes of text a second, all cores.
+        decode_mb_per_s: the same for decoding, one document at a time.
+        frequencies: of the symbols.
+        bpb_fixed: bits a byte if each symbol is stored in ``log2(num_symbols)`` bits.
+        bpb_unigram: bits a byte for a model that knows the symbols' frequencies and nothing else.
+        collisions: None without borders.
+        stability: None if it was left out.
+    """
+
+    name: str
+    num_symbols: int
+    lossless: bool
+    refused: int
+    changed: int
+    bytes_per_symbol: float
+    encode_mb_per_s: float
+    decode_mb_per_s: float
+    frequencies: Frequencies
+    bpb_fixed: float
+    bpb_unigram: float
+    collisions: Collisions | None
+    stability: Stability | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All compressors, and on what they were measured."""
+
+    n_bytes: int
+    n_documents: int
+    threads: int
+    options: ReportOptions
+    compressors: list[CompressorReport]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return asdict(self)
+
+
+def compare(compressors: Sequence[Compressor], documents: Sequence[bytes], options: ReportOptions) -> Report:
+    """Measure each compressor on the same documents and the same edits.
+
+    Args:
+        compressors: any.
+        documents: held-out text, in memory.
+        options: how much to measure.
+
+    Raises:
+        ProxyByteError: if a compressor can code none of it.
+    """
+    edited = None
+    if options.samples:
+        edited = delete_characters(
+            documents, options.samples, characters=options.characters, share=options.share, seed=options.seed
+        )
+    reports = [measure(compressor, documents, edited, options) for compressor in compressors]
+    return Report(sum(map(len, documents)), len(documents), usable_threads(), options, reports)
+
+
+def measure(
+    compressor: Compressor, documents: Sequence[bytes], edited: EditedSamples | None, options: ReportOptions
+) -> CompressorReport:
+    """Measure one compressor; see :class:`CompressorReport`."""
+    coded = _encode(compressor, documents)
+    changed, decode_seconds = _decode(compressor, coded)
+    n_bytes, n_symbols = sum(map(len, coded.texts)), sum(map(len, coded.codes))
+    ratio = n_bytes / n_symbols
+    found = frequencies(coded.codes, compressor.num_symbols)
+    few = int(np.searchsorted(np.cumsum([len(text) for text in coded.texts]), options.collision_bytes)) + 1
+    return CompressorReport(
+        name=compressor.name,
+        num_symbols=compressor.num_symbols,
+        lossless=compressor.lossless,
+        refused=len(documents) - len(coded.texts),
+        changed=changed,
+        bytes_per_symbol=ratio,
+        encode_mb_per_s=n_bytes / MEGABYTE / coded.seconds,
+        decode_mb_per_s=n_bytes / MEGABYTE / decode_seconds,
+        frequencies=found,
+        bpb_fixed=float(np.log2(compressor.num_symbols)) / ratio,
+        bpb_unigram=found.entropy_bits / ratio,
+        collisions=collisions(compressor, coded.texts[:few], coded.codes[:few]),
+        stability=None if edited is None else _stability(compressor, edited),
+    )
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """The documents that could be coded, their codes, and the seconds that coding took."""
+
+    texts: list[bytes]
+    codes: list[np.ndarray]
+    seconds: float
+
+
+def _encode(compressor: Compressor, documents: Sequence[bytes]) -> _Coded:
+    compressor.encode_batch(documents[:1])  # whatever is built on first use is not part of the speed
+    coded = _Coded([], [], 0.0)
+    seconds = 0.0
+    with _bar(f"{compressor.name}: encode", sum(map(len, documents)), "B") as bar:
+        for batch in _batches(documents):
+            start = time.perf_counter()
+            results = compressor.encode_batch(batch)
+            seconds += time.perf_counter() - start
+            bar.update(sum(map(len, batch)))
+            for text, code in zip(batch, results, strict=True):
+                if not isinstance(code, CannotEncode):
+                    coded.texts.append(text)
+                    coded.codes.append(code)
+    if not sum(map(len, coded.codes)):
+        raise ProxyByteError(f"{compressor.name}: can code none of the {len(documents)} documents")
+    return replace(coded, seconds=seconds)
+
+
+def _decode(compressor: Compressor, coded: _Coded) -> tuple[int, float]:
+    """How many documents do not come back, and the seconds that decoding took."""
+    changed, seconds = 0, 0.0
+    with _bar(f"{compressor.name}: decode", sum(map(len, coded.texts)), "B") as bar:
+        for text, code in zip(coded.texts, coded.codes, strict=True):
+            start = time.perf_counter()
+            try:
+                changed += compressor.decode(code) != text
+            except ProxyByteError:
+                changed += 1
+            seconds += time.perf_counter() - start
+            bar.update(len(text))
+    return changed, seconds
+
+
+def _stability(compressor: Compressor, edited: EditedSamples) -> Stability:
+    with _bar(f"{compressor.name}: stability", len(edited.before), " snippets") as bar:
+        return stability(compressor, edited, bar.update)
+
+
+def _batches(documents: Sequence[bytes]) -> Iterator[list[bytes]]:
+    batch: list[bytes] = []
+    size = 0
+    for document in documents:
+        batch.append(document)
+        size += len(document)
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _bar(what: str, total: int, unit: str) -> tqdm:
+    return tqdm(desc=what, total=total, unit=unit, unit_scale=True, leave=False, delay=1)

@@ -1,0 +1,184 @@
+"""Collect sources into a corpus folder, in two passes.
+
+The first pass reads everything, judges it and remembers 32 bytes a document; then duplicates, cap and split are
+decided on the whole; the second pass reads again and writes what is kept. So memory does not grow with the text,
+and neither the cap nor the split depends on the order of the sources.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+from tqdm import tqdm
+
+from proxybyte.errors import ProxyByteError
+from proxybyte.training.corpus.jsonl import COMPRESSIONS, JsonLinesReader
+from proxybyte.training.corpus.records import MEGABYTE, Document, Reader, Skip, TextRules
+from proxybyte.training.corpus.report import LISTED_PACKAGES, REPORT, CorpusReport, LeftOut
+from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide, digest_of
+from proxybyte.training.corpus.tables import DatasetName, DatasetReader, ParquetReader
+from proxybyte.training.corpus.trees import folder_reader, python_packages_reader
+from proxybyte.training.corpus.writer import SplitCount, SplitWriter
+from proxybyte.training.folders import check_output, partial_folder, publish, write_text
+
+_TABLES: dict[str, Callable[[Path, TextRules], Reader]] = {
+    ".jsonl": JsonLinesReader,
+    ".ndjson": JsonLinesReader,
+    ".parquet": ParquetReader,
+}
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """What to collect, and into which folder.
+
+    Attributes:
+        output: the corpus folder.
+        paths: folders, and JSONL or parquet files (plain, ``.gz``, ``.zst``).
+        python_packages: collect the standard library and the installed packages too.
+        dataset: a dataset to collect too.
+        suffixes: endings of the files that are documents in a folder.
+        rules: what counts as a document.
+        split: cap, validation share and seed.
+        shard_bytes: text in one parquet shard.
+        strict: stop at the first fault.
+        examples: how many of the things left out the report lists.
+        overwrite: replace an earlier corpus in ``output``.
+    """
+
+    output: Path
+    paths: tuple[Path, ...] = ()
+    python_packages: bool = False
+    dataset: DatasetName | None = None
+    suffixes: tuple[str, ...] = (".py",)
+    rules: TextRules = field(default_factory=TextRules)
+    split: SplitRule = field(default_factory=SplitRule)
+    shard_bytes: int = 256 * MEGABYTE
+    strict: bool = False
+    examples: int = 100
+    overwrite: bool = False
+
+
+def collect_corpus(options: CorpusOptions) -> CorpusReport:
+    """Write the corpus folder ``options.output`` and return its report.
+
+    Raises:
+        ProxyByteError: for a source that cannot be read, nothing to collect, an output that exists, or, with
+            ``strict``, the first fault in the content.
+    """
+    check_output(options.output, REPORT)
+    if (options.output / REPORT).exists() and not options.overwrite:
+        raise ProxyByteError(f"{options.output} holds a corpus already: name another --out or pass --overwrite")
+    readers = open_sources(options)
+    catalogue, left_out = _survey(readers, options)
+    if not len(catalogue):
+        raise ProxyByteError(f"the sources hold no document; left out: {left_out.counts or 'nothing'}")
+    fates = decide(catalogue, options.split)
+    partial = partial_folder(options.output)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    train, validation = _write(readers, catalogue, fates, partial, options.shard_bytes)
+    report = _report(options, catalogue, fates, left_out)
+    report = replace(report, train=train, validation=validation)
+    write_text(partial / REPORT, report.to_json())
+    publish(partial, options.output)
+    return report
+
+
+def open_sources(options: CorpusOptions) -> list[Reader]:
+    """A reader for each source.
+
+    Raises:
+        ProxyByteError: if there is none, a path is wrong or its kind is not known.
+    """
+    readers = [_open_path(path, options) for path in options.paths]
+    if options.python_packages:
+        readers.append(python_packages_reader(options.rules))
+    if options.dataset is not None:
+        readers.append(DatasetReader(options.dataset, options.rules))
+    if not readers:
+        raise ProxyByteError("nothing to collect: name a folder or file, --python-packages or --dataset NAME")
+    return readers
+
+
+def _open_path(path: Path, options: CorpusOptions) -> Reader:
+    if path.is_dir():
+        if options.rules.key_column is not None:
+            raise ProxyByteError(f"--key-column is for tables, but {path} is a folder: it is split by package")
+        return folder_reader(path, options.suffixes, options.rules)
+    if not path.exists():
+        raise ProxyByteError(f"{path} does not exist: name a folder, or a JSONL or parquet file")
+    kind = path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
+    if kind not in _TABLES or not path.is_file():
+        raise ProxyByteError(
+            f"{path} is neither a folder nor a .jsonl, .ndjson or .parquet file (plain, .gz or .zst): "
+            "for a single source file name its folder"
+        )
+    return _TABLES[kind](path, options.rules)
+
+
+def _survey(readers: list[Reader], options: CorpusOptions) -> tuple[Catalogue, LeftOut]:
+    """First pass: what is there, and what is wrong with it."""
+    catalogue, left_out = Catalogue(), LeftOut(options.examples)
+    total = sum(reader.stored_bytes() for reader in readers)
+    with _bar("reading", total) as bar:
+        for reader in readers:
+            for item in reader.read(bar.update):
+                if isinstance(item, Document):
+                    catalogue.add(item)
+                elif options.strict and item.reason.is_fault:
+                    raise ProxyByteError(f"{item}; --strict stops here, without it this is left out and counted")
+                else:
+                    left_out.add(item)
+    return catalogue, left_out
+
+
+def _write(
+    readers: list[Reader], catalogue: Catalogue, fates: np.ndarray, folder: Path, shard_bytes: int
+) -> tuple[SplitCount, SplitCount]:
+    """Second pass: write what is kept, in reading order; the counts of train and validation."""
+    kept = int(catalogue.sizes[fates <= Fate.VALIDATION].sum())
+    train, validation = (SplitWriter(folder, name, shard_bytes) for name in ("train", "validation"))
+    with train, validation, _bar("writing", kept) as bar:
+        for index, document in enumerate(_documents(readers)):
+            if index >= len(catalogue) or digest_of(document.text) != catalogue.digest(index):
+                raise ProxyByteError(f"{document.source} changed while it was being collected: run again")
+            if fates[index] <= Fate.VALIDATION:
+                (train if fates[index] == Fate.TRAIN else validation).add(document)
+                bar.update(len(document.text))
+    return train.close(), validation.close()
+
+
+def _documents(readers: list[Reader]) -> Iterator[Document]:
+    for reader in readers:
+        for item in reader.read(lambda _: None):
+            if not isinstance(item, Skip):
+                yield item
+
+
+def _report(options: CorpusOptions, catalogue: Catalogue, fates: np.ndarray, left_out: LeftOut) -> CorpusReport:
+    sizes, units = catalogue.sizes, catalogue.units
+    by_fate = {fate: SplitCount(int((fates == fate).sum()), int(sizes[fates == fate].sum())) for fate in Fate}
+    names = catalogue.unit_names
+    kept = {names[unit] for unit in np.unique(units[fates <= Fate.VALIDATION]).tolist() if unit in names}
+    held_out = sorted(names[unit] for unit in np.unique(units[fates == Fate.VALIDATION]).tolist() if unit in names)
+    return CorpusReport(
+        options=TypeAdapter(CorpusOptions).dump_python(options, mode="json"),
+        train=by_fate[Fate.TRAIN],
+        validation=by_fate[Fate.VALIDATION],
+        duplicates=by_fate[Fate.DUPLICATE],
+        over_cap=by_fate[Fate.OVER_CAP],
+        left_out=left_out.counts,
+        examples=left_out.examples,
+        packages=len(kept),
+        packages_held_out=len(held_out),
+        validation_packages=held_out[:LISTED_PACKAGES],
+    )
+
+
+def _bar(what: str, total: int) -> tqdm:
+    """A progress bar in bytes that shows itself after two seconds."""
+    return tqdm(total=total, desc=what, unit="B", unit_scale=True, delay=2)

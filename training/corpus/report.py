@@ -1,0 +1,101 @@
+"""``corpus.json``: what was read, kept and left out, and why."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from proxybyte.errors import ProxyByteError
+from proxybyte.training.corpus.records import MEGABYTE, Skip
+from proxybyte.training.corpus.writer import SplitCount
+
+REPORT = "corpus.json"
+LISTED_PACKAGES = 1000
+
+
+@dataclass(frozen=True)
+class CorpusReport:
+    """The report of one collection.
+
+    Attributes:
+        options: what was asked for.
+        train, validation: documents, bytes of text and shards written.
+        duplicates, over_cap: documents and bytes that were fit but are not kept.
+        left_out: how many lines or files were left out, by reason.
+        examples: the first faults among them, each with its place and reason.
+        packages: how many packages or keys were kept; 0 where every document stands alone.
+        packages_held_out: how many of them are in the validation split.
+        validation_packages: names of those held out (the first thousand in alphabetical order).
+    """
+
+    options: dict[str, Any]
+    train: SplitCount
+    validation: SplitCount
+    duplicates: SplitCount
+    over_cap: SplitCount
+    left_out: dict[str, int]
+    examples: list[str]
+    packages: int = 0
+    packages_held_out: int = 0
+    validation_packages: list[str] = field(default_factory=list)
+    format_version: int = 1
+
+    def to_json(self) -> str:
+        """The content of ``corpus.json``."""
+        return _ADAPTER.dump_json(self, indent=2).decode("utf-8") + "\n"
+
+    def __str__(self) -> str:
+        kept = self.train.bytes + self.validation.bytes
+        share = self.validation.bytes / kept if kept else 0.0
+        lines = [
+            _line("train", self.train, f"{self.train.shards} shards"),
+            _line("validation", self.validation, f"{self.validation.shards} shards, {share:.2%} of bytes"),
+            _line("exact duplicates", self.duplicates, "dropped"),
+        ]
+        if self.over_cap.documents:
+            lines.append(_line("over --max-mb", self.over_cap, "dropped"))
+        if self.packages:
+            lines.append(f"packages          {self.packages:>12,}  of which {self.packages_held_out:,} held out")
+        for reason, count in sorted(self.left_out.items(), key=lambda item: -item[1]):
+            lines.append(f"left out          {count:>12,}  {reason}")
+        return "\n".join([*lines, *(f"  {example}" for example in self.examples[:5])])
+
+
+_ADAPTER = TypeAdapter(CorpusReport)
+
+
+class LeftOut:
+    """Counts everything left out and keeps the first ``limit`` faults to show."""
+
+    def __init__(self, limit: int):
+        self._limit = limit
+        self.counts: dict[str, int] = {}
+        self.examples: list[str] = []
+
+    def add(self, skip: Skip) -> None:
+        """Count ``skip``."""
+        self.counts[skip.reason.value] = self.counts.get(skip.reason.value, 0) + 1
+        if skip.reason.is_fault and len(self.examples) < self._limit:
+            self.examples.append(str(skip).encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+def read_report(folder: Path) -> CorpusReport:
+    """Read the report of a corpus folder.
+
+    Raises:
+        ProxyByteError: if there is none or it is damaged.
+    """
+    path = folder / REPORT
+    try:
+        return _ADAPTER.validate_json(path.read_bytes())
+    except OSError as error:
+        raise ProxyByteError(
+            f"{folder} is no corpus folder ({REPORT}: {error.strerror}): make one with 'proxybyte corpus'"
+        ) from error
+    except ValidationError as error:
+        raise ProxyByteError(f"{path} is damaged: collect the corpus again") from error
+
+
+def _line(name: str, count: SplitCount, note: str) -> str:
+    return f"{name:<17} {count.documents:>12,}  documents  {count.bytes / MEGABYTE:>10,.1f} MB  {note}"

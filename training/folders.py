@@ -1,0 +1,60 @@
+"""Folders that are either complete or absent: built beside their place, synced, then renamed into it."""
+
+import os
+import shutil
+from pathlib import Path
+
+from proxybyte.errors import ProxyByteError
+
+
+def partial_folder(final: Path) -> Path:
+    """Where the content of ``final`` is built: a sibling, so that the rename stays within one file system."""
+    return final.with_name(f"{final.name}.partial")
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's entries, are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader finds the old content or the new, never a part."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Move the complete folder ``partial`` to ``final``, in the place of an older one.
+
+    The older one keeps its place until the new one is on disk; a process that has its files open keeps them.
+    """
+    for folder, _, files in os.walk(partial):
+        for name in files:
+            sync(Path(folder, name))
+        sync(Path(folder))
+    old = final.with_name(f"{final.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    partial.rename(final)
+    sync(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_output(final: Path, marker: str) -> None:
+    """Refuse to replace anything but an earlier output of the same command, known by its file ``marker``.
+
+    Raises:
+        ProxyByteError: if ``final`` is a file, or a folder that holds something else.
+    """
+    if final.is_dir() and (final / marker).is_file():
+        return
+    if final.exists() and not (final.is_dir() and not any(final.iterdir())):
+        raise ProxyByteError(f"{final} exists and holds no {marker}: name another --out, it will not be replaced")

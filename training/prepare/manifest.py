@@ -1,0 +1,145 @@
+"""``prepared.json``: what a prepared folder holds."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from proxybyte.errors import ProxyByteError
+
+MANIFEST = "prepared.json"
+LISTED = 100
+"""How many raw documents the manifest lists, of each shard and in all."""
+
+
+@dataclass(frozen=True)
+class SplitTotals:
+    """Counts over some documents: a shard, or a split.
+
+    Attributes:
+        documents, bytes: all documents.
+        symbols, coded_bytes: codes, and the bytes of the documents that have them.
+        raw_documents, raw_bytes: documents without a code, which stay raw in every plan.
+        raw_reasons: those documents by reason (numbers in the message are written ``N``).
+        raw_examples: the first of them, each with its source and the whole reason.
+        has_borders: whether hand-offs are possible; false too where no document is coded.
+        encode_seconds: time spent in the compressor, summed over workers, verification included.
+        files: size in bytes of each Arrow file.
+    """
+
+    documents: int = 0
+    bytes: int = 0
+    symbols: int = 0
+    coded_bytes: int = 0
+    raw_documents: int = 0
+    raw_bytes: int = 0
+    raw_reasons: dict[str, int] = field(default_factory=dict)
+    raw_examples: list[str] = field(default_factory=list)
+    has_borders: bool = False
+    encode_seconds: float = 0.0
+    files: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of text for each symbol, over the documents that have codes; 0 where none has."""
+        return self.coded_bytes / self.symbols if self.symbols else 0.0
+
+
+def add_totals(parts: Sequence[SplitTotals]) -> SplitTotals:
+    """The totals of several shards or splits together."""
+    reasons: Counter[str] = Counter()
+    for part in parts:
+        reasons.update(part.raw_reasons)
+    return SplitTotals(
+        documents=sum(part.documents for part in parts),
+        bytes=sum(part.bytes for part in parts),
+        symbols=sum(part.symbols for part in parts),
+        coded_bytes=sum(part.coded_bytes for part in parts),
+        raw_documents=sum(part.raw_documents for part in parts),
+        raw_bytes=sum(part.raw_bytes for part in parts),
+        raw_reasons=dict(reasons.most_common()),
+        raw_examples=[example for part in parts for example in part.raw_examples][:LISTED],
+        has_borders=any(part.has_borders for part in parts),
+        encode_seconds=sum(part.encode_seconds for part in parts),
+        files={name: size for part in parts for name, size in part.files.items()},
+    )
+
+
+@dataclass(frozen=True)
+class CompressorInfo:
+    """Which compressor made the codes; ``digest`` is the hash of its folder's files."""
+
+    family: str
+    name: str
+    num_symbols: int
+    lossless: bool
+    digest: str
+
+
+@dataclass(frozen=True)
+class PreparedManifest:
+    """The content of ``prepared.json``.
+
+    Attributes:
+        fingerprint: hash of the corpus, the compressor and the options; equal fingerprints mean equal datasets.
+        verify: which documents were decoded again and compared.
+        ratio: bytes of text for each symbol over both splits.
+        seconds, mb_per_s: wall time of the last run, and text that it encoded for each second of it (MB = 10^6 bytes).
+    """
+
+    compressor: CompressorInfo
+    train: SplitTotals
+    validation: SplitTotals
+    fingerprint: str
+    verify: str
+    ratio: float
+    workers: int
+    seconds: float
+    mb_per_s: float
+    format_version: int = 1
+
+    @property
+    def total(self) -> SplitTotals:
+        """Both splits together."""
+        return add_totals([self.train, self.validation])
+
+    def to_json(self) -> str:
+        """The content of the file."""
+        return _MANIFEST.dump_json(self, indent=2).decode("utf-8") + "\n"
+
+    def __str__(self) -> str:
+        total = self.total
+        lines = [f"{'':<12}{'documents':>12}{'MB':>12}{'symbols':>16}{'bytes/symbol':>14}{'stay raw':>10}"]
+        for name, part in (("train", self.train), ("validation", self.validation), ("total", total)):
+            lines.append(
+                f"{name:<12}{part.documents:>12,}{part.bytes / 1e6:>12,.1f}{part.symbols:>16,}{part.ratio:>14.3f}"
+                f"{part.raw_documents:>10,}"
+            )
+        lines.extend(f"stays raw {count:>10,}  {reason}" for reason, count in total.raw_reasons.items())
+        lines.append(
+            f"{self.compressor.name}: {self.mb_per_s:.2f} MB/s with {self.workers} worker(s), {self.seconds:.1f} s"
+        )
+        return "\n".join(lines)
+
+
+_MANIFEST = TypeAdapter(PreparedManifest)
+TOTALS = TypeAdapter(SplitTotals)
+
+
+def read_manifest(folder: Path) -> PreparedManifest:
+    """Read ``folder/prepared.json``.
+
+    Raises:
+        ProxyByteError: if there is none, or it is damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        return _MANIFEST.validate_json(path.read_bytes())
+    except OSError as error:
+        raise ProxyByteError(
+            f"{folder} is no prepared folder ({MANIFEST}: {error.strerror}): make one with 'proxybyte prepare'"
+        ) from error
+    except ValidationError as error:
+        raise ProxyByteError(f"{path} is damaged: delete {folder} and prepare it again") from error

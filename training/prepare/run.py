@@ -1,0 +1,179 @@
+"""The command's work from corpus folder to prepared folder; interrupted, it goes on where it stopped."""
+
+import json
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from proxybyte.errors import ProxyByteError
+from proxybyte.training.corpus.records import MEGABYTE
+from proxybyte.training.folders import check_output, partial_folder, publish, write_text
+from proxybyte.training.prepare.columns import prepared_features
+from proxybyte.training.prepare.manifest import (
+    MANIFEST,
+    CompressorInfo,
+    PreparedManifest,
+    SplitTotals,
+    add_totals,
+    read_manifest,
+)
+from proxybyte.training.prepare.shard import DONE, Verify, finished, report_path
+from proxybyte.training.prepare.tasks import SPLITS, ShardTask, check_corpus, fingerprint_of, folder_digest, plan_tasks
+from proxybyte.training.prepare.workers import COMPRESSOR, Job, default_workers, run_tasks
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What to prepare.
+
+    Attributes:
+        corpus: a corpus folder.
+        compressor: a registered name, or the folder of a saved compressor.
+        output: the prepared folder.
+        workers: processes; 0 for one a core.
+        verify: which documents to decode again and compare.
+    """
+
+    corpus: Path
+    compressor: str
+    output: Path
+    workers: int = 0
+    verify: Verify = Verify.ALL
+
+
+def prepare_corpus(options: PrepareOptions) -> PreparedManifest:
+    """Write the prepared folder ``options.output`` and return its manifest.
+
+    The folder is a function of corpus, compressor and options: an output that has their fingerprint is left as it
+    is, another one is replaced once the new one is whole. Finished shards of an interrupted run are used again.
+
+    Raises:
+        ProxyByteError: for a wrong corpus, compressor or output, a damaged shard, or a compressor that breaks its
+            contract.
+    """
+    started = time.perf_counter()
+    check_output(options.output, MANIFEST)
+    check_corpus(options.corpus)
+    if options.workers < 0:
+        raise ProxyByteError(f"--workers is {options.workers}: give a number of processes, or 0 for one a core")
+    partial = partial_folder(options.output)
+    info = _carry_compressor(options.compressor, partial)
+    tasks = plan_tasks(options.corpus, info.digest, options.verify)
+    fingerprint = fingerprint_of(tasks, info.digest)
+    ready = _already_prepared(options.output, fingerprint)
+    if ready is not None:
+        shutil.rmtree(partial)
+        _log.info("%s is up to date", options.output)
+        return ready
+    kept = _keep_finished(partial, tasks)
+    workers = options.workers or default_workers()
+    results = _encode(
+        Job(partial, prepared_features(info.num_symbols).arrow_schema, options.verify), tasks, kept, workers
+    )
+    seconds = time.perf_counter() - started
+    train, validation = (add_totals([results[task] for task in tasks if task.split == split]) for split in SPLITS)
+    encoded = sum(results[task].bytes for task in tasks if task not in kept)
+    manifest = PreparedManifest(
+        compressor=info,
+        train=train,
+        validation=validation,
+        fingerprint=fingerprint,
+        verify=options.verify,
+        ratio=add_totals([train, validation]).ratio,
+        workers=workers,
+        seconds=seconds,
+        mb_per_s=encoded / MEGABYTE / seconds,
+    )
+    _finish(partial, tasks, manifest)
+    publish(partial, options.output)
+    shutil.rmtree(options.output / DONE)
+    return manifest
+
+
+def _carry_compressor(name_or_folder: str, partial: Path) -> CompressorInfo:
+    """Load the compressor and save it into the folder that is being built, which is made if absent."""
+    from proxybyte.training.compressors import load_compressor
+
+    compressor = load_compressor(name_or_folder)
+    for name in (*SPLITS, DONE):
+        (partial / name).mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(partial / COMPRESSOR, ignore_errors=True)
+    compressor.save(partial / COMPRESSOR)
+    return CompressorInfo(
+        family=compressor.family,
+        name=compressor.name,
+        num_symbols=compressor.num_symbols,
+        lossless=compressor.lossless,
+        digest=folder_digest(partial / COMPRESSOR),
+    )
+
+
+def _already_prepared(output: Path, fingerprint: str) -> PreparedManifest | None:
+    """The manifest of ``output`` if it is this very dataset and all its files are there."""
+    if not (output / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(output)
+    try:
+        whole = all((output / name).stat().st_size == size for name, size in manifest.total.files.items())
+    except OSError:
+        whole = False
+    return manifest if whole and manifest.fingerprint == fingerprint else None
+
+
+def _keep_finished(partial: Path, tasks: list[ShardTask]) -> dict[ShardTask, SplitTotals]:
+    """Totals of the tasks that an earlier run finished; everything else that it left is removed."""
+    kept = {task: totals for task in tasks if (totals := finished(partial, task)) is not None}
+    wanted = {partial / task.split / task.file_name for task in kept} | {report_path(partial, task) for task in kept}
+    for folder in (*SPLITS, DONE):
+        for path in (partial / folder).iterdir():
+            if path not in wanted:
+                path.unlink()
+    if kept:
+        _log.info("%d of %d shards were finished by an earlier run and are kept", len(kept), len(tasks))
+    return kept
+
+
+def _encode(
+    job: Job, tasks: list[ShardTask], kept: dict[ShardTask, SplitTotals], workers: int
+) -> dict[ShardTask, SplitTotals]:
+    """Run what is left to do; the totals of all tasks."""
+    results = dict(kept)
+    left = [task for task in tasks if task not in kept]
+    before = sum(totals.bytes for totals in kept.values())
+    total = before + sum(task.n_bytes for task in left)
+    with tqdm(total=total, initial=before, desc="preparing", unit="B", unit_scale=True, delay=2) as bar:
+        for task, totals in run_tasks(job, left, workers, bar.update):
+            results[task] = totals
+    return results
+
+
+def _finish(partial: Path, tasks: list[ShardTask], manifest: PreparedManifest) -> None:
+    """Write what makes each split a folder for ``datasets.load_from_disk``, and the manifest; drop an empty split."""
+    from datasets import DatasetInfo
+
+    features = prepared_features(manifest.compressor.num_symbols)
+    for split in SPLITS:
+        folder = partial / split
+        names = [task.file_name for task in tasks if task.split == split]
+        if not names:  # datasets cannot read a folder without a shard
+            folder.rmdir()
+            continue
+        DatasetInfo(features=features).write_to_directory(str(folder))
+        state: dict[str, Any] = {
+            "_data_files": [{"filename": name} for name in names],
+            "_fingerprint": f"{manifest.fingerprint}-{split}",
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": split,
+        }
+        write_text(folder / "state.json", json.dumps(state, indent=2, sort_keys=True))
+    write_text(partial / MANIFEST, manifest.to_json())

@@ -1,0 +1,188 @@
+"""Encode one piece of the corpus into one Arrow file: what each worker does."""
+
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from proxybyte.errors import ProxyByteError
+from proxybyte.training.compressors.protocol import CannotEncode, Compressor
+from proxybyte.training.corpus.records import damaged
+from proxybyte.training.folders import sync, write_text
+from proxybyte.training.prepare.columns import prepared_batch
+from proxybyte.training.prepare.manifest import LISTED, TOTALS, SplitTotals, add_totals
+from proxybyte.training.prepare.tasks import ShardTask
+
+DONE = "done"
+_SAMPLE_EVERY = 16
+
+
+class Verify(StrEnum):
+    """Which documents of a lossless compressor are decoded again and compared with their bytes."""
+
+    ALL = "all"
+    SAMPLE = "sample"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """Codes and symbol ends of a batch of documents; ``None`` for those that stay raw, with the reason."""
+
+    codes: list[np.ndarray | None]
+    ends: list[np.ndarray | None]
+    reasons: list[str | None]
+
+
+class ShardEncoder:
+    """Encodes tasks into ``folder/SPLIT/FILE.arrow`` with the report ``folder/done/FILE.json`` beside them.
+
+    Args:
+        compressor: the compressor.
+        schema: of the prepared split (``proxybyte.training.prepare.columns``).
+        folder: the partial prepared folder, with its sub-folders made.
+        verify: which documents to decode again.
+        advance: called after each batch with the bytes of text in it; may raise to stop between batches.
+    """
+
+    def __init__(
+        self,
+        compressor: Compressor,
+        schema: pa.Schema,
+        folder: Path,
+        verify: Verify,
+        advance: Callable[[int], None],
+    ):
+        self._compressor = compressor
+        self._schema = schema
+        self._folder = folder
+        self._every = {Verify.ALL: 1, Verify.SAMPLE: _SAMPLE_EVERY, Verify.NONE: 0}[verify]
+        if not compressor.lossless:
+            self._every = 0
+        self._advance = advance
+
+    def run(self, task: ShardTask) -> SplitTotals:
+        """Encode ``task``; its Arrow file and report exist only when both are whole.
+
+        Raises:
+            ProxyByteError: if the corpus shard is damaged or holds an empty document, or the compressor breaks its
+                contract (a code out of range, borders that do not fit).
+        """
+        target = self._folder / task.split / task.file_name
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        parts = []
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, self._schema) as stream:
+            for row_group in task.row_groups:
+                columns = _read_row_group(task.corpus_shard, row_group)
+                batch, totals = self._encode(columns)
+                stream.write_batch(batch)
+                parts.append(totals)
+                self._advance(totals.bytes)
+        sync(temporary)
+        size = temporary.stat().st_size
+        temporary.replace(target)
+        sync(target.parent)
+        totals = add_totals([*parts, SplitTotals(files={f"{task.split}/{task.file_name}": size})])
+        write_text(report_path(self._folder, task), TOTALS.dump_json(totals).decode("utf-8"))
+        return totals
+
+    def _encode(self, columns: pa.Table) -> tuple[pa.RecordBatch, SplitTotals]:
+        texts: list[bytes] = columns["text"].to_pylist()
+        started = time.perf_counter()
+        coded = self._code(texts)
+        seconds = time.perf_counter() - started
+        raw = [index for index, reason in enumerate(coded.reasons) if reason is not None]
+        sources = [str(columns["source"][index]) for index in raw[:LISTED]]
+        sizes = np.array([len(text) for text in texts], dtype=np.int64)
+        totals = SplitTotals(
+            documents=len(texts),
+            bytes=int(sizes.sum()),
+            symbols=sum(len(code) for code in coded.codes if code is not None),
+            coded_bytes=int(sizes.sum() - sizes[raw].sum()),
+            raw_documents=len(raw),
+            raw_bytes=int(sizes[raw].sum()),
+            raw_reasons=Counter(re.sub(r"\d+", "N", str(coded.reasons[index])) for index in raw),
+            raw_examples=[f"{source}: {coded.reasons[index]}" for index, source in zip(raw, sources, strict=False)],
+            has_borders=any(ends is not None for ends in coded.ends),
+            encode_seconds=seconds,
+        )
+        return prepared_batch(self._schema, columns, coded.codes, coded.ends), totals
+
+    def _code(self, texts: Sequence[bytes]) -> _Coded:
+        """Codes of each text, checked against the compressor's contract and, as asked, by decoding."""
+        coded = _Coded([], [], [])
+        for index, (text, result) in enumerate(zip(texts, self._compressor.encode_batch(texts), strict=True)):
+            codes, reason = (None, str(result)) if isinstance(result, CannotEncode) else (result, None)
+            if codes is not None and len(codes) == 0:
+                codes, reason = None, "the compressor gave no symbols"
+            if codes is not None and self._every and index % self._every == 0:
+                reason = self._difference(text, codes)
+                codes = codes if reason is None else None
+            coded.codes.append(codes)
+            coded.reasons.append(reason)
+            coded.ends.append(None if codes is None else self._ends(text, codes))
+        return coded
+
+    def _difference(self, text: bytes, codes: np.ndarray) -> str | None:
+        """Why ``codes`` do not spell ``text``, or ``None``."""
+        try:
+            same = self._compressor.decode(codes) == text
+        except ProxyByteError as error:
+            return f"its code cannot be decoded: {error}"
+        return None if same else "its code decodes to other bytes"
+
+    def _ends(self, text: bytes, codes: np.ndarray) -> np.ndarray | None:
+        """Symbol ends of one document, checked.
+
+        Raises:
+            ProxyByteError: if codes or borders break the compressor's contract.
+        """
+        name, limit = self._compressor.name, self._compressor.num_symbols
+        if codes.ndim != 1 or int(codes.max()) >= limit:
+            raise ProxyByteError(f"compressor {name} gave codes outside 0 to {limit - 1}: this is a fault in it")
+        ends = self._compressor.borders(codes)
+        if ends is not None and (len(ends) != len(codes) or int(ends[-1]) != len(text)):
+            raise ProxyByteError(f"compressor {name} gave borders that do not fit its codes: this is a fault in it")
+        return ends
+
+
+def report_path(folder: Path, task: ShardTask) -> Path:
+    """Where the report of a finished task lies."""
+    return folder / DONE / f"{task.split}-{task.file_name}.json"
+
+
+def finished(folder: Path, task: ShardTask) -> SplitTotals | None:
+    """The totals of ``task`` if its Arrow file is there and whole, else ``None``."""
+    try:
+        totals = TOTALS.validate_json(report_path(folder, task).read_bytes())
+        whole = all((folder / name).stat().st_size == size for name, size in totals.files.items())
+    except (OSError, ValueError):
+        return None
+    return totals if whole and totals.files else None
+
+
+def _read_row_group(path: Path, row_group: int) -> pa.Table:
+    """``text`` and ``source`` of one row group.
+
+    Raises:
+        ProxyByteError: if the file is damaged, or a document is null or empty.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            columns = file.read_row_group(row_group, columns=["text", "source"])
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(f"{path}, row group {row_group},", error) from error
+    lengths = pc.fill_null(pc.binary_length(columns["text"]), 0).to_numpy()
+    if not lengths.all():
+        row = int(np.argmin(lengths))
+        raise ProxyByteError(f"{path}, row group {row_group}, row {row + 1}: the document is empty; collect it again")
+    return columns

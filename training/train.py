@@ -1,0 +1,121 @@
+"""Train a model from a recipe: ``python -m proxybyte.training.train --config RECIPE [key.sub=value ...]``.
+
+The same entry runs under ``accelerate launch -m``, under ``torchrun -m``, and in one process as ``proxybyte train``.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from proxybyte.errors import ProxyByteError
+
+from .assemble import assemble, start_trackers, write_final
+from .checkpoint import CheckpointFolder, whole_tensors
+from .commands.train import COMMAND
+from .config import TrainConfig
+from .config_io import check_resumable, load_config, save_config
+from .distributed import start
+from .loop import Loop, Run
+from .metrics import MetricsLog, Totals
+from .source import open_data
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended.
+
+    Attributes:
+        finished: whether it reached its last step; otherwise it was asked to stop and saved a checkpoint.
+        step: finished optimizer steps.
+    """
+
+    finished: bool
+    step: int
+
+
+def train(config: TrainConfig) -> Summary:
+    """Train as ``config`` says, going on from the run folder's newest whole checkpoint if it has one.
+
+    Raises:
+        ProxyByteError: if the data, the model, the number of processes or an earlier run in the folder does not fit,
+            or the loss is not finite.
+    """
+    accelerator, world = start(config)
+    data = open_data(config)
+    checkpoints = CheckpointFolder(config.output, config.checkpoint.keep)
+    found = checkpoints.latest()
+    if found is not None:
+        check_resumable(config, found[1].config, config.output)
+        if found[1].data != data.fingerprint:
+            raise ProxyByteError(f"{config.data} is not the data that the run in {config.output} began with")
+    step, totals = (found[1].step, Totals.from_dict(found[1].totals)) if found else (0, Totals())
+    world.wait()
+    if world.is_main:
+        config.output.mkdir(parents=True, exist_ok=True)
+        save_config(config, config.output)
+        MetricsLog(config.output).cut(step)
+    job = assemble(config, accelerator, world, data, found[0] if found else None)
+    if world.is_main:
+        log.info("%s", data.describe())
+        if found:
+            log.info("going on from %s", found[0])
+    start_trackers(job, step)
+    loop = Loop(job, step, totals)
+    finished = loop.to_the_end()
+    if finished:
+        _finish(job)
+    elif world.is_main:
+        log.info("stopped after step %d, which is saved: the same command goes on from there", loop.step)
+    accelerator.end_training()
+    return Summary(finished, loop.step)
+
+
+def _finish(job: Run) -> None:
+    weights = whole_tensors(job.raw_model.state_dict(), keep=job.world.is_main)
+    if job.world.is_main:
+        log.info("model in %s", write_final(job, weights))
+    job.world.wait()
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the parsed command; returns the exit code."""
+    config = load_config(arguments.config, arguments.overrides)
+    if arguments.dry_run:
+        print(open_data(config).describe())
+        return 0
+    train(config)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run in one process of a launch: 0 when finished or stopped by a signal, 2 for bad input (one sentence)."""
+    first = int(os.environ.get("RANK", "0")) == 0
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    parser = argparse.ArgumentParser(
+        prog="python -m proxybyte.training.train",
+        description="Train a model from a recipe.",
+        epilog=f"examples:\n{COMMAND.examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    COMMAND.add_arguments(parser)
+    try:
+        return run(parser.parse_args(argv))
+    except ProxyByteError as error:
+        if first:
+            print(f"proxybyte: {error}", file=sys.stderr)
+        return 2
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
