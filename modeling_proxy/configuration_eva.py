@@ -67,11 +67,8 @@ class EvaConfig(PreTrainedConfig):
         for name in ("window_size", "chunk_size", "cache_rollback", "hidden_size", "num_attention_heads"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ProxyByteError(f"{name} is {getattr(self, name)!r}: give a whole number of at least 1")
-        if self.window_size % self.chunk_size or self.cache_rollback % self.chunk_size:
-            raise ProxyByteError(
-                f"window_size {self.window_size} and cache_rollback {self.cache_rollback} must be multiples of "
-                f"chunk_size {self.chunk_size}"
-            )
+        if self.window_size % self.chunk_size:
+            raise ProxyByteError(f"window_size {self.window_size} must be a multiple of chunk_size {self.chunk_size}")
         if self.hidden_size % self.num_attention_heads or (self.hidden_size // self.num_attention_heads) % 2:
             raise ProxyByteError(
                 f"hidden_size {self.hidden_size} must be an even multiple of num_attention_heads "

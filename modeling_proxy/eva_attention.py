@@ -31,7 +31,7 @@ class EvaSpec:
     Attributes:
         window: exact attention; a multiple of ``chunk``.
         chunk: positions of one summary.
-        rollback: how many of the last positions a cache can drop again; a multiple of ``chunk``.
+        rollback: how many of the last positions a cache can drop again.
     """
 
     window: int

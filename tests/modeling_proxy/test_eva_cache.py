@@ -11,7 +11,7 @@ from proxybyte.configuration_eva import EvaConfig
 from proxybyte.modeling_eva import EvaModel
 
 EXACT = {"rtol": 0, "atol": 1e-9}
-WINDOW, CHUNK, ROLLBACK = 8, 2, 6
+WINDOW, CHUNK, ROLLBACK = 8, 2, 5
 LENGTH = 4 * WINDOW + 5
 
 
@@ -166,12 +166,12 @@ def test_the_window_costs_the_same_however_long_the_text(model):
 def test_more_symbols_than_the_ring_holds_cannot_be_dropped(model, ids):
     cache = DynamicCache(config=model.config)
     feed(model, cache, ids, [LENGTH])
-    with pytest.raises(ProxyByteError, match="cache_rollback = 6 of the last symbols"):
+    with pytest.raises(ProxyByteError, match="cache_rollback = 5 of the last symbols"):
         cache.crop(-ROLLBACK - 1)
     with pytest.raises(ProxyByteError, match="as a negative number"):
         cache.crop(3)
     cache.crop(-2)
-    with pytest.raises(ProxyByteError, match="cache_rollback = 6"):
+    with pytest.raises(ProxyByteError, match="cache_rollback = 5"):
         cache.crop(-ROLLBACK + 1)
 
 

@@ -52,7 +52,17 @@ def test_a_run_leaves_model_compressor_config_metrics_and_checkpoints(finished, 
 def test_no_file_of_a_run_is_a_pickle_or_may_hold_one(recipe, tmp_path):
     folder = run(recipe, tmp_path, log={"trackers": ["tensorboard"], "plot": True})
     files = [path for path in folder.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {".json", ".jsonl", ".yaml", ".yml", ".safetensors", ".png", ".py", ".0", ".1"}
+    assert {path.suffix for path in files} <= {
+        ".json",
+        ".jsonl",
+        ".yaml",
+        ".yml",
+        ".safetensors",
+        ".png",
+        ".py",
+        ".0",
+        ".1",
+    }
     for path in files:
         head = path.read_bytes()[:2]
         assert head != b"PK", f"{path} is a zip archive, as torch.save writes"
