@@ -84,8 +84,16 @@ class EvaConfig(PreTrainedConfig):
         self.layer_types = [EVA_LAYER] * self.num_hidden_layers
         super().__post_init__(**kwargs)
 
-    def validate_layer_type(self) -> None:
-        """Nothing: Transformers' list of layer types cannot be added to, and ours are set here."""
+    def validate(self) -> None:
+        """Transformers' checks; see :func:`validate_but_layer_types`."""
+        validate_but_layer_types(self)
+
+
+def validate_but_layer_types(config: PreTrainedConfig) -> None:
+    """Transformers' checks of ``config`` but that of layer types, because its list of those cannot be added to."""
+    for check in config.__class_validators__:
+        if check.__name__ != "validate_layer_type":
+            check(config)
 
 
 # A copy loaded from the Hub must not take the place of the installed package.

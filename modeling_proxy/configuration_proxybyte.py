@@ -8,7 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING
 
-from .configuration_eva import EVA_LAYER, EvaConfig
+from .configuration_eva import EVA_LAYER, EvaConfig, validate_but_layer_types
 from .errors import ProxyByteError
 from .symbols import COMPRESSED_OFFSET, Special
 
@@ -106,8 +106,12 @@ class ProxyByteConfig(PreTrainedConfig):
         else:
             super().__setattr__(name, value)
 
-    def validate_layer_type(self) -> None:
-        """Nothing: layer types are the backbone's, whose own configuration checks them."""
+    def validate(self) -> None:
+        """Transformers' checks, the layer types being the backbone's."""
+        if isinstance(self.backbone_config, EvaConfig):
+            validate_but_layer_types(self)
+        else:
+            super().validate()
 
 
 def check_backbone(backbone: PreTrainedConfig) -> None:

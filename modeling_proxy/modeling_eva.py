@@ -162,6 +162,11 @@ class EvaPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _can_record_outputs = {"hidden_states": EvaDecoderLayer}
 
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        # Transformers would look for its own table of attention functions in this file.
+        return True
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
