@@ -6,7 +6,7 @@ import torch
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache
 
-from .configuration_eva import EvaConfig
+from .configuration_eva import EVA_LAYER, EvaConfig
 from .errors import ProxyByteError
 from .eva_attention import Documents, EvaSpec, find_documents
 from .eva_cache import EvaCacheLayer
@@ -125,7 +125,8 @@ def _first_layer(cache: Cache | None) -> EvaCacheLayer | None:
     if cache is None:
         return None
     layer = cache.layers[0] if cache.layers else None
-    if not isinstance(layer, EvaCacheLayer):
+    # By its type rather than its class: a model from the Hub brings another copy of that.
+    if getattr(layer, "_layer_type", None) != EVA_LAYER:
         raise ProxyByteError("past_key_values is no cache for EVA attention: make it by DynamicCache(config=...)")
     return layer
 

@@ -64,7 +64,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             # Here rather than above, so that other backbones do not depend on all that EVA needs of Transformers.
             from .modeling_eva import EvaModel
 
-            AutoModel.register(EvaConfig, EvaModel, exist_ok=True)
+            # From the Hub, configuration and model come as two copies of this folder, each with an EvaConfig.
+            AutoModel.register(type(config.backbone_config), EvaModel, exist_ok=True)
         self.model = AutoModel.from_config(config.backbone_config)
         if getattr(self.model, "embed_tokens", None) is not self.model.get_input_embeddings():
             raise ProxyByteError(
