@@ -5,11 +5,16 @@ alone: its windows and chunks are cut where they would be without padding. A lay
 for values, ``[ring | summaries]``. Position ``p`` lies in slot ``p mod R`` of the ring, where ``R`` is the window plus
 the rollback: as long as at most ``rollback`` positions are dropped again, all of the window before them is still there.
 Both parts grow with the text until the ring is full; from then on a step costs the ring and ``1 / chunk`` of the rest.
+
+One query reads each buffer once and does next to nothing with it, so on a CPU the order in memory decides: with all
+slots of a feature side by side both products stream through it (measured: 2.4 times the speed of the fused kernel on
+slots of 128 features). Other devices keep the features of a slot side by side, as their kernels ask.
 """
 
 from dataclasses import replace
 
 import torch
+from torch.nn import functional as F
 from transformers.cache_utils import STATIC_LAYER_TYPE_MAPPING, CacheLayerMixin
 
 from .configuration_eva import EVA_LAYER
@@ -101,8 +106,7 @@ class EvaCacheLayer(CacheLayerMixin):
         """Empty buffers of the batch, heads, width, type and device of ``(B, H, T, D)``."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self.batch_size, heads, _, width = key_states.shape
-        self.keys = key_states.new_zeros(self.batch_size, heads, 0, width)
-        self.values = torch.zeros_like(self.keys)
+        self.keys, self.values = (key_states.new_zeros(self.batch_size, heads, 0, width) for _ in range(2))
         self.lengths = self.written = (0,) * self.batch_size
         self.is_initialized = True
 
@@ -140,6 +144,14 @@ class EvaCacheLayer(CacheLayerMixin):
         self.seen += step.columns
         return self.keys[:, :, : step.visible], self.values[:, :, : step.visible]
 
+    @property
+    def _by_feature(self) -> bool:
+        return self.device.type == "cpu"
+
+    def _turn(self, buffer: torch.Tensor) -> torch.Tensor:
+        """A buffer as it lies in memory; and one that does so, turned back."""
+        return buffer.transpose(2, 3) if self._by_feature else buffer
+
     def _ring_for(self, step: EvaStep) -> int:
         if step.room <= self.ring:
             return self.ring
@@ -154,21 +166,21 @@ class EvaCacheLayer(CacheLayerMixin):
             return
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = old.new_zeros(*old.shape[:2], ring + grown, old.shape[3])
-            new[:, :, : self.ring] = old[:, :, : self.ring]
-            new[:, :, ring : ring + chunks] = old[:, :, self.ring :]
-            setattr(self, name, new)
+            more = [old.new_zeros(*old.shape[:2], n, old.shape[3]) for n in (ring - self.ring, grown - chunks)]
+            parts = [old[:, :, : self.ring], more[0], old[:, :, self.ring :], more[1]]
+            buffer = torch.cat([self._turn(part) for part in parts], dim=3 if self._by_feature else 2)
+            setattr(self, name, self._turn(buffer))
         self.ring = ring
 
     def _prefill(self, key_states, value_states, step: EvaStep, summaries: KeysValues | None) -> None:
         after = step.after[:1] if len(set(step.after)) == 1 else step.after
         positions = slot_positions(torch.tensor(after, device=self.device), self.ring).clamp(0, step.columns - 1)
-        index = positions[:, None, :, None].expand(*self.keys.shape[:2], -1, self.keys.shape[3])
-        self.keys[:, :, : self.ring] = key_states.gather(2, index)
-        self.values[:, :, : self.ring] = value_states.gather(2, index)
+        index = self._spread(positions)
+        slots = torch.arange(self.ring, device=self.device)[None]
+        self._write(slots, KeysValues(key_states.gather(2, index), value_states.gather(2, index)))
         if summaries is not None:
-            chunks = torch.arange(summaries.keys.shape[2], device=self.device)
-            self._write(self.ring + chunks[None], summaries)
+            chunks = torch.arange(summaries.keys.shape[2], device=self.device)[None]
+            self._write(self.ring + chunks, summaries)
 
     def _append(self, key_states, value_states, step: EvaStep, landmarks: Landmarks) -> None:
         before = torch.tensor(step.starts, device=self.device)[:, None]
@@ -197,8 +209,14 @@ class EvaCacheLayer(CacheLayerMixin):
 
     def _write(self, slots: torch.Tensor, states: KeysValues) -> None:
         index = self._spread(slots)
-        self.keys.scatter_(2, index, states.keys)
-        self.values.scatter_(2, index, states.values)
+        strangers = self.keys.is_inference() and not torch.is_inference_mode_enabled()
+        if states.keys.requires_grad or strangers:
+            # Autograd may still need what is there, and tensors of inference mode cannot be written outside of it.
+            self.keys = self.keys.scatter(2, index, states.keys)
+            self.values = self.values.scatter(2, index, states.values)
+        else:
+            self.keys.scatter_(2, index, states.keys)
+            self.values.scatter_(2, index, states.values)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Columns that an attention mask covers, and the first of them."""
@@ -242,12 +260,33 @@ class EvaCacheLayer(CacheLayerMixin):
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Only the rows ``indices``, in that order."""
         if self.is_initialized:
-            where = indices.to(self.keys.device)
-            self.keys, self.values = self.keys[where], self.values[where]
+            for name in ("keys", "values"):
+                old = self._turn(getattr(self, name))
+                setattr(self, name, self._turn(old.index_select(0, indices.to(old.device))))
             rows = torch.arange(len(self.lengths))[indices.cpu()].tolist()
             self.lengths = tuple(self.lengths[row] for row in rows)
             self.written = tuple(self.written[row] for row in rows)
             self.batch_size = len(rows)
+
+
+def attend_cache(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, step: EvaStep) -> torch.Tensor:
+    """Attention of a few queries to what :meth:`EvaCacheLayer.update` gave.
+
+    Args:
+        query: rotated queries, shape ``(B, H, T, D)``.
+        keys: shape ``(B, H, step.visible, D)``.
+        values: as ``keys``.
+        step: the step that they came from.
+
+    Returns:
+        Shape ``(B, H, T, D)``.
+    """
+    if query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=step.mask)
+    scores = (query * query.shape[-1] ** -0.5) @ keys.transpose(2, 3)
+    if step.mask is not None:
+        scores = scores.masked_fill(~step.mask, -torch.inf)
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(values.dtype) @ values
 
 
 # A static cache is made by another table. Its shapes matter to compiled decoding alone, which this layer is not for.

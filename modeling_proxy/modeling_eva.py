@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import AutoModel, Cache, DynamicCache, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -21,6 +20,7 @@ from .configuration_eva import EvaConfig
 from .errors import ProxyByteError
 from .eva_attention import KeysValues, Landmarks, summarize
 from .eva_blockwise import windowed_attention
+from .eva_cache import attend_cache
 from .eva_flex import flex_windowed_attention
 from .eva_rows import EvaRows, RowInputs, describe_rows
 from .eva_step import EvaStep
@@ -123,7 +123,7 @@ class EvaAttention(nn.Module):
         outputs = []
         for step, (query, key, value) in zip(steps, stretches, strict=True):
             keys, values = cache.update(key, value, self.layer_idx, step=step, landmarks=landmarks)
-            outputs.append(F.scaled_dot_product_attention(query, keys, values, attn_mask=step.mask))
+            outputs.append(attend_cache(query, keys, values, step))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
 

@@ -186,3 +186,24 @@ def test_masks_and_caches_that_do_not_fit_are_refused(model, ids):
         model(ids[:, :4], position_ids=torch.tensor([[0, 1, 0, 1]]), use_cache=True)
     with pytest.raises(ProxyByteError, match="either input_ids or inputs_embeds"):
         model()
+
+
+def test_gradients_flow_through_a_cache(model, ids):
+    """As through the full forward; without a gradient to compute the cache is written in place."""
+    model = EvaModel(model.config).double()
+    weights = torch.randn(3, LENGTH, 16, dtype=torch.double)
+    (model(ids, use_cache=False).last_hidden_state * weights).sum().backward()
+    expected = [weight.grad for weight in model.parameters()]
+    model.zero_grad()
+    steps = [11] + [1] * (LENGTH - 11)
+    (feed(model, DynamicCache(config=model.config), ids, steps) * weights).sum().backward()
+    for weight, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, **EXACT)
+
+
+def test_a_cache_filled_in_inference_mode_goes_on_outside(model, ids, full):
+    cache = DynamicCache(config=model.config)
+    with torch.inference_mode():
+        feed(model, cache, ids, [WINDOW + 1])
+    rest = [1] * (LENGTH - WINDOW - 1)
+    torch.testing.assert_close(feed(model, cache, ids, rest), full[:, WINDOW + 1 :], **EXACT)
