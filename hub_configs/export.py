@@ -141,7 +141,7 @@ def _write(found: ModelFolder, folder: Path, name: str, options: ExportOptions) 
     )
     save_tokenizer(tokenizer, folder)
     model.generation_config = _generation_config(options.format, options.chat)
-    probe = torch.tensor([[Special.RAW_OPEN, *encode_bytes(_PROBE.encode())[:64].tolist()]])
+    probe = torch.tensor([[Special.RAW_OPEN, *encode_bytes(_PROBE.encode()[:64]).tolist()]])
     before = _raw_logits(model, probe)
     if options.format is ExportFormat.NATIVE:
         _save_native(model, folder)

@@ -35,15 +35,23 @@ def find_model(path: Path) -> ModelFolder:
     """
     if not path.is_dir():
         raise ProxyByteError(f"{path} is no folder: give a run or a model folder")
+    path = path.resolve()
     checkpoints = sorted(path.glob("checkpoints/step-*[0-9]"), reverse=True)
     for folder in [path, path / "model", *(checkpoint / "model" for checkpoint in checkpoints)]:
         if (folder / CONFIG_FILE).is_file():
-            beside = [folder / COMPRESSOR_FOLDER, folder.parent / COMPRESSOR_FOLDER, path / COMPRESSOR_FOLDER]
-            found = next((place for place in beside if (place / COMPRESSOR_MANIFEST).is_file()), None)
-            return ModelFolder(folder, found)
+            return ModelFolder(folder, _compressor_of(folder))
     raise ProxyByteError(
         f"{path} holds no model: there is no {CONFIG_FILE} in it, in model/ or in checkpoints/*/model/"
     )
+
+
+def _compressor_of(model: Path) -> Path | None:
+    """The compressor in a model folder, beside it, or in the run whose checkpoint the folder is part of."""
+    homes = [model, model.parent]
+    if model.parent.parent.name == "checkpoints":
+        homes.append(model.parents[2])
+    found = (home / COMPRESSOR_FOLDER for home in homes)
+    return next((folder for folder in found if (folder / COMPRESSOR_MANIFEST).is_file()), None)
 
 
 def load_config(folder: Path) -> "PreTrainedConfig":

@@ -65,7 +65,8 @@ class ProxyByteConfig(PreTrainedConfig):
     sub_configs = {"backbone_config": AutoConfig}
     keys_to_ignore_at_inference = ["past_key_values", "target_nll"]
 
-    backbone_config: dict[str, Any] | PreTrainedConfig | None = None
+    # Whatever was given, it is a configuration once this one is built.
+    backbone_config: Any = None
     num_compressed_symbols: int | None = None
     document_prefix: bool = False
     tie_word_embeddings: bool | None = None
@@ -144,9 +145,7 @@ def check_backbone(backbone: PreTrainedConfig) -> None:
         raise ProxyByteError(f"backbone {kind!r} asks for a router loss: set 'output_router_logits' to false")
 
 
-def _build_backbone(
-    given: dict[str, Any] | PreTrainedConfig | None, vocab_size: int, token_ids: dict[str, Any]
-) -> PreTrainedConfig:
+def _build_backbone(given: Any, vocab_size: int, token_ids: dict[str, Any]) -> PreTrainedConfig:
     """A configuration of our own, with our vocabulary and special symbols, from what the caller gave."""
     if isinstance(given, PreTrainedConfig):
         backbone = copy.deepcopy(given)
@@ -158,9 +157,9 @@ def _build_backbone(
         return backbone
     if given is not None and not isinstance(given, dict):
         raise ProxyByteError(f"backbone_config is a {type(given).__name__}: give a dictionary or a configuration")
-    settings = {"model_type": "llama"} if given is None else dict(given)
+    settings: dict[str, Any] = {"model_type": "llama"} if given is None else dict(given)
     kind = settings.pop("model_type", None)
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         near = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING.keys()), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "give one that Transformers knows, such as 'llama'"
         raise ProxyByteError(f"backbone_config has the unknown model_type {kind!r}: {hint}")

@@ -14,6 +14,7 @@ softmax and recomputation under activation checkpointing are not counted, which 
 utilisation (Chowdhery et al. 2022, arXiv 2204.02311, appendix B; causal attention is counted as what it needs, half).
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -54,7 +55,7 @@ def symbol_flops(config: ProxyByteConfig, document_length: int) -> SymbolFlops:
     if isinstance(backbone, EvaConfig):
         keys = backbone.num_hidden_layers * mean_eva_keys(document_length, backbone.window_size, backbone.chunk_size)
     else:
-        keys = sum(mean_keys(document_length, window) for window in _windows(backbone))
+        keys = math.fsum(mean_keys(document_length, window) for window in _windows(backbone))
     head = config.vocab_size * config.hidden_size
     return SymbolFlops(weights=2.0 * (_backbone_weights(backbone) + head), attention=4.0 * width * keys)
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 
+from .configuration_proxybyte import ProxyByteConfig
 from .symbols import BYTE_OFFSET, COMPRESSED_OFFSET, Special
 
 
@@ -61,7 +62,7 @@ class ViewLogitsProcessor(LogitsProcessor):
         allowed[_State.COMPRESSED, Special.COMPRESSED_CLOSE] = True
         self.forbidden = ~allowed.to(device)
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Scores ``(B, V)`` of the symbol after ``input_ids`` ``(B, T)``."""
         states = _states(input_ids).to(scores.device)
         self.forbidden = self.forbidden.to(scores.device)
@@ -75,7 +76,9 @@ class ViewLogitsProcessor(LogitsProcessor):
 class ProxyByteGenerationMixin(GenerationMixin):
     """Transformers' own ``generate`` under the rule of :class:`ViewLogitsProcessor`, whatever the caller passes."""
 
-    def _expand_inputs_for_generation(
+    config: ProxyByteConfig
+
+    def _expand_inputs_for_generation(  # type: ignore[override]
         self,
         expand_size: int = 1,
         is_encoder_decoder: bool = False,
@@ -87,11 +90,11 @@ class ProxyByteGenerationMixin(GenerationMixin):
         if input_ids is not None:
             only_raw = not bool((_states(input_ids) == _State.COMPRESSED).any())
             model_kwargs.setdefault("raw_symbols_only", only_raw)
-        return super()._expand_inputs_for_generation(
+        return super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
         )
 
-    def _get_logits_processor(
+    def _get_logits_processor(  # type: ignore[override]
         self, generation_config, *args: Any, logits_processor: LogitsProcessorList | None = None, **kwargs: Any
     ) -> LogitsProcessorList:
         # After the caller's processors, so that none brings a symbol back; before top-k and top-p, so that these
@@ -99,5 +102,5 @@ class ProxyByteGenerationMixin(GenerationMixin):
         ends = generation_config.eos_token_id
         end_of_turn = int(Special.END_OF_TURN) in (ends if isinstance(ends, list) else [ends])
         rule = ViewLogitsProcessor(self.config.vocab_size, end_of_turn, kwargs.get("device"))
-        processors = LogitsProcessorList([*(logits_processor or []), rule])
-        return super()._get_logits_processor(generation_config, *args, logits_processor=processors, **kwargs)
+        kwargs["logits_processor"] = LogitsProcessorList([*(logits_processor or []), rule])
+        return super()._get_logits_processor(generation_config, *args, **kwargs)  # type: ignore[misc]

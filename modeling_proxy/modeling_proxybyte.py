@@ -37,7 +37,7 @@ class ProxyByteOutput(CausalLMOutputWithPast):
             Only with labels.
     """
 
-    target_nll: torch.FloatTensor | None = None
+    target_nll: torch.Tensor | None = None
 
 
 class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
@@ -47,6 +47,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         ProxyByteError: if the backbone's embedding is not where its own causal model would tie it.
     """
 
+    config: ProxyByteConfig
     config_class = ProxyByteConfig
     base_model_prefix = "model"
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
@@ -85,12 +86,12 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
-        inputs_embeds: torch.FloatTensor | None = None,
-        labels: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -116,12 +117,11 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             **kwargs: passed on to the backbone.
 
         Raises:
-            ProxyByteError: if packed documents would see each other through a cache or a mask.
+            ProxyByteError: without input, or if packed documents would see each other through a cache or a mask.
         """
         if use_cache is None and past_key_values is None and (labels is not None or position_ids is not None):
             use_cache = False
-        length = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
-        caching = use_cache and past_key_values is None
+        length, caching = _length(input_ids, inputs_embeds), use_cache and past_key_values is None
         position_ids, attention_mask = lay_out_rows(position_ids, attention_mask, length, caching)
         outputs = self.model(
             input_ids=input_ids,
@@ -141,8 +141,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         if labels is not None:
             result["loss"], result["target_nll"] = self._loss(hidden, labels, num_items_in_batch)
         if return_logits or (return_logits is None and labels is None):
-            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            result["logits"] = self._logits(hidden[:, keep], raw_symbols_only)
+            result["logits"] = self._logits(hidden, logits_to_keep, raw_symbols_only)
         return result
 
     def _loss(
@@ -155,8 +154,9 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             num_items = targets.ne(IGNORE_INDEX).sum().clamp(min=1)
         return loss.total / torch.as_tensor(num_items, device=hidden.device), loss.nll.view(labels.shape)[:, :-1]
 
-    def _logits(self, hidden: torch.Tensor, raw_symbols_only: bool) -> torch.Tensor:
-        """Logits ``(B, K, V)`` of ``hidden`` ``(B, K, D)``."""
+    def _logits(self, hidden: torch.Tensor, keep: int | torch.Tensor, raw_symbols_only: bool) -> torch.Tensor:
+        """Logits ``(B, K, V)`` of the positions to ``keep`` of ``hidden`` ``(B, T, D)``."""
+        hidden = hidden[:, -keep:] if isinstance(keep, int) else hidden[:, keep]
         if not raw_symbols_only:
             return self.lm_head(hidden)
         if is_plain_linear(self.lm_head):
@@ -179,7 +179,15 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
                 f"the vocabulary is fixed by the symbol layout to {self.config.vocab_size} rows: "
                 "build a model with another num_compressed_symbols instead of resizing"
             )
-        return self.get_input_embeddings()
+        return self.get_input_embeddings()  # type: ignore[return-value]
+
+
+def _length(input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> int:
+    """Symbols of a row in whichever input is given."""
+    given = input_ids if inputs_embeds is None else inputs_embeds
+    if given is None:
+        raise ProxyByteError("there is nothing to read: give input_ids or inputs_embeds")
+    return given.shape[1]
 
 
 def _register() -> None:

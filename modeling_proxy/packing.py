@@ -53,21 +53,22 @@ def lay_out_rows(
     Raises:
         ProxyByteError: if rows are packed and a cache or padding would let their documents see each other.
     """
-    flat = attention_mask is not None and attention_mask.ndim == 2
+    flat = attention_mask if attention_mask is not None and attention_mask.ndim == 2 else None
     if position_ids is None:
-        return (positions_from_mask(attention_mask)[:, -length:] if flat else None), attention_mask
+        return (None if flat is None else positions_from_mask(flat)[:, -length:]), attention_mask
     # A mask over more than the new symbols belongs to a cache that is in use; one of four dimensions is the caller's
     # own. Values cannot steer a program while it is compiled.
-    flat = flat and attention_mask.shape[1] == length
-    if torch.compiler.is_compiling() or not (use_cache or flat):
+    if flat is not None and flat.shape[1] != length:
+        flat = None
+    if torch.compiler.is_compiling() or not (use_cache or flat is not None):
         return position_ids, attention_mask
-    if not holds_several_documents(position_ids, attention_mask if flat else None):
+    if not holds_several_documents(position_ids, flat):
         return position_ids, attention_mask
     if use_cache:
         raise ProxyByteError(
             "position_ids hold several documents in a row, which a cache cannot keep apart: pass use_cache=False"
         )
-    if not bool(attention_mask.ne(0).all()):
+    if flat is not None and not bool(flat.ne(0).all()):
         raise ProxyByteError(
             "position_ids hold several documents in a row and attention_mask hides symbols, so that documents would "
             "see each other: leave attention_mask out"

@@ -51,7 +51,7 @@ def write_prepared(folder: Path, documents: Sequence[bytes], raw_only: Sequence[
 @pytest.fixture
 def prepared_split(tmp_path) -> Callable:
     """Writes documents as a prepared split and opens it."""
-    from proxybyte.training.prepared import PreparedSplit
+    from proxybyte.training.stream.prepared import PreparedSplit
 
     def make(documents: Sequence[bytes], raw_only: Sequence[int] = ()) -> PreparedSplit:
         return PreparedSplit(write_prepared(tmp_path / "split", documents, raw_only))

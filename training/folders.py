@@ -9,6 +9,7 @@ from proxybyte.errors import ProxyByteError
 
 def partial_folder(final: Path) -> Path:
     """Where the content of ``final`` is built: a sibling, so that the rename stays within one file system."""
+    final = final.resolve()  # "." and ".." have no name of their own
     return final.with_name(f"{final.name}.partial")
 
 
@@ -39,6 +40,7 @@ def publish(partial: Path, final: Path) -> None:
         for name in files:
             sync(Path(folder, name))
         sync(Path(folder))
+    final = final.resolve()
     old = final.with_name(f"{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():

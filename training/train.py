@@ -14,15 +14,15 @@ import torch
 
 from proxybyte.errors import ProxyByteError
 
-from .assemble import assemble, start_trackers, write_final
-from .checkpoint import CheckpointFolder, whole_tensors
 from .commands.train import COMMAND
-from .config import TrainConfig
-from .config_io import check_resumable, load_config, save_config
-from .distributed import start
-from .loop import Loop, Run
-from .metrics import MetricsLog, Totals
-from .source import open_data
+from .run.assemble import assemble, start_trackers, write_final
+from .run.checkpoint import CheckpointFolder, whole_tensors
+from .run.config import TrainConfig
+from .run.config_io import check_resumable, load_config, save_config
+from .run.distributed import start
+from .run.loop import Loop, Run
+from .run.metrics import MetricsLog, Totals
+from .run.source import open_data
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,8 @@ def train(config: TrainConfig) -> Summary:
         ProxyByteError: if the data, the model, the number of processes or an earlier run in the folder does not fit,
             or the loss is not finite.
     """
-    accelerator, world = start(config)
+    stage = start(config)
+    world = stage.world
     data = open_data(config)
     checkpoints = CheckpointFolder(config.output, config.checkpoint.keep)
     found = checkpoints.latest()
@@ -61,7 +62,7 @@ def train(config: TrainConfig) -> Summary:
         config.output.mkdir(parents=True, exist_ok=True)
         save_config(config, config.output)
         MetricsLog(config.output).cut(step)
-    job = assemble(config, accelerator, world, data, found[0] if found else None)
+    job = assemble(config, stage, data, found[0] if found else None)
     if world.is_main:
         log.info("%s", data.describe())
         if found:
@@ -73,7 +74,7 @@ def train(config: TrainConfig) -> Summary:
         _finish(job)
     elif world.is_main:
         log.info("stopped after step %d, which is saved: the same command goes on from there", loop.step)
-    accelerator.end_training()
+    stage.accelerator.end_training()
     return Summary(finished, loop.step)
 
 

@@ -22,12 +22,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
+    from proxybyte.hub_configs.model_folder import COMPRESSOR_FOLDER
 
     export_model(args.source, args.out, ExportOptions(ExportFormat(args.format), args.chat, args.force))
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     trust = ", trust_remote_code=True" if args.format == "full" else ""
     print(f"{args.out}: {size / 1e6:.1f} MB, checked against {args.source}; load it with")
     print(f"  AutoModelForCausalLM.from_pretrained({str(args.out)!r}{trust})")
+    if args.format == "full" and not (args.out / COMPRESSOR_FOLDER).exists():
+        print("no compressor lies beside the model, so the folder carries none")
     return 0
 
 

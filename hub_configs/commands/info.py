@@ -68,8 +68,8 @@ def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:
     with torch.device("meta"):
         model = ProxyByteForCausalLM(config)
     flops = symbol_flops(config, length)
-    embeddings = {id(weight): weight.numel() for weight in (model.get_input_embeddings().weight, model.lm_head.weight)}
-    total = model.num_parameters()
+    ends = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    total = sum(weight.numel() for weight in model.parameters())
     compressed = f"{COMPRESSED_OFFSET} to {config.vocab_size - 1}" if config.num_compressed_symbols else "none"
     return [
         ("backbone", config.backbone_config.model_type),
@@ -79,8 +79,8 @@ def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:
             f"{config.num_attention_heads} ({config.num_key_value_heads or config.num_attention_heads})",
         ),
         ("parameters", f"{total:,}"),
-        ("  embedding and head", f"{sum(embeddings.values()):,}{' (tied)' if len(embeddings) == 1 else ''}"),
-        ("  the rest", f"{total - sum(embeddings.values()):,}"),
+        ("  embedding and head", f"{ends:,}{' (tied)' if config.tie_word_embeddings else ''}"),
+        ("  the rest", f"{total - ends:,}"),
         ("symbols", f"{config.vocab_size:,}"),
         ("  specials", f"0 to {NUM_SPECIALS - 1}"),
         ("  bytes", f"{BYTE_OFFSET} to {COMPRESSED_OFFSET - 1}"),

@@ -71,6 +71,14 @@ def test_batches_do_not_change_the_figure(byte_llama, documents, positions):
         assert bits == pytest.approx(alone, abs=1e-4 * max(1, len(document)))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.accelerator.is_available(), reason="no accelerator")
+def test_an_accelerator_gives_the_figure_of_the_cpu(byte_model):
+    on_cpu = bits_per_byte(byte_model, DOCUMENTS)
+    on_device = bits_per_byte(copy.deepcopy(byte_model).to(torch.accelerator.current_accelerator()), DOCUMENTS)
+    assert on_device.bits_per_byte == pytest.approx(on_cpu.bits_per_byte, abs=1e-4)
+
+
 @pytest.mark.parametrize(("view", "prefix"), [(View.RAW, [1, 12]), (View.COMPRESSED, [1, 14])])
 def test_bos_before_the_sentinel_where_the_model_was_trained_so(proxy_llama, view, prefix, brute_force_bits):
     model = copy.deepcopy(proxy_llama)

@@ -94,10 +94,8 @@ def published_logits(weights: dict[str, torch.Tensor], ids: torch.Tensor) -> tor
         prefix = f"model.layers.{layer}"
         attn = f"{prefix}.self_attn"
         x = norm(hidden, f"{prefix}.input_layernorm.weight")
-        q, k, v = (
-            (x @ w[f"{attn}.{n}.weight"].T).view(length, 4, 8).transpose(0, 1) for n in ("q_proj", "k_proj", "v_proj")
-        )
-        q, k = (x * cos + (x @ rotate.T) * sin for x in (q, k))
+        q, k, v = ((x @ w[f"{attn}.{n}_proj.weight"].T).view(length, 4, 8).transpose(0, 1) for n in "qkv")
+        q, k = (x * cos + torch.cat([-x[..., 4:], x[..., :4]], -1) * sin for x in (q, k))
         mu, phi = w[f"{attn}.adaptive_mu_k"].view(4, 1, 8), w[f"{attn}.adaptive_phi"].view(4, 1, 8)
         out = torch.zeros_like(q)
         for i in range(length):

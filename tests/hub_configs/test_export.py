@@ -151,7 +151,10 @@ def test_an_unfinished_run_gives_its_newest_checkpoint(model_writer, tmp_path):
         folder = tmp_path / "run" / "checkpoints" / f"step-{step:08d}" / "model"
         model_writer(folder, "llama", lambda model, mark=mark: model.model.norm.weight.data.fill_(mark))
     (tmp_path / "run" / "checkpoints" / "step-00000011.tmp" / "model").mkdir(parents=True)
-    out = export_model(tmp_path / "run", tmp_path / "out", NATIVE)
+    (tmp_path / "run" / "compressor").mkdir()
+    (tmp_path / "run" / "compressor" / "compressor.json").write_text("{}")
+    out = export_model(tmp_path / "run", tmp_path / "out", FULL)
+    assert (out / "compressor" / "compressor.json").is_file()
     assert AutoModelForCausalLM.from_pretrained(out).model.norm.weight.unique().tolist() == [2.0]
 
 

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from proxybyte import losses
 from proxybyte.losses import head_loss, is_plain_linear
 from proxybyte.symbols import IGNORE_INDEX
 
@@ -40,15 +40,9 @@ def brute_force(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) ->
     return torch.stack(terms)
 
 
-@pytest.fixture
-def always_fused(monkeypatch):
-    monkeypatch.setattr(losses, "PLAIN_LIMIT", 0)
-
-
-@pytest.mark.parametrize("way", ["plain", "fused", "module"])
+@pytest.mark.parametrize("way", ["linear", "module"])
 @pytest.mark.parametrize("chunk_size", [1, 3, 64])
-def test_loss_and_gradients_are_those_of_the_definition(way, chunk_size, monkeypatch):
-    monkeypatch.setattr(losses, "PLAIN_LIMIT", 0 if way == "fused" else 2**21)
+def test_loss_and_gradients_are_those_of_the_definition(way, chunk_size):
     head, hidden, targets = problem(10, 6, 30)
     expected = brute_force(head, hidden, targets)
     expected_grads = torch.autograd.grad(3.0 * expected.sum(), (hidden, head.weight))
@@ -65,17 +59,17 @@ def test_loss_and_gradients_are_those_of_the_definition(way, chunk_size, monkeyp
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 50), st.integers(1, 50), st.integers(0, 99))
 def test_chunks_change_nothing(rows, width, symbols, chunk_size, seed):
     head, hidden, targets = problem(rows, width, symbols, seed=seed)
-    total, nll = losses._FusedLinearLoss.apply(hidden, head.weight, targets, chunk_size, (True, True))
-    total.backward()
+    loss = head_loss(head, hidden, targets, chunk_size)
+    loss.total.backward()
     ours = hidden.grad, head.weight.grad
     hidden.grad = head.weight.grad = None
     plain = F.cross_entropy(head(hidden), targets, reduction="none", ignore_index=IGNORE_INDEX)
     plain.sum().backward()
-    torch.testing.assert_close(nll, plain.detach(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(loss.nll, plain.detach(), rtol=0, atol=1e-10)
     torch.testing.assert_close(ours, (hidden.grad, head.weight.grad), rtol=0, atol=1e-10)
 
 
-def test_only_wanted_gradients_are_computed(always_fused):
+def test_only_wanted_gradients_are_computed():
     head, hidden, targets = problem(8, 4, 20)
     head.weight.requires_grad_(False)
     head_loss(head, hidden, targets, 3).total.backward()
@@ -84,21 +78,21 @@ def test_only_wanted_gradients_are_computed(always_fused):
         assert not head_loss(head, hidden, targets, 3).total.requires_grad
 
 
-def test_without_targets_loss_and_gradients_are_zero(always_fused):
+def test_without_targets_loss_and_gradients_are_zero():
     head, hidden, targets = problem(8, 4, 20)
     loss = head_loss(head, hidden, torch.full_like(targets, IGNORE_INDEX), 3)
     loss.total.backward()
     assert loss.total == 0 and not loss.nll.any() and not hidden.grad.any() and not head.weight.grad.any()
 
 
-def test_huge_logits_stay_finite(always_fused):
+def test_huge_logits_stay_finite():
     head, hidden, targets = problem(8, 4, 20, torch.float32)
     loss = head_loss(head, hidden * 1e4, targets, 3)
     loss.total.backward()
     assert torch.isfinite(loss.nll).all() and torch.isfinite(hidden.grad).all()
 
 
-def test_half_precision_sums_over_chunks_in_float32(always_fused):
+def test_half_precision_sums_over_chunks_in_float32():
     """Sixty-four chunks of bfloat16 are as near to float64 as one chunk is."""
     head, hidden, targets = problem(512, 16, 64, torch.bfloat16)
     wide = nn.Linear(16, 64, bias=False).double()
@@ -116,7 +110,7 @@ def test_half_precision_sums_over_chunks_in_float32(always_fused):
     assert errors[1] < 1.5 * errors[0] < 0.05
 
 
-def test_autocast_computes_in_half_and_returns_gradients_of_the_weights_kind(always_fused):
+def test_autocast_computes_in_half_and_returns_gradients_of_the_weights_kind():
     head, hidden, targets = problem(64, 16, 50, torch.float32)
     exact = head_loss(head, hidden, targets, 16)
     (exact_grad,) = torch.autograd.grad(exact.total, head.weight)
@@ -135,3 +129,27 @@ def test_heads_that_do_more_than_multiply_are_not_taken_for_plain_ones():
     assert not is_plain_linear(Wrapped(head))
     head.register_forward_hook(lambda module, inputs, output: output * 2)
     assert not is_plain_linear(head)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Records the number of elements of the largest result of any operation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        results = func(*args, **(kwargs or {}))
+        for result in results if isinstance(results, tuple | list) else (results,):
+            if isinstance(result, torch.Tensor):
+                self.elements = max(self.elements, result.numel())
+        return results
+
+
+@pytest.mark.parametrize("way", ["linear", "module"])
+def test_no_more_logits_than_a_chunks_ever_exist(way):
+    rows, width, symbols, chunk_size = 200, 4, 50, 10
+    head, hidden, targets = problem(rows, width, symbols)
+    with LargestTensor() as largest:
+        head_loss(Wrapped(head) if way == "module" else head, hidden, targets, chunk_size).total.backward()
+    assert largest.elements == max(chunk_size * symbols, rows * width) < rows * symbols

@@ -16,11 +16,11 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from ..mixed_view import MixedViewDataset, collate
-from ..placement import Lengths
-from ..plan import BudgetUnit, PlanConfig, StreamPlan
-from ..prepared import NUM_BORDERS, PreparedSplit
-from ..schedule import ScheduleConfig
+from ..stream.mixed_view import MixedViewDataset, collate
+from ..stream.placement import Lengths
+from ..stream.plan import BudgetUnit, PlanConfig, StreamPlan
+from ..stream.prepared import NUM_BORDERS, PreparedSplit
+from ..stream.schedule import ScheduleConfig
 
 ROWS_AT_ONCE = 16
 ROW_LENGTH = 4096
@@ -111,7 +111,7 @@ _PLAN_SCRIPT = "from proxybyte.training.bench.stream_bench import time_plan; pri
 
 
 def time_plan(documents: int) -> tuple[float, float]:
-    """CPU seconds for the plan of one epoch over ``documents``, and the growth of peak memory in MB, in this process."""
+    """CPU seconds to plan one epoch over ``documents``, and the growth of peak memory in MB, in this process."""
     rng = np.random.default_rng(0)
     n_bytes = rng.integers(100, 12_000, documents).astype(np.uint32)
     n_symbols = (n_bytes // 3).astype(np.int32)

@@ -19,14 +19,15 @@ import pyarrow as pa
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from ..assemble import assemble
 from ..compressors.bpe_train import train_bpe
-from ..config import TrainConfig
-from ..distributed import start
-from ..loop import Loop
-from ..metrics import Totals
-from ..prepared import NUM_BORDERS
-from ..source import open_data
+from ..run.assemble import assemble
+from ..run.config import Precision, TrainConfig
+from ..run.distributed import start
+from ..run.loop import Loop
+from ..run.metrics import Totals
+from ..run.precision import autocast
+from ..run.source import open_data
+from ..stream.prepared import NUM_BORDERS
 
 CODES = 1024
 ROW_LENGTH = 256
@@ -80,17 +81,18 @@ def _take_turns(folder: Path) -> tuple[list[float], list[float]]:
             "checkpoint": {"every": 10**6},
         }
     )
-    accelerator, world = start(config)
+    stage = start(config)
+    device = stage.accelerator.device
     config.output.mkdir()
-    run = assemble(config, accelerator, world, open_data(config), None)
-    step = _bare_loop(accelerator.device)
-    marks: list[float] = [_clock(accelerator.device)]
+    run = assemble(config, stage, open_data(config), None)
+    step = _bare_loop(device, stage.precision)
+    marks: list[float] = [_clock(device)]
 
     def bare_turn() -> float:
-        marks.append(_clock(accelerator.device))
+        marks.append(_clock(device))
         for _ in range(STEPS_A_TURN):
             step()
-        marks.append(_clock(accelerator.device))
+        marks.append(_clock(device))
         return 0.0
 
     Loop(dataclasses.replace(run, evaluate=bare_turn), 0, Totals()).to_the_end()
@@ -106,15 +108,15 @@ def _clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _bare_loop(device: torch.device) -> Callable[[], None]:
-    """A step of the loop that one writes by hand."""
+def _bare_loop(device: torch.device, precision: Precision) -> Callable[[], None]:
+    """A step of the loop that one writes by hand, in the same precision."""
     model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=320 + CODES, **BACKBONE), dtype=torch.float32)
     model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
     def step() -> None:
         ids = torch.randint(0, 320 + CODES, (ROWS, ROW_LENGTH), device=device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
+        with autocast(precision, device):
             loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,6 +1,7 @@
 """``proxybyte compressor report``: several compressors side by side on the same held-out text."""
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from proxybyte.cli import Command
@@ -41,7 +42,12 @@ def run(args: argparse.Namespace) -> None:
 
     if args.max_mb <= 0 or args.samples < 0 or args.characters < 1:
         raise ProxyByteError("--max-mb and --characters are above 0, --samples is at least 0")
-    compressors = [load_compressor(one) for one in args.compressors]
+    loaded = {one: load_compressor(one) for one in args.compressors}
+    often = Counter(compressor.name for compressor in loaded.values())
+    compressors = {
+        compressor.name if often[compressor.name] == 1 else f"{compressor.name} ({given})": compressor
+        for given, compressor in loaded.items()
+    }
     source = TextSource(args.corpus, split=args.split, max_bytes=int(args.max_mb * MEGABYTE))
     documents = list(source.read(progress="reading"))
     report = compare(compressors, documents, ReportOptions(args.samples, args.characters, seed=args.seed))

@@ -124,7 +124,7 @@ class BpeCompressor:
                 texts.append(document.decode())
                 results.append(np.zeros(0, dtype=self._dtype))
             except UnicodeDecodeError as error:
-                results.append(self._refuse(f"byte {error.start} is not UTF-8, and its vocabulary holds no bytes"))
+                results.append(self._refuse(f"byte {error.start} is not UTF-8, and this tokenizer reads only text"))
         coded = zip(texts, self._reference.encode(texts), strict=True)
         for place, result in enumerate(results):
             if isinstance(result, np.ndarray):

@@ -9,6 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from proxybyte.errors import ProxyByteError
 
 from .bpe import BpeCompressor
+from .byte_level import GPT2_PATTERN
 
 NUM_BYTES = 256
 
@@ -30,7 +31,7 @@ _PATTERNS = {
     # Punctuation takes the line end and the next line's indent with it: 4.4 bytes a symbol on Python source where
     # gpt2 has 3.8, both of 16,384 symbols. No look-around, so that the regex engine runs in linear time.
     Split.CODE: (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+(?:[\r\n]+[ \t]*)?|[\r\n]+[ \t]*|\s+"),
-    Split.GPT2: r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    Split.GPT2: GPT2_PATTERN,
     Split.GPT4: (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
         r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -97,4 +98,5 @@ def train_bpe(
     tokenizer.train_from_iterator(seen.texts(documents), trainer)
     if seen.n_documents == seen.not_utf8:
         raise ProxyByteError(f"none of the {seen.n_documents} documents is UTF-8 text: there is nothing to train on")
-    return BpeCompressor(tokenizer.to_str(pretty=True), f"bpe-{tokenizer.get_vocab_size()}")
+    suffix = "" if split is Split.CODE else f"-{split}"
+    return BpeCompressor(tokenizer.to_str(pretty=True), f"bpe-{tokenizer.get_vocab_size()}{suffix}")

@@ -26,13 +26,16 @@ GPT2_ONE_DIGIT_PATTERN = (
     # Digits split off first: whitespace before one ends its segment, as before the end of the text.
     r"""\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"""
 )
-# Constructs that Oniguruma (tokenizers) and Rust's regex (tiktoken) read alike. Not among them: ^ $ . \w \d \b,
-# nested classes, a "+" after {m,n} (possessive in one, a repetition in the other), flags.
-# The one case-insensitive group that tokenizers have in common: both engines fold these letters alike.
+# What Oniguruma (tokenizers) and Rust's regex (tiktoken) read alike. Not among it: ^ $ . \w \d \b, scripts, nested
+# classes, a "+" after {m,n} (possessive in one, a repetition in the other), flags but for this one group, whose
+# letters both fold alike.
 _CONTRACTIONS = r"\(\?i:(?:'s\|'t\|'re\|'ve\|'m\|'ll\|'d|\[sdmt\]\|ll\|ve\|re)\)"
-_CLASS = r"\[\^?(?:\\[pP]\{\w+\}|\\[sSrnt/\-]|[^\\\[\]&])+\]"
+# The one look-ahead: tiktoken keeps a state for each character before it, which only whitespace must be watched for.
+_LOOK_AHEAD = r"\\s\+\(\?!\\S\)"
+_CATEGORY = r"\\[pP]\{[LMNPSZ][a-z]?\}"
+_CLASS = rf"\[\^?(?:{_CATEGORY}|\\[sSrnt/\-]|[^\\\[\]&])+\]"
 _SAME_IN_BOTH = re.compile(
-    rf"(?:{_CONTRACTIONS}|{_CLASS}|\\[pP]\{{\w+\}}|\\[sSrnt/.?*+()|\-]|\(\?[:!=]|[()|]|[?*+]\+?"
+    rf"(?:{_CONTRACTIONS}|{_LOOK_AHEAD}|{_CLASS}|{_CATEGORY}|\\[sSrnt/.?*+()|\-]|\((?!\?)|\(\?:|[)|]|[?*+]\+?"
     r"|\{\d+(?:,\d*)?\}(?!\+)|[^\\\[\]^$.{}()|?*+])*"
 )
 

@@ -42,7 +42,9 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "bits": Family("regroup", "RegroupCompressor", names=("bits-1", "bits-2", "bits-4", "bits-16")),
     "bpe": Family("bpe", "BpeCompressor", fitter="bpe_fit"),
+    "codebook": Family("codebook", "CodebookCompressor"),
     "gzip": Family("gzip", "GzipCompressor", names=("gzip",)),
+    "neural": Family("neural", "NeuralCompressor", fitter="neural_fit"),
     "token-bytes": Family("token_bytes", "TokenBytesCompressor", fitter="token_bytes_fit"),
 }
 """To add a family, add its line."""

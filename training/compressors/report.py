@@ -1,7 +1,7 @@
 """Several compressors side by side on the same text: ``proxybyte compressor report``."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -50,7 +50,7 @@ class CompressorReport:
     """One compressor on the text.
 
     Attributes:
-        name: of the compressor.
+        name: what the report calls it.
         num_symbols: size of its vocabulary.
         lossless: as it says; ``changed`` counts documents that did not come back all the same.
         refused: documents it cannot code; the rest of the figures is over those that it can.
@@ -94,11 +94,11 @@ class Report:
         return asdict(self)
 
 
-def compare(compressors: Sequence[Compressor], documents: Sequence[bytes], options: ReportOptions) -> Report:
+def compare(compressors: Mapping[str, Compressor], documents: Sequence[bytes], options: ReportOptions) -> Report:
     """Measure each compressor on the same documents and the same edits.
 
     Args:
-        compressors: any.
+        compressors: any, by what the report calls each.
         documents: held-out text, in memory.
         options: how much to measure.
 
@@ -110,12 +110,16 @@ def compare(compressors: Sequence[Compressor], documents: Sequence[bytes], optio
         edited = delete_characters(
             documents, options.samples, characters=options.characters, share=options.share, seed=options.seed
         )
-    reports = [measure(compressor, documents, edited, options) for compressor in compressors]
+    reports = [measure(name, compressor, documents, edited, options) for name, compressor in compressors.items()]
     return Report(sum(map(len, documents)), len(documents), usable_threads(), options, reports)
 
 
 def measure(
-    compressor: Compressor, documents: Sequence[bytes], edited: EditedSamples | None, options: ReportOptions
+    name: str,
+    compressor: Compressor,
+    documents: Sequence[bytes],
+    edited: EditedSamples | None,
+    options: ReportOptions,
 ) -> CompressorReport:
     """Measure one compressor; see :class:`CompressorReport`."""
     coded = _encode(compressor, documents)
@@ -125,7 +129,7 @@ def measure(
     found = frequencies(coded.codes, compressor.num_symbols)
     few = int(np.searchsorted(np.cumsum([len(text) for text in coded.texts]), options.collision_bytes)) + 1
     return CompressorReport(
-        name=compressor.name,
+        name=name,
         num_symbols=compressor.num_symbols,
         lossless=compressor.lossless,
         refused=len(documents) - len(coded.texts),

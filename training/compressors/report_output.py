@@ -112,7 +112,7 @@ def _plot_ranks(report: Report, folder: Path) -> Path:
         axes[0, 0].loglog(ranks, shares, marker=".", label=one.name)
     axes[0, 0].set(xlabel="rank of the symbol", ylabel="share of occurrences")
     axes[0, 0].legend(fontsize=8)
-    return _save(figure, folder / "frequencies.png")
+    return _save(figure, folder / "compressors_frequencies.png")
 
 
 def _plot_choice(report: Report, folder: Path) -> Path:
@@ -125,7 +125,7 @@ def _plot_choice(report: Report, folder: Path) -> Path:
             axes[0, 0].annotate(one.name, place, xytext=(3, 4), textcoords="offset points", fontsize=8, rotation=20)
     axes[0, 0].margins(x=0.15)
     axes[0, 0].set(xlabel="bytes per symbol", ylabel="distance after deletions", ylim=(0, 1))
-    return _save(figure, folder / "ratio_and_stability.png")
+    return _save(figure, folder / "compressors_choice.png")
 
 
 def _save(figure, path: Path) -> Path:

@@ -28,10 +28,10 @@ def write_folder(folder: Path, family: str, files: Mapping[str, bytes], **fields
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        _replace(folder / name, content)
+        write_file(folder / name, content)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = {"family": family, **fields, "sha256": sums}
-    _replace(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    write_file(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -79,7 +79,8 @@ def read_folder(folder: Path, family: str, names: Sequence[str]) -> tuple[dict[s
     return manifest, files
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Write ``content`` under a temporary name, sync it, and rename it to ``path``."""
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
         file.write(content)

@@ -8,7 +8,7 @@ import tiktoken
 from .byte_level import RankPlan
 
 LONGEST_WHITESPACE = 1 << 17
-"""tiktoken's regex engine keeps one state for each character under a look-around and dies near 1,000,000 of them."""
+"""tiktoken's regex engine keeps one state for each character before a look-ahead and dies near 1,000,000 of them."""
 
 _BROKEN_BYTES = re.compile("([\udc80-\udcff]+)")
 _WHITESPACE = re.compile(r"\s+")
@@ -30,7 +30,7 @@ class TiktokenCoder:
             "proxybyte", pat_str=plan.pattern, mergeable_ranks=plan.ranks, special_tokens={}
         )
         self._code_of_rank = plan.code_of_rank
-        self._looks_around = "(?!" in plan.pattern or "(?=" in plan.pattern
+        self._looks_ahead = "(?!" in plan.pattern
 
     def encode_text(self, text: str) -> np.ndarray:
         """Ids of ``text``, uint32 of shape ``(n_symbols,)``.
@@ -38,7 +38,7 @@ class TiktokenCoder:
         Raises:
             TooLongForTiktoken: if the text must go through tokenizers instead.
         """
-        if self._looks_around and len(text) > LONGEST_WHITESPACE:
+        if self._looks_ahead and len(text) > LONGEST_WHITESPACE:
             longest = max((len(run) for run in _WHITESPACE.findall(text)), default=0)
             if longest > LONGEST_WHITESPACE:
                 raise TooLongForTiktoken

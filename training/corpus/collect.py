@@ -142,13 +142,16 @@ def _write(
     """Second pass: write what is kept, in reading order; the counts of train and validation."""
     kept = int(catalogue.sizes[fates <= Fate.VALIDATION].sum())
     train, validation = (SplitWriter(folder, name, shard_bytes) for name in ("train", "validation"))
+    index = -1
     with train, validation, _bar("writing", kept) as bar:
         for index, document in enumerate(_documents(readers)):
             if index >= len(catalogue) or digest_of(document.text) != catalogue.digest(index):
-                raise ProxyByteError(f"{document.source} changed while it was being collected: run again")
+                raise ProxyByteError(f"{document.source}, or what came before it, changed meanwhile: run again")
             if fates[index] <= Fate.VALIDATION:
                 (train if fates[index] == Fate.TRAIN else validation).add(document)
                 bar.update(len(document.text))
+    if index + 1 < len(catalogue):
+        raise ProxyByteError(f"{len(catalogue) - index - 1} documents at the end have gone meanwhile: run again")
     return train.close(), validation.close()
 
 

@@ -41,6 +41,12 @@ class JsonLinesReader:
 
     def read(self, advance: Advance) -> Iterator[Document | Skip]:
         """Every line that is not blank."""
+        try:
+            yield from self._read(advance)
+        except OSError as error:
+            raise damaged(str(self._path), error) from error
+
+    def _read(self, advance: Advance) -> Iterator[Document | Skip]:
         columns, name = _ColumnWatch(self._path, self._rules), printable(self._path.name)
         for number, line in self._lines(advance):
             source = f"{name}:{number}"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.compressors import CannotEncode, encode_one
@@ -173,14 +173,46 @@ def test_a_merge_that_tiktoken_would_add_runs_on_tokenizers():
     assert encode_one(compressor, b"abc").tolist() == [vocab["a"], 256]
 
 
+def cut_by(pattern, behavior="isolated"):
+    return pre_tokenizers.Split(Regex(pattern), behavior)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "reason"),
+    [
+        (byte_level(split=cut_by(r"\w+|\W+")), "differ between regex engines"),
+        (byte_level(split=cut_by(r"\p{L}+(?=x)|[^x]|x")), "differ between regex engines"),
+        (byte_level(split=cut_by(r"\p{N}{1,3}+|\P{N}+")), "differ between regex engines"),
+        (byte_level(split=cut_by(r"(?<=a)b|[^b]|b")), "differ between regex engines"),
+        (byte_level(split=cut_by(r"(?i:straße)|\P{L}+|\p{L}+")), "differ between regex engines"),
+        (byte_level(split=cut_by(r"^\s+|[^\n]+|\n")), "differ between regex engines"),
+        (byte_level(split=cut_by(r"\s+|\S+", "merged_with_previous")), "other means than the matches"),
+        (byte_level(split=pre_tokenizers.Sequence([cut_by(r"\s+|\S+"), cut_by(r"a|[^a]+")])), "in 3 steps"),
+        (byte_level(model=models.BPE(dropout=0.1)), "uses dropout"),
+        (byte_level(model=models.BPE(vocab={"a": 0}, merges=[])), "no symbol for byte 0"),
+    ],
+)
+def test_what_might_differ_runs_on_tokenizers_for_a_reason(tokenizer, reason):
+    if tokenizer.get_vocab_size() == 0:
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        tokenizer.model = models.BPE(
+            vocab={character: code for code, character in enumerate(alphabet)},
+            merges=[],
+            dropout=tokenizer.model.dropout,
+        )
+    assert reason in compressor_of(tokenizer).slow_reason
+
+
 def test_a_pattern_that_skips_text_loses_none(sources):
     """Pieces that the pattern does not match: tokenizers keeps them, tiktoken would drop them."""
-    from tokenizers import Regex
-
-    skipping = pre_tokenizers.Split(Regex(r"\p{L}+|\s+"), "isolated")
-    compressor = compressor_of(byte_level(split=skipping, train=sources[:5]))
-    (codes,) = compressor.encode_batch([b"a = 1;"])
-    assert compressor.slow_reason and compressor.decode(codes) == b"a = 1;"
+    everywhere = compressor_of(byte_level(split=cut_by(r"\p{L}+|\s+"), train=sources[:5]))
+    assert "probe" in everywhere.slow_reason
+    seldom = compressor_of(byte_level(split=cut_by(r"[^\p{Lm}]+"), train=sources[:5]))
+    assert not seldom.slow_reason
+    for compressor in (everywhere, seldom):
+        for text in ("a = 1;", "xʰ y"):
+            codes = encode_one(compressor, text.encode())
+            assert compressor.decode(codes) == text.encode() and codes.tolist() == library_ids(compressor, text)
 
 
 @pytest.mark.parametrize("split", SPLITS)

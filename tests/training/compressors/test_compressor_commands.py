@@ -84,6 +84,15 @@ def test_fit_token_bytes_and_report_from_the_command_line(corpus, tmp_path, caps
     assert saved["n_bytes"] == sum(map(len, held_out))
 
 
+def test_the_report_tells_compressors_of_one_name_apart(corpus, tmp_path, capsys, trained):
+    folders = [str(tmp_path / name) for name in ("one", "other")]
+    for folder in folders:
+        trained[Split.GPT2].save(Path(folder))
+    assert main(["compressor", "report", *folders, "gzip", "--corpus", str(corpus), "--samples", "0"]) == 0
+    table = capsys.readouterr().out
+    assert all(f"\n{name} " in table for name in (*(f"bpe-1500-gpt2 ({folder})" for folder in folders), "gzip"))
+
+
 def test_prepare_takes_every_family(corpus, tmp_path, trained):
     bpe = trained[Split.CODE]
     bpe.save(tmp_path / "bpe")

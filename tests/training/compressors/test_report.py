@@ -129,7 +129,7 @@ def test_bpe_symbols_stand_for_one_string_each_and_gzip_tells_nothing(trained, h
 
 @pytest.fixture(scope="module")
 def report(trained, held_out):
-    compressors = [load_compressor("gzip"), load_compressor("bits-4"), trained[Split.CODE]]
+    compressors = {"gzip": load_compressor("gzip"), "bits-4": load_compressor("bits-4"), "ours": trained[Split.CODE]}
     return compare(compressors, held_out, ReportOptions(samples=40, characters=100))
 
 
@@ -168,12 +168,12 @@ def upper_case_refused(trained) -> BpeCompressor:
 def test_refused_documents_are_counted_and_left_out_of_the_figures(trained):
     compressor = upper_case_refused(trained)
     documents = [b"all lower", b"Not lower", b"lower again"]
-    (found,) = compare([compressor], documents, ReportOptions(samples=0)).compressors
+    (found,) = compare({"lower": compressor}, documents, ReportOptions(samples=0)).compressors
     symbols = sum(len(encode_one(compressor, text)) for text in (documents[0], documents[2]))
     assert found.refused == 1 and found.stability is None
     assert found.bytes_per_symbol == (len(documents[0]) + len(documents[2])) / symbols
     with pytest.raises(ProxyByteError, match="lower: can code none of the 1 documents"):
-        compare([compressor], documents[1:2], ReportOptions(samples=0))
+        compare({"lower": compressor}, documents[1:2], ReportOptions(samples=0))
     with pytest.raises(ProxyByteError, match="codes none of the 1 snippets"):
         stability(compressor, EditedSamples([b"UP"], [b"U"]))
 
@@ -190,5 +190,5 @@ class Forgetful(RegroupCompressor):
 
 def test_documents_that_do_not_come_back_are_counted():
     documents = [b"ab", b"abcd", b"a longer one"]
-    (found,) = compare([Forgetful(4)], documents, ReportOptions(samples=0)).compressors
+    (found,) = compare({"forgetful": Forgetful(4)}, documents, ReportOptions(samples=0)).compressors
     assert (found.changed, found.refused) == (2, 0)

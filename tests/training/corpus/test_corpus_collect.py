@@ -183,19 +183,31 @@ def test_earlier_corpus_is_replaced_only_when_asked_and_anything_else_never(tmp_
     assert len(list(tree.rglob("*.py"))) == len(records())
 
 
-def test_source_that_changes_between_the_passes_is_noticed(tmp_path, monkeypatch):
-    tree = write_folder(tmp_path, records())
+@pytest.mark.parametrize("change", ["edit the first", "remove the first", "remove the last"])
+def test_source_that_changes_between_the_passes_is_noticed(tmp_path, monkeypatch, change):
     from proxybyte.training.corpus import collect as module
 
-    def decide_and_edit(*arguments):
-        next(tree.rglob("*.py")).write_text("changed")
+    tree = write_folder(tmp_path, records()[:60])
+    files = sorted(tree.rglob("*.py"))
+
+    def decide_and_change(*arguments):
+        path = files[-1 if "last" in change else 0]
+        path.write_text("changed") if "edit" in change else path.unlink()
         return decide(*arguments)
 
     decide = module.decide
-    monkeypatch.setattr(module, "decide", decide_and_edit)
-    with pytest.raises(ProxyByteError, match="changed while it was being collected"):
+    monkeypatch.setattr(module, "decide", decide_and_change)
+    with pytest.raises(ProxyByteError, match="meanwhile: run again"):
         collect(tmp_path / "corpus", tree)
     assert not (tmp_path / "corpus").exists()
+
+
+def test_working_folder_itself_can_be_the_output(tmp_path, monkeypatch):
+    tree = write_folder(tmp_path, records())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    collect(Path(), tree)
+    assert read_report(tmp_path / "here").train.documents
 
 
 def test_cap_keeps_whole_packages(tmp_path):

@@ -84,6 +84,12 @@ def test_every_character_survives_json(tmp_path):
     assert [document.text for document in documents] == [text.encode("utf-8")] * 2
 
 
+@pytest.mark.parametrize("reader", [JsonLinesReader, ParquetReader])
+def test_table_that_cannot_be_opened_is_an_error_that_names_it(tmp_path, reader):
+    with pytest.raises(ProxyByteError, match=r"gone\.table cannot be read: .*No such file"):
+        read(reader(tmp_path / "gone.table", TextRules()))
+
+
 def test_blank_lines_byte_order_mark_and_windows_line_ends_are_no_faults(tmp_path):
     documents, skips = read(jsonl(tmp_path, b"\xef\xbb\xbf" + GOOD + b"\r", b"", b"  \r", GOOD))
     assert skips == []

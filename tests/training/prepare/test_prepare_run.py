@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -11,61 +10,16 @@ import time
 from pathlib import Path
 
 import datasets
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.compressors import load_compressor
-from proxybyte.training.corpus.writer import SCHEMA
 from proxybyte.training.prepare import PrepareOptions, Verify, prepare_corpus, read_manifest
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.tasks import plan_tasks
 from proxybyte.training.prepare.workers import Job, run_tasks
-from proxybyte.training.prepared import PreparedSplit
-
-WORDS = ("def", "return", "import", "self", "class", "for", "in", "range", "len", "print", "None", "True", "x", "y")
-
-
-def some_text(seed: int, n_bytes: int) -> bytes:
-    draw = random.Random(seed)
-    return " ".join(draw.choices(WORDS, k=n_bytes // 5)).encode() + b" %d" % seed
-
-
-def write_shard(path: Path, texts: list[bytes], row_group: int) -> None:
-    table = pa.table([texts, [f"{path.stem}:{number}" for number in range(len(texts))]], schema=SCHEMA)
-    pq.write_table(table, path, row_group_size=row_group)
-
-
-@pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory) -> Path:
-    """A byte-level BPE of 300 symbols, as a tokenizer's folder."""
-    return write_tokenizer(tmp_path_factory.mktemp("tiny-bpe"), None)
-
-
-def write_tokenizer(folder: Path, normalizer) -> Path:
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator([" ".join(WORDS)], trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
-    if normalizer is not None:
-        bpe.normalizer = normalizer
-    bpe.save(str(folder / "tokenizer.json"))
-    return folder
-
-
-@pytest.fixture
-def corpus(tmp_path) -> Path:
-    """Two train shards and a validation shard, with bytes that are not UTF-8 among them."""
-    folder = tmp_path / "corpus"
-    folder.mkdir()
-    write_shard(folder / "train-00000.parquet", [some_text(number, 2000) for number in range(30)], 4)
-    write_shard(folder / "train-00001.parquet", [b"\xff\x00 broken", *(some_text(n, 500) for n in range(30, 60))], 7)
-    write_shard(folder / "validation-00000.parquet", [some_text(number, 900) for number in range(60, 70)], 5)
-    return folder
+from proxybyte.training.stream.prepared import PreparedSplit
 
 
 def prepare(corpus: Path, compressor: Path | str, output: Path, workers: int = 1, verify: Verify = Verify.ALL):
@@ -120,7 +74,7 @@ def test_one_worker_equals_two(tmp_path, corpus, tokenizer):
     assert (tmp_path / "two").stat() and not list(tmp_path.glob("*.partial"))
 
 
-def test_killed_run_goes_on_where_it_stopped_and_gives_the_same_dataset(tmp_path, tokenizer):
+def test_killed_run_goes_on_where_it_stopped_and_gives_the_same_dataset(tmp_path, tokenizer, some_text, write_shard):
     (tmp_path / "corpus").mkdir()
     texts = [some_text(number, 10_000) for number in range(320)]
     write_shard(tmp_path / "corpus" / "train-00000.parquet", texts, 5)
@@ -177,7 +131,7 @@ def test_leftovers_of_other_inputs_are_not_used(tmp_path, corpus, tokenizer):
     assert content(tmp_path / "out") == content(tmp_path / "expected")
 
 
-def test_finished_folder_is_left_alone_until_an_input_changes(tmp_path, corpus, tokenizer):
+def test_finished_folder_is_left_alone_until_an_input_changes(tmp_path, corpus, tokenizer, write_shard):
     first = prepare(corpus, tokenizer, tmp_path / "out")
     inode = (tmp_path / "out").stat().st_ino
     assert prepare(corpus, tokenizer, tmp_path / "out", workers=2) == first
@@ -200,11 +154,9 @@ def test_folder_that_lost_a_shard_is_made_again(tmp_path, corpus, tokenizer):
     assert content(tmp_path / "out") == before
 
 
-def test_another_compressor_makes_another_dataset(tmp_path, corpus, tokenizer):
+def test_another_compressor_makes_another_dataset(tmp_path, corpus, tokenizer, lowercase_tokenizer):
     first = prepare(corpus, tokenizer, tmp_path / "out")
-    (tmp_path / "lower").mkdir()
-    lower = write_tokenizer(tmp_path / "lower", normalizers.Lowercase())
-    second = prepare(corpus, lower, tmp_path / "out")
+    second = prepare(corpus, lowercase_tokenizer, tmp_path / "out")
     assert second.fingerprint != first.fingerprint
     raw = [row["source"] for row in datasets.load_from_disk(tmp_path / "out" / "train") if row["n_symbols"] < 0]
     assert len(raw) == second.train.raw_documents == sum(second.train.raw_reasons.values()) > 0
@@ -222,7 +174,7 @@ def test_compressor_without_borders_says_so_in_the_manifest(tmp_path, corpus, to
 
 
 @pytest.mark.parametrize("absent", [True, False], ids=["no shard", "a shard without rows"])
-def test_corpus_without_validation_gives_no_validation_folder(tmp_path, corpus, tokenizer, absent):
+def test_corpus_without_validation_gives_no_validation_folder(tmp_path, corpus, tokenizer, write_shard, absent):
     if absent:
         (corpus / "validation-00000.parquet").unlink()
     else:
@@ -261,7 +213,7 @@ def test_interrupt_ends_the_workers(tmp_path, corpus, tokenizer):
     assert multiprocessing.active_children() == []
 
 
-def test_fault_in_one_shard_stops_the_run_and_keeps_the_others(tmp_path, corpus, tokenizer):
+def test_fault_in_one_shard_stops_the_run_and_keeps_the_others(tmp_path, corpus, tokenizer, write_shard):
     write_shard(corpus / "validation-00000.parquet", [b"fine", b""], 5)
     with pytest.raises(ProxyByteError, match=r"validation-00000\.parquet, row group 0, row 2"):
         prepare(corpus, tokenizer, tmp_path / "out", workers=2)
@@ -270,56 +222,3 @@ def test_fault_in_one_shard_stops_the_run_and_keeps_the_others(tmp_path, corpus,
     prepare(corpus, tokenizer, tmp_path / "out", workers=2)
     prepare(corpus, tokenizer, tmp_path / "expected")
     assert content(tmp_path / "out") == content(tmp_path / "expected")
-
-
-class TestCommandLine:
-    def refused(self, capsys, *arguments) -> str:
-        code = main(["prepare", *map(str, arguments)])
-        err = capsys.readouterr().err
-        assert code == 2
-        (sentence,) = [line for line in err.splitlines() if line.startswith("proxybyte: ")]
-        assert "Traceback" not in err
-        return sentence
-
-    def test_totals_are_printed(self, tmp_path, corpus, tokenizer, capsys):
-        output = tmp_path / "out"
-        assert main(["prepare", str(corpus), "--compressor", str(tokenizer), "--out", str(output)]) == 0
-        out = capsys.readouterr().out
-        assert "bytes/symbol" in out
-        assert "MB/s" in out
-        assert f"{read_manifest(output).total.symbols:,}" in out
-
-    def test_corpus_that_does_not_exist(self, tmp_path, corpus, tokenizer, capsys):
-        sentence = self.refused(capsys, tmp_path / "corpse", "--compressor", tokenizer, "--out", tmp_path / "out")
-        assert "is no corpus folder" in sentence
-        assert "did you mean 'corpus'?" in sentence
-        assert not list(tmp_path.glob("out*"))
-
-    def test_compressor_that_does_not_exist(self, tmp_path, corpus, capsys):
-        sentence = self.refused(capsys, corpus, "--compressor", "nothing", "--out", tmp_path / "out")
-        assert "'nothing'" in sentence
-        assert not list(tmp_path.glob("out*"))
-
-    def test_output_that_holds_something_else(self, tmp_path, corpus, tokenizer, capsys):
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "mine.txt").touch()
-        sentence = self.refused(capsys, corpus, "--compressor", tokenizer, "--out", tmp_path / "out")
-        assert "will not be replaced" in sentence
-        assert (tmp_path / "out" / "mine.txt").exists()
-
-    def test_negative_number_of_workers(self, tmp_path, corpus, tokenizer, capsys):
-        arguments = (corpus, "--compressor", tokenizer, "--out", tmp_path / "out", "--workers", -1)
-        assert "--workers is -1" in self.refused(capsys, *arguments)
-
-    def test_damaged_corpus_shard(self, tmp_path, corpus, tokenizer, capsys):
-        shard = corpus / "train-00001.parquet"
-        shard.write_bytes(shard.read_bytes()[:-9])
-        sentence = self.refused(capsys, corpus, "--compressor", tokenizer, "--out", tmp_path / "out")
-        assert f"{shard} cannot be read" in sentence
-
-    @pytest.mark.parametrize("damage", ["", "{}", "[1"])
-    def test_damaged_manifest(self, tmp_path, corpus, tokenizer, capsys, damage):
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "prepared.json").write_text(damage)
-        sentence = self.refused(capsys, corpus, "--compressor", tokenizer, "--out", tmp_path / "out")
-        assert "is damaged" in sentence

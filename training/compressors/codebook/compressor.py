@@ -1,6 +1,7 @@
 """The compiled neural codebook as a compressor: NumPy alone, one small file."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -11,14 +12,14 @@ from safetensors.numpy import load, save
 
 from proxybyte.errors import ProxyByteError
 
-from ..protocol import CannotEncode, code_dtype
+from ..protocol import CannotEncode, check_codes, code_dtype, usable_threads
 from ..storage import read_folder, write_folder
 from .automaton import Automaton, Speller
 from .trie import Trie
 
 FILE = "codebook.safetensors"
-_BATCH_BYTES = 1 << 26
-"""Documents are parsed together up to about this many bytes; working memory is four times that."""
+_LEAST_PART_BYTES, _MOST_PART_BYTES = 1 << 20, 1 << 26
+"""Documents are parsed together in parts of about this many bytes; working memory is four times a part."""
 
 
 class CodebookCompressor:
@@ -39,20 +40,25 @@ class CodebookCompressor:
         self.name = name or f"codebook-{len(trie)}"
         self.made = dict(made or {})
         self._automaton = Automaton(trie)
+        _ = self._automaton.table  # made here, so that threads find it
         self._speller = Speller(trie)
 
     def encode_batch(self, documents: Sequence[bytes]) -> list[np.ndarray | CannotEncode]:
-        """Codes of each document; every document has one."""
-        codes: list[np.ndarray | CannotEncode] = []
+        """Codes of each document; every document has one. Parts of the batch are coded on threads."""
         lengths = np.fromiter(map(len, documents), np.int64, len(documents))
-        parts = (np.cumsum(lengths) - lengths) // _BATCH_BYTES
-        borders = [0, *(np.flatnonzero(np.diff(parts)) + 1).tolist(), len(documents)]
-        dtype = code_dtype(self.num_symbols)
-        for first, last in pairwise(borders):
-            text = np.frombuffer(b"".join(documents[first:last]), np.uint8)
-            starts = np.cumsum(lengths[first:last]) - lengths[first:last]
-            codes += [code.astype(dtype, copy=False) for code in self._automaton.parse(text, starts)]
-        return codes
+        threads = usable_threads()
+        part_bytes = int(np.clip(lengths.sum() // threads, _LEAST_PART_BYTES, _MOST_PART_BYTES))
+        part = (np.cumsum(lengths) - lengths) // part_bytes
+        borders = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(documents)]
+        with ThreadPoolExecutor(threads) as pool:
+            parts = pool.map(lambda ends: self._encode_part(documents[slice(*ends)]), pairwise(borders))
+            return [code for part in parts for code in part]
+
+    def _encode_part(self, documents: Sequence[bytes]) -> list[np.ndarray]:
+        text = np.frombuffer(b"".join(documents), np.uint8)
+        lengths = np.fromiter(map(len, documents), np.int64, len(documents))
+        parsed = self._automaton.parse(text, np.cumsum(lengths) - lengths)
+        return [code.astype(code_dtype(self.num_symbols), copy=False) for code in parsed]
 
     def decode(self, codes: np.ndarray) -> bytes:
         """Bytes of one document.
@@ -60,7 +66,7 @@ class CodebookCompressor:
         Raises:
             ProxyByteError: if a code is out of range.
         """
-        return self._speller.spell(self._checked(codes))
+        return self._speller.spell(check_codes(codes, self.num_symbols, self.name))
 
     def borders(self, codes: np.ndarray) -> np.ndarray:
         """Byte offset at the end of each symbol, shape ``(len(codes),)``, int64.
@@ -68,7 +74,7 @@ class CodebookCompressor:
         Raises:
             ProxyByteError: if a code is out of range.
         """
-        return np.cumsum(self.trie.spellings.lengths[self._checked(codes)])
+        return np.cumsum(self.trie.spellings.lengths[check_codes(codes, self.num_symbols, self.name)])
 
     def save(self, folder: Path) -> None:
         """Write ``compressor.json`` and ``codebook.safetensors`` into ``folder``."""
@@ -83,10 +89,8 @@ class CodebookCompressor:
         Raises:
             ProxyByteError: if a file is missing, truncated, altered, or no codebook.
         """
-        manifest, files = read_folder(folder, cls.family)
+        manifest, files = read_folder(folder, cls.family, [FILE])
         path = Path(folder) / FILE
-        if FILE not in files:
-            raise ProxyByteError(f"{path}: is missing; compile or copy the codebook again")
         try:
             columns = load(files[FILE])
         except safetensors.SafetensorError:
@@ -99,15 +103,3 @@ class CodebookCompressor:
         except ProxyByteError as error:
             raise ProxyByteError(f"{path}: {error}") from None
         return cls(trie, manifest.get("name"), manifest.get("made"))
-
-    def _checked(self, codes: np.ndarray) -> np.ndarray:
-        codes = np.asarray(codes)
-        if codes.size and codes.dtype.kind not in "ui":
-            raise ProxyByteError(f"codes of {self.name} are integers, not {codes.dtype}")
-        wrong = np.flatnonzero((codes < 0) | (codes >= self.num_symbols))
-        if len(wrong):
-            raise ProxyByteError(
-                f"code {codes[wrong[0]]} at position {wrong[0]} is out of range: "
-                f"{self.name} has codes 0 to {self.num_symbols - 1}"
-            )
-        return codes.astype(np.int64, copy=False)

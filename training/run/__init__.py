@@ -1,0 +1,1 @@
+"""A training run: config, model, processes, steps, metrics, checkpoints."""

@@ -1,0 +1,140 @@
+"""Put a run together: what the loop calls, wired to data, model, processes and trackers."""
+
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+from proxybyte import ProxyByteForCausalLM, build_tokenizer
+from proxybyte.eval import bits_per_byte
+from proxybyte.flops import training_flops
+
+from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer, sync_tree
+from .config import TrainConfig
+from .config_io import flatten
+from .distributed import Stage, place
+from .loop import Run
+from .metrics import MetricsLog
+from .model_source import make_model
+from .optim import make_adamw
+from .precision import autocast
+from .rows import RowShare
+from .source import COMPRESSOR_FOLDER, TrainingData
+from .step import Engine
+
+PLOT_FILE = "loss.png"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Raw bits per byte of the validation documents, computed by all processes together.
+
+    Attributes:
+        model: the model without wrappers (or sharded in place).
+        documents: all of them.
+        stage: each process takes its share, but all take all of a sharded model, whose passes are made in step; the
+            precision is that of training.
+        compiled: whether blocks are compiled; documents of every length would compile them anew.
+    """
+
+    model: nn.Module
+    documents: list[bytes]
+    stage: Stage
+    compiled: bool
+
+    def __call__(self) -> float:
+        """Bits per byte over all documents, the same on every process."""
+        world = self.stage.world
+        sharded = isinstance(self.model, FSDPModule)
+        mine = self.documents if sharded else self.documents[world.rank :: world.size]
+        eager = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
+        bits = 0.0
+        if mine:
+            with eager, autocast(self.stage.precision, self.stage.accelerator.device):
+                bits = bits_per_byte(self.model, mine).bits
+        totals = world.gather(np.array([bits, sum(map(len, mine))])).sum(axis=0)
+        return float(totals[0] / totals[1])
+
+
+@dataclass(frozen=True)
+class ModelWriter:
+    """Writes model folders from whole tensors.
+
+    Attributes:
+        model: the model, for its class and config.
+    """
+
+    model: ProxyByteForCausalLM
+
+    def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        """Write what ``from_pretrained`` loads, with the tokenizer."""
+        self.model.save_pretrained(folder, state_dict=weights)
+        build_tokenizer(document_prefix=bool(self.model.config.document_prefix)).save_pretrained(folder)
+
+
+def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: Path | None) -> Run:
+    """Build the model (from ``checkpoint`` if given), place it on the processes and wire the run.
+
+    Raises:
+        ProxyByteError: if the model does not fit the data or cannot be built.
+    """
+    model = make_model(config, data.num_codes, checkpoint / MODEL_FOLDER if checkpoint else None)
+    # A causal document of L symbols attends to (L + 1) / 2 on average, which is how training_flops counts.
+    document_length = max(1, round(2 * data.mean_keys - 1))
+    flops = training_flops(model.config, config.plan.row_length, document_length)
+    placed, optimizer = place(stage, model, config.compute, lambda m: make_adamw(m, config.optimizer))
+    raw_model = stage.accelerator.unwrap_model(placed)
+    if checkpoint:
+        load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE)
+    batch, world = config.batch, stage.world
+    documents = data.validation_documents(config.evaluation)
+    return Run(
+        config=config,
+        world=stage.world,
+        engine=Engine(stage.accelerator, placed, optimizer, stage.precision, config.optimizer.clip, config.seed),
+        data=data,
+        share=RowShare(data.row_order(config), batch.rows_per_device, world.rank, world.size),
+        flops_per_row=flops,
+        raw_model=raw_model,
+        save_model=ModelWriter(model),
+        evaluate=Validation(raw_model, documents, stage, config.compute.compile) if documents else None,
+    )
+
+
+def start_trackers(run: Run, step: int) -> None:
+    """Open the trackers; TensorBoard forgets what was logged after ``step``, from which the run goes on."""
+    log_config = run.config.log
+    if log_config.trackers:
+        run.engine.accelerator.init_trackers(
+            log_config.project,
+            config={key: str(value) for key, value in flatten(run.config.model_dump(mode="json")).items()},
+            init_kwargs={"tensorboard": {"purge_step": step + 1}},
+        )
+
+
+def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:
+    """Write the final model, the compressor it was trained with, and the picture; one process calls this."""
+    output = run.config.output
+    _replace(output / MODEL_FOLDER, lambda folder: run.save_model(folder, weights))
+    _replace(output / COMPRESSOR_FOLDER, lambda folder: shutil.copytree(run.data.compressor, folder))
+    if run.config.log.plot:
+        from .plots import draw  # matplotlib takes a second to import
+
+        draw(MetricsLog(output).read(), output / PLOT_FILE)
+    return output / MODEL_FOLDER
+
+
+def _replace(folder: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder whole under a temporary name, then put it in place of what was there."""
+    partial = folder.with_suffix(".tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    write(partial)
+    sync_tree(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)

@@ -1,0 +1,188 @@
+"""What a training run is told: every key of a recipe, with its type, default and meaning.
+
+Reading a recipe from disk, ``key=value`` overrides and messages for people are in ``config_io``.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..stream.plan import PlanConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Attention(StrEnum):
+    """Which implementation of attention the backbone runs."""
+
+    SDPA = "sdpa"
+    EAGER = "eager"
+    FLEX = "flex_attention"
+
+
+class Precision(StrEnum):
+    """In which numbers the forward and backward pass run; weights and optimizer state are float32 throughout."""
+
+    AUTO = "auto"
+    """bfloat16 on an accelerator; on a CPU what its instructions make fastest (docs/training.md)."""
+    FLOAT32 = "float32"
+    MEDIUM = "medium"
+    """float32, with matrix products in bfloat16 where the processor has tiles for it (AMX); float32 elsewhere."""
+    BFLOAT16 = "bfloat16"
+    """Autocast to bfloat16."""
+
+
+class Parallel(StrEnum):
+    """How several processes share the model."""
+
+    DDP = "ddp"
+    """Each holds all of it."""
+    FSDP = "fsdp"
+    """Weights, gradients and optimizer state are sharded (FSDP2)."""
+
+
+class Decay(StrEnum):
+    """Shape of the learning rate after warm-up."""
+
+    COSINE = "cosine"
+    WSD = "wsd"
+    """Warm-up, stable, then a linear fall over the last ``decay`` of the run."""
+    CONSTANT = "constant"
+
+
+class Tracker(StrEnum):
+    """Where metrics go beside ``metrics.jsonl``."""
+
+    TENSORBOARD = "tensorboard"
+    TRACKIO = "trackio"
+    WANDB = "wandb"
+
+
+class ModelConfig(_Section):
+    """The model: exactly one of ``preset``, ``backbone_config`` and ``checkpoint``."""
+
+    preset: str | None = Field(None, description="name of a size in hub_configs/presets")
+    backbone_config: dict[str, Any] | None = Field(None, description="a Transformers decoder's config, with model_type")
+    checkpoint: Path | None = Field(None, description="model folder whose weights the run starts from")
+    attention: Attention = Attention.SDPA
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [key for key in ("preset", "backbone_config", "checkpoint") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of preset, backbone_config and checkpoint, not {' and '.join(given) or 'none'}"
+            )
+        return self
+
+
+class BatchConfig(_Section):
+    """How many rows make a step; accumulation follows from it and the number of processes."""
+
+    rows_per_step: int = Field(32, ge=1, description="rows of one optimizer step, over all processes")
+    rows_per_device: int = Field(8, ge=1, description="rows of one forward pass on one device")
+    shuffle_steps: int = Field(64, ge=1, description="the rows of this many steps are shuffled together")
+
+
+class OptimizerConfig(_Section):
+    """AdamW; weight decay touches matrices only."""
+
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    clip: float = Field(1.0, gt=0, description="largest gradient norm")
+
+
+class LearningRateConfig(_Section):
+    """The learning rate's shape over the run, as fractions of its steps and of the peak."""
+
+    shape: Decay = Decay.COSINE
+    warmup: float = Field(0.02, ge=0, le=1, description="share of steps over which it rises linearly from zero")
+    decay: float = Field(0.2, ge=0, le=1, description="share of steps over which wsd falls at the end")
+    final: float = Field(0.1, ge=0, le=1, description="last learning rate as a share of the peak")
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        if self.shape is Decay.WSD and self.warmup + self.decay > 1 + 1e-9:
+            raise ValueError(f"warmup + decay is {self.warmup + self.decay:g}: the phases add up to at most 1")
+        return self
+
+
+class ComputeConfig(_Section):
+    """How the same arithmetic is carried out; may be changed between a run and its resumption."""
+
+    device: str = Field("auto", pattern="^(auto|cpu)$", description="auto (an accelerator if there is one) or cpu")
+    parallel: Parallel = Parallel.DDP
+    processes: int | None = Field(None, ge=1, description="stop unless this many processes run")
+    compile: bool = Field(False, description="compile the decoder blocks")
+    activation_checkpointing: bool = Field(False, description="recompute activations instead of keeping them")
+
+
+class LogConfig(_Section):
+    """What is written while the run goes on."""
+
+    every: int = Field(10, ge=1, description="steps between two readings of the device")
+    trackers: tuple[Tracker, ...] = (Tracker.TENSORBOARD,)
+    project: str = Field("proxybyte", description="project name at the trackers")
+    plot: bool = Field(True, description="draw loss.png at the end")
+
+
+class CheckpointConfig(_Section):
+    """How often the state is saved."""
+
+    every: int = Field(500, ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="how many of the last are kept")
+
+
+class EvaluationConfig(_Section):
+    """Raw bits per byte on validation documents while the run goes on."""
+
+    every: int = Field(500, ge=0, description="steps between evaluations, which start and end have too; 0 for none")
+    documents: int = Field(64, ge=1, description="documents of the validation split, spread evenly over it")
+    max_bytes: int = Field(16384, ge=1, description="bytes of each document that are scored")
+
+
+class TrainConfig(_Section):
+    """One run."""
+
+    output: Path = Field(description="run folder")
+    data: Path = Field(description="folder written by 'proxybyte prepare'")
+    seed: int = Field(0, ge=0, description="initial weights and dropout; plan.seed is the order of the data")
+    precision: Precision = Precision.AUTO
+    model: ModelConfig
+    plan: PlanConfig = PlanConfig()
+    batch: BatchConfig = BatchConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    learning_rate: LearningRateConfig = LearningRateConfig()
+    compute: ComputeConfig = ComputeConfig()
+    log: LogConfig = LogConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> Self:
+        if self.batch.rows_per_step % self.batch.rows_per_device:
+            raise ValueError(
+                f"batch.rows_per_step ({self.batch.rows_per_step}) must be a multiple of "
+                f"batch.rows_per_device ({self.batch.rows_per_device})"
+            )
+        return self
+
+
+MAY_CHANGE_ON_RESUME = (
+    "output",
+    "data",
+    "compute.",
+    "log.",
+    "checkpoint.",
+    "evaluation.",
+    "batch.rows_per_device",
+    "model.attention",
+)
+"""Keys (or sections, ending in a dot) that change what is learnt by rounding at most; ``data`` is known by its
+fingerprint, so the folder may move."""

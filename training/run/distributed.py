@@ -1,0 +1,192 @@
+"""Processes and devices: how many there are, which device each has, and what they tell each other.
+
+Accelerate places devices, starts the process group and wraps the model. What the processes agree on each step (counts
+of targets, a request to stop) are a few numbers on the host: they travel through gloo, so no device waits for them.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import psutil
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    FullyShardedDataParallelPlugin,
+    InitProcessGroupKwargs,
+    ProjectConfiguration,
+)
+from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.optim import Optimizer
+
+from proxybyte.errors import ProxyByteError
+
+from .config import ComputeConfig, Parallel, Precision, TrainConfig
+from .precision import settle_precision
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, as one of them sees them."""
+
+    rank: int
+    size: int
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        """``values`` (float64, the same shape everywhere) of every process, shape ``(size, *values.shape)``.
+
+        Callers sum the result themselves, in the order of the rows: a sum made by the processes would round
+        differently for each number of them.
+        """
+        if self.size == 1:
+            return values[None]
+        mine = torch.from_numpy(np.ascontiguousarray(values, np.float64))
+        parts = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(parts, mine)
+        return torch.stack(parts).numpy()
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            self.gather(np.zeros(1))
+
+
+def asked_processes(environment: Mapping[str, str], parent_command: Sequence[str]) -> int | None:
+    """How many processes the launcher was asked for, or ``None`` where it did not say.
+
+    ``accelerate launch --cpu --num_processes 2`` starts one process and leaves no trace in its environment, so the
+    launcher's own command line is read too.
+    """
+    if "WORLD_SIZE" in environment:
+        return int(environment["WORLD_SIZE"])
+    words = list(parent_command)
+    if not any("accelerate" in word for word in words[:4]):
+        return None
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, _, value = word.partition("=")
+        if name.replace("-", "_") == "__num_processes":
+            number = value or following
+            return int(number) if number.isdigit() else None
+    return None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a process computes: its device, its fellows, and in which numbers."""
+
+    accelerator: Accelerator
+    world: World
+    precision: Precision
+
+
+def start(config: TrainConfig) -> Stage:
+    """Join the process group and choose this process's device and precision.
+
+    Raises:
+        ProxyByteError: if the number of processes is not what was asked for, or a tracker is not installed.
+    """
+    for tracker in config.log.trackers:
+        if find_spec(tracker.value) is None:
+            raise ProxyByteError(f"log.trackers names {tracker}, which is not installed: pip install {tracker}")
+    cpu = config.compute.device == "cpu" or not torch.accelerator.is_available()
+    precision = settle_precision(config.precision, cpu)
+    handlers: list = [DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)]
+    if torch.cuda.is_available() and not cpu:
+        handlers.append(InitProcessGroupKwargs(backend="cuda:nccl,cpu:gloo"))
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision="no",
+        kwargs_handlers=handlers,
+        log_with=[tracker.value for tracker in config.log.trackers] or None,
+        project_config=ProjectConfiguration(str(config.output), logging_dir=str(config.output / "tensorboard")),
+        fsdp_plugin=_fsdp_plugin(precision) if config.compute.parallel is Parallel.FSDP and not cpu else None,
+    )
+    world = World(accelerator.process_index, accelerator.num_processes)
+    check_size(world.size, config)
+    return Stage(accelerator, world, precision)
+
+
+def check_size(size: int, config: TrainConfig) -> None:
+    """Stop where ``size`` processes run and another number was asked for, or the batch does not divide by it.
+
+    Raises:
+        ProxyByteError: naming both numbers and the way out.
+    """
+    asked = asked_processes(os.environ, psutil.Process(os.getppid()).cmdline())
+    wishes = ((asked, "the launcher was asked for"), (config.compute.processes, "compute.processes asks for"))
+    for wanted, who in wishes:
+        if wanted is not None and wanted != size:
+            raise ProxyByteError(
+                f"{size} process(es) run, but {who} {wanted}: on a CPU launch with 'torchrun --nproc-per-node {wanted}'"
+            )
+    batch = config.batch
+    if batch.rows_per_step % (batch.rows_per_device * size):
+        raise ProxyByteError(
+            f"batch.rows_per_step ({batch.rows_per_step}) must be a multiple of batch.rows_per_device "
+            f"({batch.rows_per_device}) times the number of processes ({size})"
+        )
+
+
+def _fsdp_plugin(precision: Precision) -> FullyShardedDataParallelPlugin:
+    """FSDP2 of each decoder block, through Accelerate."""
+    return FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        state_dict_type="FULL_STATE_DICT",
+        cpu_ram_efficient_loading=False,
+        mixed_precision_policy=_sharded_precision(precision),
+    )
+
+
+def _sharded_precision(precision: Precision) -> MixedPrecisionPolicy:
+    """Gradients are reduced, and losses come out, in float32 whatever the precision in between."""
+    inner = torch.bfloat16 if precision is Precision.BFLOAT16 else torch.float32
+    return MixedPrecisionPolicy(param_dtype=inner, reduce_dtype=torch.float32, output_dtype=torch.float32)
+
+
+def decoder_blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of a Transformers model: what is sharded, compiled and checkpointed one by one."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    return [module for module in model.modules() if type(module).__name__ in names]
+
+
+def place(
+    stage: Stage, model: nn.Module, compute: ComputeConfig, make_optimizer: Callable[[nn.Module], Optimizer]
+) -> tuple[nn.Module, Optimizer]:
+    """Compile, shard or replicate ``model`` over the processes, with its optimizer.
+
+    Accelerate wraps for DDP everywhere and for FSDP2 on accelerators. On a CPU Accelerate ignores FSDP2 without a
+    word, so there the model is sharded here.
+
+    Raises:
+        ProxyByteError: if the model names no block class to shard or compile by.
+    """
+    accelerator, blocks = stage.accelerator, decoder_blocks(model)
+    if not blocks and (compute.compile or compute.parallel is Parallel.FSDP):
+        raise ProxyByteError(
+            f"{type(model).__name__} names no decoder block (_no_split_modules): cannot compile or shard"
+        )
+    if compute.compile:
+        for block in blocks:
+            block.compile()
+    if accelerator.is_fsdp2:
+        model, wrapped = accelerator.prepare(model, make_optimizer(model))
+        return model, wrapped.optimizer
+    if compute.parallel is Parallel.FSDP and accelerator.num_processes > 1:
+        policy = _sharded_precision(stage.precision)
+        for block in blocks:
+            fully_shard(block, mp_policy=policy)
+        fully_shard(model, mp_policy=policy)
+        return model, make_optimizer(model)
+    model = accelerator.prepare_model(model)
+    return model, make_optimizer(model)

@@ -1,0 +1,204 @@
+"""The loop of a run: rows in, steps, metrics, evaluations and checkpoints out."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from proxybyte.errors import ProxyByteError
+
+from .checkpoint import CheckpointFolder, RunState, optimizer_tensors, whole_tensors
+from .config import TrainConfig
+from .distributed import World
+from .metrics import Count, MetricsLog, Nats, Totals, refuse_nan, step_losses
+from .optim import learning_rate
+from .rows import RowShare, StepBatches, fetch_ahead
+from .signals import StopRequest
+from .source import TrainingData
+from .step import Engine, StepResult, train_step
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a loop works with.
+
+    Attributes:
+        data: rows of the plan, and what they come from.
+        share: which rows this process takes.
+        flops_per_row: FLOPs of forward and backward over one row.
+        raw_model: the model without what wraps it for training.
+        save_model: writes the given whole tensors as a model folder.
+        evaluate: raw bits per byte on validation; ``None`` where there is no validation split.
+    """
+
+    config: TrainConfig
+    world: World
+    engine: Engine
+    data: TrainingData
+    share: RowShare
+    flops_per_row: float
+    raw_model: nn.Module
+    save_model: Callable[[Path, dict[str, torch.Tensor]], None]
+    evaluate: Callable[[], float] | None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.data.steps
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A step whose numbers are still on the device."""
+
+    step: int
+    learning_rate: float
+    counts: np.ndarray
+    result: StepResult
+
+
+class Loop:
+    """One pass over the steps of a run, from a checkpoint's step or from 0.
+
+    Attributes:
+        step: finished optimizer steps.
+        totals: what was seen so far.
+    """
+
+    def __init__(self, run: Run, step: int, totals: Totals):
+        self.run = run
+        self.step = step
+        self.totals = totals
+        self.metrics = MetricsLog(run.config.output)
+        self.checkpoints = CheckpointFolder(run.config.output, run.config.checkpoint.keep)
+        self._pending: list[_Pending] = []
+        self._since = time.perf_counter()
+        self._bar = tqdm(
+            total=run.steps,
+            initial=step,
+            unit="step",
+            desc="training",
+            disable=not run.world.is_main,
+            # A terminal shows every half second; a log file should not fill with bars.
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        )
+
+    def to_the_end(self) -> bool:
+        """Train up to the last step, or until a signal asks to stop; returns whether the end was reached."""
+        run = self.run
+        with StopRequest() as stop, self._bar:
+            if self.step == 0 and run.config.evaluation.every and run.evaluate:
+                self._log_evaluation(run.evaluate())
+            self._since = time.perf_counter()
+            for batches in fetch_ahead(run.data.dataset, run.share, range(self.step, run.steps)):
+                counts, stopping = self._agree(batches, stop.made)
+                self._train(batches, counts)
+                self._due(stopping)
+                if stopping:
+                    return self.step == run.steps
+        return True
+
+    def _agree(self, batches: StepBatches, stop: bool) -> tuple[np.ndarray, bool]:
+        """Counts over all processes, shape ``(len(Count),)``, and whether any of them was asked to stop."""
+        mine = np.append(batches.counts.ravel(), float(stop))
+        everyone = self.run.world.gather(mine)
+        by_process = everyone[:, :-1].reshape(self.run.world.size, -1, len(Count))
+        in_row_order = by_process.swapaxes(0, 1).reshape(-1, len(Count))
+        return in_row_order.sum(axis=0), bool(everyone[:, -1].any())
+
+    def _train(self, batches: StepBatches, counts: np.ndarray) -> None:
+        run = self.run
+        rate = learning_rate(run.config.learning_rate, run.config.optimizer.lr, self.step, run.steps)
+        result = train_step(run.engine, batches.batches, float(counts[Count.TARGETS]), rate)
+        self.step += 1
+        self._pending.append(_Pending(self.step, rate, counts, result))
+        self._bar.update()
+
+    def _due(self, stopping: bool) -> None:
+        """Read metrics, evaluate and save, where this step is one for it."""
+        config, last = self.run.config, stopping or self.step == self.run.steps
+        evaluating = self._is_due(config.evaluation.every)
+        saving = last or self.step % config.checkpoint.every == 0
+        if evaluating or saving or self.step % config.log.every == 0:
+            self._read_metrics()
+        if evaluating and self.run.evaluate:
+            self._log_evaluation(self.run.evaluate())
+        if saving:
+            self.save()
+        if evaluating or saving:
+            self._since = time.perf_counter()
+
+    def _read_metrics(self) -> None:
+        """Fetch what the steps since the last time left on the device, check it, log it."""
+        run, pending = self.run, self._pending
+        if not pending:
+            return
+        nats = torch.stack([entry.result.nats for entry in pending]).double().cpu().numpy()
+        norms = torch.stack([entry.result.grad_norm for entry in pending]).double().cpu().tolist()
+        # (processes, steps, micro-batches, rows, kinds) -> (steps, rows in their order, kinds)
+        by_row = np.moveaxis(run.world.gather(nats), 0, 2).reshape(len(pending), -1, len(Nats))
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        rows = run.config.batch.rows_per_step
+        symbols = rows * run.config.plan.row_length
+        text = sum(float(entry.counts[Count.RAW_BYTES] + entry.counts[Count.COMPRESSED_BYTES]) for entry in pending)
+        speed = {
+            "symbols_per_s": symbols * len(pending) / seconds,
+            "bytes_per_s": text / seconds,
+            "flops_per_s": run.flops_per_row * rows * len(pending) / seconds,
+        }
+        lines = []
+        try:
+            for entry, row_nats, norm in zip(pending, by_row, norms, strict=True):
+                refuse_nan(entry.step, run.share.order.rows(entry.step - 1), row_nats, norm)
+                self.totals.add(entry.counts, symbols, run.flops_per_row * rows)
+                measured = {"learning_rate": entry.learning_rate, "grad_norm": norm, **self.totals.shares()}
+                seen = {"targets": float(entry.counts[Count.TARGETS]), "symbols": self.totals.symbols}
+                spent = {"flops": self.totals.flops, **speed}
+                lines.append(
+                    {"kind": "train", "step": entry.step}
+                    | step_losses(row_nats, entry.counts)
+                    | measured
+                    | seen
+                    | spent
+                )
+        finally:
+            self._log(lines)
+            pending.clear()
+        self._bar.set_postfix(loss=f"{lines[-1]['loss']:.3f}", refresh=False)
+
+    def _log(self, lines: list[dict]) -> None:
+        if not self.run.world.is_main:
+            return
+        self.metrics.append(lines)
+        for line in lines:
+            values = {name: value for name, value in line.items() if name not in ("kind", "step")}
+            self.run.engine.accelerator.log(values, step=line["step"])
+
+    def _is_due(self, every: int) -> bool:
+        return every > 0 and (self.step % every == 0 or self.step == self.run.steps)
+
+    def _log_evaluation(self, bits: float) -> None:
+        self._log([{"kind": "evaluation", "step": self.step, "validation/raw_bpb": bits}])
+        if self.run.world.is_main:
+            self._bar.write(f"step {self.step}: {bits:.4f} raw bits per byte on validation", file=sys.stderr)
+
+    def save(self) -> None:
+        """Write a checkpoint of the finished step."""
+        run, main = self.run, self.run.world.is_main
+        weights = whole_tensors(run.raw_model.state_dict(), keep=main)
+        optimizer = whole_tensors(optimizer_tensors(run.raw_model, run.engine.optimizer), keep=main)
+        if main:
+            config = run.config.model_dump(mode="json")
+            state = RunState(self.step, self.totals.as_dict(), config, run.data.fingerprint)
+            try:
+                self.checkpoints.save(state, optimizer, lambda folder: run.save_model(folder, weights))
+            except OSError as error:
+                raise ProxyByteError(f"the checkpoint of step {self.step} cannot be written: {error}") from error
+        run.world.wait()

@@ -1,0 +1,68 @@
+"""The model of a run: new from a size, or going on from a folder."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
+from proxybyte.errors import ProxyByteError
+from proxybyte.hub_configs import load_preset
+from proxybyte.symbols import NUM_RAW_SYMBOLS
+
+from .config import TrainConfig
+
+
+def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> ProxyByteForCausalLM:
+    """The model in float32 on the CPU, in training mode.
+
+    Args:
+        config: the run.
+        num_codes: codes of the compressor.
+        checkpoint: model folder of the run's own checkpoint, if it goes on from one.
+
+    Raises:
+        ProxyByteError: if the preset or the folder is absent, or does not fit the data.
+    """
+    transformers_logging.disable_progress_bar()
+    folder = checkpoint or config.model.checkpoint
+    model = _load(folder, config) if folder else _new(config, num_codes)
+    rows = model.get_input_embeddings().num_embeddings
+    if rows < NUM_RAW_SYMBOLS + num_codes:
+        raise ProxyByteError(
+            f"the model in {folder} has {rows} symbols, but the compressor of {config.data} needs "
+            f"{NUM_RAW_SYMBOLS + num_codes}: prepare the data with the compressor that the model was trained with"
+        )
+    if bool(model.config.document_prefix) != config.plan.document_prefix:
+        raise ProxyByteError(
+            f"the model in {folder} was trained with document_prefix={model.config.document_prefix}: "
+            f"set plan.document_prefix={model.config.document_prefix}"
+        )
+    if config.compute.activation_checkpointing:
+        model.activation_checkpointing_enable()
+    return model.train()
+
+
+def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
+    asked = config.model
+    torch.manual_seed(config.seed)
+    made = ProxyByteConfig(
+        backbone_config=load_preset(asked.preset).backbone_config
+        if asked.preset
+        else dict(asked.backbone_config or {}),
+        num_compressed_symbols=num_codes,
+        document_prefix=config.plan.document_prefix,
+    )
+    return AutoModelForCausalLM.from_config(made, dtype=torch.float32, attn_implementation=asked.attention.value)
+
+
+def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:
+    if not (folder / "config.json").is_file():
+        raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
+    try:
+        return ProxyByteForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation=config.model.attention.value
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ProxyByteError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,35 @@
+"""In which numbers a run computes."""
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from .config import Precision
+
+
+def settle_precision(precision: Precision, cpu: bool) -> Precision:
+    """What ``precision`` means on this machine; sets the precision of float32 matrix products.
+
+    ``auto`` is a rule and no measurement, so that a run started twice computes the same (docs/training.md has the
+    figures behind it).
+    """
+    if precision is Precision.AUTO:
+        precision = _fastest_on_cpu() if cpu else Precision.BFLOAT16
+    torch.set_float32_matmul_precision("medium" if precision is Precision.MEDIUM else "highest")
+    return precision
+
+
+def _fastest_on_cpu() -> Precision:
+    """By the processor's instructions: bf16 tiles serve float32 too; without tiles bf16 takes autocast."""
+    able = torch.cpu.get_capabilities()
+    if able.get("amx_bf16"):
+        return Precision.MEDIUM
+    return Precision.BFLOAT16 if able.get("avx512_bf16") else Precision.FLOAT32
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager:
+    """Context of a forward pass.
+
+    Ours and not Accelerate's, which fixes one precision for the life of the process.
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision is Precision.BFLOAT16)

@@ -1,0 +1,105 @@
+"""The data of a run: a prepared folder seen through the run's plan."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from proxybyte.errors import ProxyByteError
+from proxybyte.symbols import Special
+
+from ..compressors import load_compressor
+from ..stream.mixed_view import MixedViewDataset
+from ..stream.placement import Lengths
+from ..stream.plan import StreamPlan
+from ..stream.plan_report import report
+from ..stream.prepared import PreparedSplit
+from .config import EvaluationConfig, TrainConfig
+from .rows import RowOrder, read_rows
+
+COMPRESSOR_FOLDER = "compressor"
+_SAMPLED_ROWS = 64
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A prepared folder and what the run will do with it.
+
+    Attributes:
+        dataset: row ``i`` of the plan.
+        steps: whole optimizer steps in the plan; rows beyond the last whole step are left out.
+        num_codes: codes of the compressor; 320 + code is a symbol.
+        compressor: the folder that carries it.
+        fingerprint: of the lengths of all documents, on which the plan rests.
+        validation: the validation split, or ``None`` where there is none.
+    """
+
+    dataset: MixedViewDataset
+    steps: int
+    num_codes: int
+    compressor: Path
+    fingerprint: str
+    validation: PreparedSplit | None
+
+    def validation_documents(self, config: EvaluationConfig) -> list[bytes]:
+        """Heads of up to ``config.documents`` validation documents, spread evenly over the split."""
+        split = self.validation
+        if split is None:
+            return []
+        chosen = np.unique(np.linspace(0, len(split) - 1, min(config.documents, len(split))).astype(int))
+        return [split.raw(i, 0, min(int(split.n_bytes[i]), config.max_bytes)).tobytes() for i in chosen.tolist()]
+
+    def row_order(self, config: TrainConfig) -> RowOrder:
+        """Which rows make each step."""
+        schedule = config.plan.schedule
+        borders = {round(schedule.warmup * self.steps), round((1 - schedule.decay) * self.steps)} - {0, self.steps}
+        batch = config.batch
+        return RowOrder(batch.rows_per_step, self.steps, batch.shuffle_steps, config.plan.seed, tuple(sorted(borders)))
+
+    @property
+    def mean_keys(self) -> float:
+        """Positions that a symbol attends to, itself among them: the mean over a sample of rows."""
+        sample = np.unique(np.linspace(0, len(self.dataset) - 1, _SAMPLED_ROWS).astype(int)).tolist()
+        rows = [read_rows(self.dataset, [row]) for row in sample]
+        positions = [batch.position_ids[batch.input_ids != Special.PAD] for batch in rows]
+        return float(np.concatenate(positions).mean() + 1)
+
+    def describe(self) -> str:
+        """What the plan will do."""
+        return f"{self.steps:,} steps\n{report(self.dataset.plan).table()}"
+
+
+def open_data(config: TrainConfig) -> TrainingData:
+    """Open ``config.data`` and lay out the plan.
+
+    Raises:
+        ProxyByteError: if the folder or a shard of it is missing, or the plan holds less than one step.
+    """
+    split = PreparedSplit(config.data / "train")
+    borders = split.borders if config.plan.schedule.hand_off > 0 else None
+    if borders is not None and not borders.any():
+        borders = None
+    plan = StreamPlan(Lengths(split.n_bytes, split.n_symbols, borders), config.plan)
+    steps = plan.num_rows // config.batch.rows_per_step
+    if steps == 0:
+        raise ProxyByteError(
+            f"the plan holds {plan.num_rows} row(s) of {config.plan.row_length} symbols, less than one step of "
+            f"{config.batch.rows_per_step}: raise plan.budget, or lower batch.rows_per_step or plan.row_length"
+        )
+    validation = config.data / "validation"
+    return TrainingData(
+        dataset=MixedViewDataset(split, plan),
+        steps=steps,
+        num_codes=load_compressor(config.data / COMPRESSOR_FOLDER).num_symbols,
+        compressor=config.data / COMPRESSOR_FOLDER,
+        fingerprint=_fingerprint(split),
+        validation=PreparedSplit(validation) if validation.is_dir() else None,
+    )
+
+
+def _fingerprint(split: PreparedSplit) -> str:
+    digest = hashlib.sha256()
+    for lengths in (split.n_bytes, split.n_symbols):
+        digest.update(np.ascontiguousarray(lengths).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""One optimizer step."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import Optimizer
+
+from ..stream.mixed_view import PackedBatch
+from .config import Precision
+from .metrics import nats_by_row
+from .optim import set_learning_rate
+from .precision import autocast
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves on the device; reading it would make the host wait, so the loop reads many at once.
+
+    Attributes:
+        nats: each row's summed losses, shape ``(micro_batches, rows_per_device, len(Nats))``.
+        grad_norm: gradient norm over all processes before clipping, no dimensions.
+    """
+
+    nats: torch.Tensor
+    grad_norm: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What a step works on."""
+
+    accelerator: Accelerator
+    model: nn.Module
+    optimizer: Optimizer
+    precision: Precision
+    clip: float
+    seed: int
+
+
+def train_step(engine: Engine, batches: Sequence[PackedBatch], targets: float, learning_rate: float) -> StepResult:
+    """Forward and backward over the micro-batches, then one update.
+
+    The loss is the sum over targets divided by ``targets``, their number over all micro-batches *and processes*.
+    Processes average gradients, hence the factor of their number.
+    """
+    accelerator, model = engine.accelerator, engine.model
+    share = targets / accelerator.num_processes
+    nats = []
+    for index, batch in enumerate(batches):
+        last = index == len(batches) - 1
+        seed_by_row(engine.seed, batch.rows[0], accelerator.device)
+        moved = batch.to(accelerator.device)
+        with nullcontext() if last else accelerator.no_sync(model):
+            with autocast(engine.precision, accelerator.device):
+                output = model(**moved.model_inputs(), num_items_in_batch=share)
+            # Not accelerator.backward: that divides by an accumulation of its own, which the environment can set.
+            output.loss.backward()
+        nats.append(nats_by_row(output.target_nll.detach(), moved.labels))
+    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), engine.clip)
+    set_learning_rate(engine.optimizer, learning_rate)
+    engine.optimizer.step()
+    engine.optimizer.zero_grad(set_to_none=True)
+    return StepResult(torch.stack(nats), getattr(grad_norm, "full_tensor", lambda: grad_norm)())
+
+
+def seed_by_row(seed: int, row: int, device: torch.device) -> None:
+    """Seed dropout by the micro-batch's first row: a run needs no saved generator, and any split of rows agrees.
+
+    Not ``torch.manual_seed``: for each kind of accelerator that is not there it queues a stack trace, for ever.
+    """
+    mixed = int(np.random.SeedSequence([seed, row]).generate_state(1)[0])
+    torch.default_generator.manual_seed(mixed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(mixed)
