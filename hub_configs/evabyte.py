@@ -137,7 +137,8 @@ def _published(config: ProxyByteConfig, more: torch.Tensor | None, source: Path)
     decoder = config.backbone_config
     if not isinstance(decoder, EvaConfig) or config.tie_word_embeddings:
         raise ProxyByteError(f"{source} is no model with an EVA backbone and a head of its own: nothing else fits")
-    if decoder.rope_parameters.get("rope_type", "default") != "default":
+    rope = decoder.rope_parameters or {}
+    if rope.get("rope_type", "default") != "default":
         raise ProxyByteError(f"{source / _CONFIG} scales RoPE, which is not supported: set rope_type to 'default'")
     heads = 1 if more is None else 1 + more.shape[0] // decoder.vocab_size
     settings = {
@@ -146,7 +147,7 @@ def _published(config: ProxyByteConfig, more: torch.Tensor | None, source: Path)
         "vocab_size": decoder.vocab_size,
         **{name: getattr(decoder, name) for name in _SAME_NAME},
         **_FIXED,
-        "rope_theta": decoder.rope_parameters["rope_theta"],
+        "rope_theta": rope["rope_theta"],
         "num_pred_heads": heads,
         "pad_token_id": decoder.pad_token_id,
         "bos_token_id": config.bos_token_id,

@@ -21,7 +21,7 @@ class EvaConfig(PreTrainedConfig):
         num_hidden_layers: decoder layers.
         num_attention_heads: heads.
         num_key_value_heads: as many; each head has its own keys and values.
-        head_dim: width of a head; ``hidden_size / num_attention_heads``.
+        head_dim: width of a head; ``hidden_size / num_attention_heads``, whatever is given.
         window_size: positions of an exact window; a multiple of ``chunk_size``.
         chunk_size: positions that one summary stands for, 8 or 16 in published models.
         cache_rollback: how many of the last symbols a decoding cache can drop again whatever the border between;
@@ -46,7 +46,7 @@ class EvaConfig(PreTrainedConfig):
     num_hidden_layers: int = 28
     num_attention_heads: int = 8
     num_key_value_heads: int | None = None
-    head_dim: int | None = None
+    head_dim: int = 0
     hidden_act: str = "silu"
     window_size: int = 2048
     chunk_size: int = 8

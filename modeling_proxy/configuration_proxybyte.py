@@ -112,7 +112,7 @@ class ProxyByteConfig(PreTrainedConfig):
         if isinstance(self.backbone_config, EvaConfig):
             validate_but_layer_types(self)
         else:
-            super().validate()
+            super().validate()  # type: ignore[misc]
 
 
 def check_backbone(backbone: PreTrainedConfig) -> None:

@@ -27,10 +27,7 @@ _FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 def windowed_attention(
-    qkv: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    summaries: KeysValues,
-    spec: EvaSpec,
-    documents: Documents | None,
+    qkv: tuple[torch.Tensor, ...], summaries: KeysValues, spec: EvaSpec, documents: Documents | None
 ) -> torch.Tensor:
     """Attention of whole rows.
 
@@ -205,9 +202,9 @@ class _AnyKernel:
     def backward(grad, inputs, output, norm, mask) -> tuple[torch.Tensor, ...]:
         """Gradients of query, keys and values."""
         with torch.enable_grad():
-            leaves = [x.detach().requires_grad_() for x in inputs]
-            again = F.scaled_dot_product_attention(*leaves, attn_mask=mask)
-        return torch.autograd.grad(again, leaves, grad)
+            query, key, value = (x.detach().requires_grad_() for x in inputs)
+            again = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return torch.autograd.grad(again, (query, key, value), grad)
 
 
 def _kernel(device: torch.device) -> type[_CpuKernel] | type[_AnyKernel]:

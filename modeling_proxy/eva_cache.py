@@ -35,6 +35,9 @@ class EvaCacheLayer(CacheLayerMixin):
         seen: columns seen, padding included: what an attention mask must cover.
     """
 
+    keys: torch.Tensor  # type: ignore[assignment]
+    values: torch.Tensor  # type: ignore[assignment]
+    spec: EvaSpec
     _layer_type = EVA_LAYER
     is_sliding = False
     is_croppable = True
@@ -45,9 +48,8 @@ class EvaCacheLayer(CacheLayerMixin):
         self._forget()
 
     def _forget(self) -> None:
-        self.keys = self.values = None
+        self.keys = self.values = None  # type: ignore[assignment]
         self.is_initialized = False
-        self.spec: EvaSpec | None = None
         self.lengths: tuple[int, ...] = ()
         # Beyond a row's length after a rollback: the ring has lost what these positions have overwritten.
         self.written: tuple[int, ...] = ()

@@ -1,5 +1,7 @@
 """EVA attention of whole rows in one FlexAttention call, for accelerators."""
 
+from typing import Any
+
 import torch
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers.integrations.flex_attention import compile_friendly_flex_attention
@@ -31,7 +33,7 @@ def flex_block_mask(length: int, spec: EvaSpec, starts: torch.Tensor | None, dev
 
 
 def flex_windowed_attention(
-    qkv: tuple[torch.Tensor, torch.Tensor, torch.Tensor], summaries: KeysValues, block_mask: BlockMask
+    qkv: tuple[torch.Tensor, ...], summaries: KeysValues, block_mask: BlockMask
 ) -> torch.Tensor:
     """The same as :func:`windowed_attention` in one FlexAttention call; for accelerators, as the CPU has no backward.
 
@@ -42,5 +44,5 @@ def flex_windowed_attention(
     """
     query, key, value = qkv
     key, value = torch.cat([summaries.keys, key], dim=2), torch.cat([summaries.values, value], dim=2)
-    call = flex_attention if query.device.type == "cpu" else compile_friendly_flex_attention
+    call: Any = flex_attention if query.device.type == "cpu" else compile_friendly_flex_attention
     return call(query, key, value, block_mask=block_mask)

@@ -1,6 +1,7 @@
 """What one call of an EVA decoder knows about its rows: padding, documents, and what the cache holds."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask
@@ -65,20 +66,28 @@ class RowInputs:
     """What a forward call was given.
 
     Attributes:
-        batch: rows.
-        columns: new columns.
+        shape: rows and new columns.
         device: of the tensors.
         attention_mask: shape ``(B, S)`` over columns seen before and new ones, or ``None``.
         position_ids: shape ``(B or 1, T)``, or ``None``.
         cache: or ``None``.
     """
 
-    batch: int
-    columns: int
+    shape: torch.Size
     device: torch.device
     attention_mask: torch.Tensor | None
     position_ids: torch.Tensor | None
     cache: Cache | None
+
+    @property
+    def batch(self) -> int:
+        """Rows."""
+        return self.shape[0]
+
+    @property
+    def columns(self) -> int:
+        """New columns."""
+        return self.shape[1]
 
 
 def describe_rows(config: EvaConfig, given: RowInputs) -> tuple[EvaRows, torch.Tensor]:
@@ -90,10 +99,10 @@ def describe_rows(config: EvaConfig, given: RowInputs) -> tuple[EvaRows, torch.T
     spec = EvaSpec(config.window_size, config.chunk_size, config.cache_rollback)
     layer = _first_layer(given.cache)
     seen = 0 if layer is None else layer.seen
-    before = layer.lengths if seen else (0,) * given.batch
+    before = layer.lengths if layer is not None and seen else (0,) * given.batch
     counts, alignment, attended = (given.columns,) * given.batch, None, None
     if given.attention_mask is not None:
-        before, counts = _count(given, seen)
+        before, counts = _count(given.attention_mask, given.shape, seen)
         if min(counts) < given.columns:
             alignment = Alignment.of(given.attention_mask[:, seen:])
             attended = _range(given) < torch.tensor(counts, device=given.device)[:, None]
@@ -124,20 +133,20 @@ def _range(given: RowInputs) -> torch.Tensor:
 def _first_layer(cache: Cache | None) -> EvaCacheLayer | None:
     if cache is None:
         return None
-    layer = cache.layers[0] if cache.layers else None
+    layer: Any = cache.layers[0] if cache.layers else None
     # By its type rather than its class: a model from the Hub brings another copy of that.
     if getattr(layer, "_layer_type", None) != EVA_LAYER:
         raise ProxyByteError("past_key_values is no cache for EVA attention: make it by DynamicCache(config=...)")
     return layer
 
 
-def _count(given: RowInputs, seen: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _count(attention_mask: torch.Tensor, shape: torch.Size, seen: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """How many columns each row attends to among those seen before and among the new ones."""
-    attended = given.attention_mask.ne(0)
-    if attended.shape != (given.batch, seen + given.columns):
+    attended = attention_mask.ne(0)
+    if attended.shape != (shape[0], seen + shape[1]):
         raise ProxyByteError(
-            f"attention_mask has shape {tuple(attended.shape)}: EVA needs a number for each of {given.batch} rows "
-            f"and {seen} + {given.columns} columns, those in the cache and the new ones"
+            f"attention_mask has shape {tuple(attended.shape)}: EVA needs a number for each of {shape[0]} rows "
+            f"and {seen} + {shape[1]} columns, those in the cache and the new ones"
         )
     before, counts = torch.stack([attended[:, :seen].sum(-1), attended[:, seen:].sum(-1)]).tolist()
     return tuple(before), tuple(counts)

@@ -87,7 +87,7 @@ class EvaAttention(nn.Module):
         )
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
         # Under autocast the rotation widens again what the projections made narrow.
-        qkv = (query.to(value.dtype), key.to(value.dtype), value)
+        qkv: tuple[torch.Tensor, ...] = (query.to(value.dtype), key.to(value.dtype), value)
         if rows.alignment is not None:
             qkv = tuple(rows.alignment.align(x) for x in qkv)
         output = self._attend(qkv, rows, past_key_values)
@@ -95,7 +95,7 @@ class EvaAttention(nn.Module):
             output = rows.alignment.restore(output)
         return self.o_proj(output.transpose(1, 2).flatten(2))
 
-    def _attend(self, qkv: tuple[torch.Tensor, ...], rows: EvaRows, cache: Cache | None) -> torch.Tensor:
+    def _attend(self, qkv: tuple[torch.Tensor, ...], rows: EvaRows, cache: Any) -> torch.Tensor:
         landmarks = Landmarks(self.adaptive_mu_k[0, :, 0, 0], self.adaptive_phi[0, :, 0, 0])
         if rows.steps and rows.steps[0].visible:
             return self._attend_cache(qkv, rows.steps, landmarks, cache)
@@ -117,7 +117,7 @@ class EvaAttention(nn.Module):
         return windowed_attention((query, key, value), summaries, spec, rows.documents)
 
     def _attend_cache(
-        self, qkv: tuple[torch.Tensor, ...], steps: tuple[EvaStep, ...], landmarks: Landmarks, cache: Cache
+        self, qkv: tuple[torch.Tensor, ...], steps: tuple[EvaStep, ...], landmarks: Landmarks, cache: Any
     ) -> torch.Tensor:
         stretches = zip(*(x.split([step.columns for step in steps], dim=2) for x in qkv), strict=True)
         outputs = []
@@ -153,6 +153,7 @@ class EvaDecoderLayer(GradientCheckpointingLayer):
 class EvaPreTrainedModel(PreTrainedModel):
     """What Transformers asks of every model class."""
 
+    config: EvaConfig
     config_class = EvaConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -187,7 +188,7 @@ class EvaModel(EvaPreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
         self.layers = nn.ModuleList(EvaDecoderLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = EvaRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.rotary_emb = LlamaRotaryEmbedding(config)
+        self.rotary_emb = LlamaRotaryEmbedding(config)  # type: ignore[arg-type]
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -225,9 +226,9 @@ class EvaModel(EvaPreTrainedModel):
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         hidden = inputs_embeds
-        given = RowInputs(*hidden.shape[:2], hidden.device, attention_mask, position_ids, past_key_values)
-        rows, position_ids = describe_rows(self.config, given)
-        position_embeddings = self.rotary_emb(hidden, position_ids=position_ids)
+        given = RowInputs(hidden.shape[:2], hidden.device, attention_mask, position_ids, past_key_values)
+        rows, positions = describe_rows(self.config, given)
+        position_embeddings = self.rotary_emb(hidden, position_ids=positions)
         for layer in self.layers:
             hidden = layer(hidden, position_embeddings=position_embeddings, rows=rows, past_key_values=past_key_values)
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden), past_key_values=past_key_values)

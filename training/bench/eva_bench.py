@@ -8,6 +8,7 @@ turns, byte by byte, so that whatever else the machine does hits both.
 
 import statistics
 import time
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -17,7 +18,7 @@ from proxybyte import EvaConfig, EvaModel
 from proxybyte.eva_attention import EvaSpec, KeysValues, Landmarks, summarize
 from proxybyte.hub_configs import load_preset
 
-SHAPES = {
+SHAPES: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 512,
     "num_hidden_layers": 1,
@@ -89,7 +90,7 @@ def _filled_cache(config: EvaConfig, context: int) -> DynamicCache:
     spec = EvaSpec(config.window_size, config.chunk_size, config.cache_rollback)
     landmarks = Landmarks(*torch.randn(2, config.num_attention_heads, config.head_dim))
     cache = DynamicCache(config=config)
-    layer = cache.layers[0]
+    layer: Any = cache.layers[0]
     while layer.seen < context:
         keys = torch.randn(1, config.num_attention_heads, config.window_size, config.head_dim)
         for step in layer.plan(spec, layer.lengths or (0,), (config.window_size,), config.window_size):
