@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from proxybyte import ProxyByteForCausalLM
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval import bits_per_byte
+from proxybyte.eval import Scoring, bits_per_byte
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.run.config_io import load_config
 from proxybyte.training.run.model_source import make_model
@@ -139,7 +139,8 @@ def test_the_loss_falls_and_validation_is_the_bpb_of_the_saved_model(recipe, tmp
     assert len(documents) == 4
     assert all(len(document) <= 100 for document in documents)
     model = ProxyByteForCausalLM.from_pretrained(config.output / "model")
-    assert bits[-1] == pytest.approx(bits_per_byte(model, documents).bits_per_byte, rel=1e-6)
+    windows = Scoring(window=config.plan.row_capacity)
+    assert bits[-1] == pytest.approx(bits_per_byte(model, documents, windows).bits_per_byte, rel=1e-6)
 
 
 def test_a_finished_run_started_again_trains_no_step(finished, recipe, tmp_path):
