@@ -46,23 +46,22 @@ def _segments(lm: ByteLM, settings: NeuralSettings, stretch: bytes) -> list[byte
 
 def _window(lm: ByteLM, bits: int, text: bytes) -> tuple[int, int]:
     """Code and length of the longest beginning of ``text`` that a cell names."""
-    cumulative = lm.frequencies(_states(lm, text)).cumsum(dim=1).numpy()
-    low, wide = 0, 1 << bits + CELL_BITS
-    intervals = []
-    for place, byte in enumerate(text):
-        below, above = int(cumulative[place, byte - 1]) if byte else 0, int(cumulative[place, byte])
-        low, wide = (
-            low + (wide * below >> FREQUENCY_BITS),
-            (wide * above >> FREQUENCY_BITS) - (wide * below >> FREQUENCY_BITS),
-        )
-        if -(-low // _CELL) * _CELL + _CELL > low + wide:
+    low, high, found = 0, 1 << bits + CELL_BITS, (0, 0)
+    state = lm.fresh(1)
+    for length in range(len(text) + 1):
+        cumulative = lm.frequencies(state)[0].cumsum(dim=0).numpy()
+        borders = low + ((high - low) * cumulative >> FREQUENCY_BITS)
+        cells = borders[:-1] // _CELL
+        named = cells[(borders[:-1] % _CELL != 0) & (cells * _CELL >= low) & ((cells + 1) * _CELL <= high)]
+        if length and len(named):
+            found = int(named[0]), length
+        if length == len(text):
             break
-        intervals.append((low, wide))
-    while intervals:
-        low, wide = intervals.pop()
-        inner = low + (wide * cumulative[len(intervals) + 1, :-1] >> FREQUENCY_BITS)
-        cells = inner // _CELL
-        named = cells[(inner % _CELL != 0) & (cells * _CELL >= low) & ((cells + 1) * _CELL <= low + wide)]
-        if len(named):
-            return int(named[0]), len(intervals) + 1
-    raise ValueError(f"no code names a beginning of {text!r}")
+        byte = text[length]
+        low, high = int(borders[byte - 1]) if byte else low, int(borders[byte])
+        if -(-low // _CELL) * _CELL + _CELL > high:
+            break
+        state = lm.step(state, torch.tensor([byte]))
+    if not found[1]:
+        raise ValueError(f"no code names a beginning of {text!r}")
+    return found

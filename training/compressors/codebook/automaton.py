@@ -22,7 +22,7 @@ OVERLAP = 64
 SHORTEST_BLOCK, LONGEST_BLOCK = 256, 1024
 SEQUENTIAL_BELOW = 16_384
 """Bytes under which the steps of one plain walk cost less than those of many lanes."""
-DECODED_AT_ONCE = 1 << 15
+DECODED_AT_ONCE = 1 << 13
 """Symbols decoded together; keeps the index arrays inside a core's cache."""
 
 
@@ -106,7 +106,7 @@ class Automaton:
 
     def _walk_on(self, text: np.ndarray, starts: np.ndarray, states: np.ndarray, place: int) -> None:
         """Correct ``states`` from ``place`` on, up to the first byte where both the old and the new walk restart."""
-        table, old, data = memoryview(self.table), memoryview(states), memoryview(text)
+        table, old, data = self.table.data, states.data, text.data
         document = int(np.searchsorted(starts, place))
         opening = int(starts[document]) if document < len(starts) else len(text)
         state = old[place - 1] if place else 0
@@ -134,10 +134,13 @@ class Speller:
         pieces = []
         for first in range(0, len(symbols), DECODED_AT_ONCE):
             some = symbols[first : first + DECODED_AT_ONCE]
-            lengths = spellings.lengths[some]
+            lengths, offsets = spellings.lengths[some], spellings.offsets[some]
             ends = np.cumsum(lengths)
-            source = np.repeat(spellings.offsets[some] - (ends - lengths), lengths)
-            source += np.arange(ends[-1])
+            # Where each byte is found: one further than the byte before it, but for a leap where a symbol begins.
+            source = np.ones(ends[-1], np.int64)
+            source[0] = offsets[0]
+            source[ends[:-1]] += offsets[1:] - (offsets[:-1] + lengths[:-1])
+            np.cumsum(source, out=source)
             pieces.append(spellings.flat.take(source, mode="clip").tobytes())
         return b"".join(pieces)
 
