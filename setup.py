@@ -51,6 +51,7 @@ setup(
         "tokenizers>=0.22",
         "tiktoken>=0.9",
         "numpy>=2.0",
+        "psutil>=5.9",
         "pyarrow>=18",
         "pydantic>=2.9",
         "pyyaml>=6.0",

@@ -88,6 +88,7 @@ def bits_per_byte(model: Any, documents: Sequence[bytes], scoring: Scoring = DEF
         prefix=document_opening(model, View.RAW),
         lengths=sizes,
         read=lambda i, start, end: encode_bytes(memoryview(documents[i])[start:end], np.int64),
+        raw=True,
     )
     return _result(model, sequences, sizes, scoring)
 

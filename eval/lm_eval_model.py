@@ -122,6 +122,7 @@ class ProxyByteLM(HFLM):
             lengths=np.array([len(symbols) for symbols in joined], dtype=np.int64),
             read=lambda i, start, end: joined[i][start:end],
             score_from=np.array([len(context) for context, _ in pairs], dtype=np.int64),
+            raw=True,
         )
         with self._precision():
             scores = score_sequences(self.model, sequences, self._scoring(disable_tqdm), want_greedy=True)

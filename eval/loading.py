@@ -37,9 +37,11 @@ def load_model(folder: Path, device: str, dtype: str) -> Any:
         ProxyByteError: if the folder is no model, or a file in it is broken.
     """
     if not (folder / "config.json").is_file():
-        raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
+        raise ProxyByteError(
+            f"{folder} is no model folder (it has no config.json): give an export, or a run's checkpoints/STEP/model"
+        )
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     except BROKEN as error:
         raise cannot_load(folder, error) from error
     return model.to(pick_device(device)).eval()

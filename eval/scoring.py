@@ -17,12 +17,14 @@ from accelerate.utils import extract_model_from_parallel
 from tqdm import tqdm
 
 from proxybyte.eval.windows import WindowRule, WindowTable, plan_windows
-from proxybyte.symbols import IGNORE_INDEX
+from proxybyte.symbols import IGNORE_INDEX, NUM_RAW_SYMBOLS
 
 DEFAULT_POSITIONS = 2048
 """Positions of a model whose configuration names no limit."""
-_LOGITS_IN_A_PASS = 1 << 28
-"""Elements of logits that one forward pass may return (1 GiB in float32), one window aside."""
+LOGITS_IN_A_PASS = 5 << 26
+"""Elements of logits that one forward pass may return (1.3 GB in float32), unless one window alone has more."""
+_SHORTEST_BESIDE = 0.75
+"""Length of the shortest window in a batch, as a share of the longest: the rest of its row is padding."""
 _LOGITS_AT_ONCE = 1 << 24
 """Elements of logits that the loss works on at a time, in float32 (64 MiB)."""
 
@@ -57,12 +59,15 @@ class Sequences:
         lengths: symbols in each sequence, shape ``(S,)``.
         read: ``read(i, start, end)`` gives symbols ``start .. end - 1`` of sequence ``i`` as integers.
         score_from: first symbol to score in each sequence, shape ``(S,)``; ``None`` scores all.
+        raw: every symbol is a raw byte. A proxy model is then scored as it runs on raw bytes, with its first 320 rows
+            alone, which is what generation and a native export do.
     """
 
     prefix: tuple[int, ...]
     lengths: np.ndarray
     read: Callable[[int, int, int], np.ndarray]
     score_from: np.ndarray | None = None
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,16 @@ class Scores:
     nats: np.ndarray
     greedy: np.ndarray | None
     n_positions: int
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """How forward passes are made: how many positions in one, and whether losses come from its logits."""
+
+    positions: int
+    by_logits: bool
+    raw_rows: bool
+    """Compute and return the head's rows for raw symbols only (a proxy model's)."""
 
 
 @dataclass(frozen=True)
@@ -156,11 +171,11 @@ def _forward_all(
 
     The next pass is queued before a result is handed out, so that an accelerator never waits for the copy back.
     """
-    by_logits = want_greedy or not gives_target_nll(model)
+    passes = _plan_passes(model, sequences.raw, table, scoring, want_greedy)
     behind = None
-    for batch in _batches(sequences, table, _batch_positions(model, scoring, by_logits), model.device):
-        if by_logits:
-            outcome = batch, *_losses_from_logits(model, batch, want_greedy)
+    for batch in _batches(sequences, table, passes.positions, model.device):
+        if passes.by_logits:
+            outcome = batch, *_losses_from_logits(model, batch, passes.raw_rows, want_greedy)
         else:
             output = model(input_ids=batch.input_ids, labels=batch.labels, use_cache=False)
             outcome = batch, output.target_nll, None
@@ -176,24 +191,32 @@ def gives_target_nll(model: Any) -> bool:
     return model.config.model_type == "proxybyte"
 
 
-def _batch_positions(model: Any, scoring: Scoring, by_logits: bool) -> int:
-    if scoring.batch_positions is not None:
-        return scoring.batch_positions
-    positions = 4096 if model.device.type == "cpu" else 16384
-    if by_logits:
-        positions = min(positions, _LOGITS_IN_A_PASS // model.config.get_text_config().vocab_size)
-    return positions
+def _plan_passes(model: Any, raw: bool, table: WindowTable, scoring: Scoring, want_greedy: bool) -> _Passes:
+    """Logits while they fit, because those of unscored context can be left out; else ``target_nll`` where there is."""
+    raw_rows = raw and gives_target_nll(model)
+    vocab_size = NUM_RAW_SYMBOLS if raw_rows else model.config.get_text_config().vocab_size
+    positions = scoring.batch_positions or (4096 if model.device.type == "cpu" else 16384)
+    longest = int(table.lengths.max(initial=0))
+    fits = max(positions, longest) * vocab_size <= LOGITS_IN_A_PASS
+    by_logits = raw_rows or want_greedy or fits or not gives_target_nll(model)
+    if by_logits and scoring.batch_positions is None:
+        positions = min(positions, LOGITS_IN_A_PASS // vocab_size)
+    return _Passes(positions, by_logits, raw_rows)
 
 
 def _batches(sequences: Sequences, table: WindowTable, positions: int, device: torch.device) -> Iterator[_Batch]:
-    """Longest windows first, so that a batch too large for the device fails at once and not after an hour."""
-    order = np.argsort(-table.lengths, kind="stable")
-    lengths = table.lengths[order] + len(sequences.prefix)
+    """Longest windows first, so that a batch too large for the device fails at once and not after an hour; among
+    equals those with the same context side by side, so that its logits can be left out.
+    """
+    context = table.score_from - table.start
+    order = np.lexsort((context, -table.lengths))
+    falling = -(table.lengths[order] + len(sequences.prefix))
     first = 0
     while first < len(order):
-        rows = max(1, positions // int(lengths[first]))
-        yield _stack(sequences, table, order[first : first + rows], device)
-        first += rows
+        alike = int(np.searchsorted(falling, _SHORTEST_BESIDE * falling[first], side="right"))
+        end = min(first + max(1, positions // -int(falling[first])), alike)
+        yield _stack(sequences, table, order[first:end], device)
+        first = end
 
 
 def _stack(sequences: Sequences, table: WindowTable, windows: np.ndarray, device: torch.device) -> _Batch:
@@ -216,18 +239,21 @@ def _stack(sequences: Sequences, table: WindowTable, windows: np.ndarray, device
     )
 
 
-def _losses_from_logits(model: Any, batch: _Batch, want_greedy: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _losses_from_logits(
+    model: Any, batch: _Batch, raw_rows: bool, want_greedy: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Losses ``(B, K)`` of the columns from the first scored one, in float32 at least, 0 where nothing is scored; and
     whether each row's scored symbols are the model's first choices, ``(B,)``, if wanted.
     """
     before = batch.first_scored - 1
-    options = {}
+    options: dict[str, Any] = {"raw_symbols_only": True} if raw_rows else {}
     if model._supports_logits_to_keep():
         options["logits_to_keep"] = batch.input_ids.shape[1] - before
     logits = model(input_ids=batch.input_ids, use_cache=False, **options).logits
-    logits = logits[:, before - batch.input_ids.shape[1] : -1]
+    logits = logits[:, before - batch.input_ids.shape[1] :, : NUM_RAW_SYMBOLS if raw_rows else None]
     shape = logits.shape[:2]
-    targets = batch.labels[:, batch.first_scored :].flatten()
+    # A target for the last position too, so that the logits need no copy to leave it out.
+    targets = F.pad(batch.labels[:, batch.first_scored :], (0, 1), value=IGNORE_INDEX).flatten()
     precision = torch.promote_types(logits.dtype, torch.float32)
     step = max(1, _LOGITS_AT_ONCE // logits.shape[-1])
     losses, misses = [], []

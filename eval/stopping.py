@@ -31,7 +31,7 @@ class StopAtBytes(StoppingCriteria):
         self._looked_at = generated.shape[1]
         tails = (decode_bytes(row) for row in generated[:, unseen:].cpu().numpy())
         found = [any(stop in tail for stop in self.stops) for tail in tails]
-        return torch.tensor(found, dtype=torch.bool, device=input_ids.device)
+        return torch.tensor(found, dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]
 
 
 def cut_at_stop(text: bytes, stops: Sequence[bytes]) -> bytes:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .chat import encode_chat
     from .configuration_proxybyte import ProxyByteConfig
     from .errors import ProxyByteError
+    from .modeling_eva import EvaConfig, EvaModel
     from .modeling_proxybyte import ProxyByteForCausalLM
     from .streaming import ByteIteratorStreamer, ByteStreamer
     from .symbols import Special, View
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _HOME = {
     "ByteIteratorStreamer": "streaming",
     "ByteStreamer": "streaming",
+    "EvaConfig": "modeling_eva",
+    "EvaModel": "modeling_eva",
     "ProxyByteConfig": "modeling_proxybyte",
     "ProxyByteForCausalLM": "modeling_proxybyte",
     "ProxyByteError": "errors",
@@ -36,6 +39,8 @@ _HOME = {
 __all__ = [
     "ByteIteratorStreamer",
     "ByteStreamer",
+    "EvaConfig",
+    "EvaModel",
     "ProxyByteConfig",
     "ProxyByteError",
     "ProxyByteForCausalLM",

@@ -8,10 +8,11 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING
 
+from .configuration_eva import EVA_LAYER, EvaConfig, validate_but_layer_types
 from .errors import ProxyByteError
 from .symbols import COMPRESSED_OFFSET, Special
 
-ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention", EVA_LAYER})
 """Layer types that keep packed documents apart from ``position_ids`` alone; the others carry a state across."""
 
 DELEGATED = frozenset(
@@ -106,6 +107,13 @@ class ProxyByteConfig(PreTrainedConfig):
         else:
             super().__setattr__(name, value)
 
+    def validate(self) -> None:
+        """Transformers' checks, the layer types being the backbone's."""
+        if isinstance(self.backbone_config, EvaConfig):
+            validate_but_layer_types(self)
+        else:
+            super().validate()  # type: ignore[misc]
+
 
 def check_backbone(backbone: PreTrainedConfig) -> None:
     """Refuse a backbone that ProxyByte cannot train or decode correctly.
@@ -156,7 +164,8 @@ def _build_backbone(given: Any, vocab_size: int, token_ids: dict[str, Any]) -> P
         hint = f"did you mean {near[0]!r}?" if near else "give one that Transformers knows, such as 'llama'"
         raise ProxyByteError(f"backbone_config has the unknown model_type {kind!r}: {hint}")
     _check_vocabulary(settings.setdefault("vocab_size", vocab_size), vocab_size, "backbone_config.vocab_size")
-    return CONFIG_MAPPING[kind](**{**settings, **token_ids})
+    config_class = EvaConfig if kind == EvaConfig.model_type else CONFIG_MAPPING[kind]
+    return config_class(**{**settings, **token_ids})
 
 
 def _model_class(backbone: PreTrainedConfig) -> type | None:

@@ -7,8 +7,9 @@ keys that an average query attends to,
 .. math:: F_{forward} = 2 N + \sum_{layers} 4 H d c, \qquad F_{training} = 3 F_{forward},
 
 because a multiply-add counts two, a query meets each key twice (score and value), and backward computes two products
-for each one of forward. Without windows a causal document of :math:`L` symbols has :math:`c = (L + 1) / 2`. Packed
-documents attend to themselves alone, so :math:`L` is a document's length, not the row's. Norms, activations, the
+for each one of forward. Without windows a causal document of :math:`L` symbols has :math:`c = (L + 1) / 2`; in EVA
+attention a summary counts as a key. Packed documents attend to themselves alone, so :math:`L` is a document's length,
+not the row's. Norms, activations, the
 softmax and recomputation under activation checkpointing are not counted, which is the convention of model FLOPs
 utilisation (Chowdhery et al. 2022, arXiv 2204.02311, appendix B; causal attention is counted as what it needs, half).
 """
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 
+from .configuration_eva import EvaConfig
 from .configuration_proxybyte import ProxyByteConfig
 
 
@@ -50,7 +52,10 @@ def symbol_flops(config: ProxyByteConfig, document_length: int) -> SymbolFlops:
     """FLOPs of one symbol in documents of ``document_length`` symbols."""
     backbone = config.backbone_config
     width = config.num_attention_heads * _head_size(backbone)
-    keys = math.fsum(mean_keys(document_length, window) for window in _windows(backbone))
+    if isinstance(backbone, EvaConfig):
+        keys = backbone.num_hidden_layers * mean_eva_keys(document_length, backbone.window_size, backbone.chunk_size)
+    else:
+        keys = math.fsum(mean_keys(document_length, window) for window in _windows(backbone))
     head = config.vocab_size * config.hidden_size
     return SymbolFlops(weights=2.0 * (_backbone_weights(backbone) + head), attention=4.0 * width * keys)
 
@@ -75,6 +80,20 @@ def mean_keys(length: int, window: int | None = None) -> float:
     """
     reach = length if window is None else min(length, window)
     return (reach * (reach + 1) / 2 + (length - reach) * reach) / length
+
+
+def mean_eva_keys(length: int, window: int, chunk: int) -> float:
+    """Keys and summaries that a query of EVA attention attends to, the mean over a document alone.
+
+    Args:
+        length: symbols of the document.
+        window: positions of a window.
+        chunk: positions of a chunk.
+    """
+    whole, rest = divmod(length, window)
+    exact = whole * window * (window + 1) / 2 + rest * (rest + 1) / 2
+    earlier = window * whole * (whole - 1) / 2 + rest * whole
+    return (exact + earlier * window / chunk) / length
 
 
 def _windows(backbone: PreTrainedConfig) -> list[int | None]:

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Cache, Pre
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
+from .configuration_eva import EvaConfig
 from .configuration_proxybyte import ProxyByteConfig, check_backbone
 from .errors import ProxyByteError
 from .generation_proxybyte import ProxyByteGenerationMixin
@@ -60,6 +61,12 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
     def __init__(self, config: ProxyByteConfig) -> None:
         check_backbone(config.backbone_config)
         super().__init__(config)
+        if config.backbone_config.model_type == EvaConfig.model_type:
+            # Here rather than above, so that other backbones do not depend on all that EVA needs of Transformers.
+            from .modeling_eva import EvaModel
+
+            # From the Hub, configuration and model come as two copies of this folder, each with an EvaConfig.
+            AutoModel.register(type(config.backbone_config), EvaModel, exist_ok=True)
         self.model = AutoModel.from_config(config.backbone_config)
         if getattr(self.model, "embed_tokens", None) is not self.model.get_input_embeddings():
             raise ProxyByteError(

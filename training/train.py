@@ -59,9 +59,7 @@ def train(config: TrainConfig) -> Summary:
     step, totals = (found[1].step, Totals.from_dict(found[1].totals)) if found else (0, Totals())
     world.wait()
     if world.is_main:
-        config.output.mkdir(parents=True, exist_ok=True)
-        save_config(config, config.output)
-        MetricsLog(config.output).cut(step)
+        _open_folder(config, step)
     job = assemble(config, stage, data, found[0] if found else None)
     if world.is_main:
         log.info("%s", data.describe())
@@ -76,6 +74,15 @@ def train(config: TrainConfig) -> Summary:
         log.info("stopped after step %d, which is saved: the same command goes on from there", loop.step)
     stage.accelerator.end_training()
     return Summary(finished, loop.step)
+
+
+def _open_folder(config: TrainConfig, step: int) -> None:
+    try:
+        config.output.mkdir(parents=True, exist_ok=True)
+        save_config(config, config.output)
+        MetricsLog(config.output).cut(step)
+    except OSError as error:
+        raise ProxyByteError(f"the run folder {config.output} cannot be written: {error}") from error
 
 
 def _finish(job: Run) -> None:

@@ -19,7 +19,7 @@ from proxybyte.eval.scoring import Scoring
 from proxybyte.symbols import BYTE_OFFSET, NUM_RAW_SYMBOLS
 
 WINDOW = 1023
-ROUNDS = 6
+ROUNDS = 4
 COMPRESSED_SYMBOLS = 16384
 
 
@@ -37,10 +37,10 @@ def _ratio(name: str, model: PreTrainedModel, device: torch.device) -> dict:
     on_cpu = device.type == "cpu"
     model = model.eval().to(device, torch.float32 if on_cpu else torch.bfloat16)
     positions = 4096 if on_cpu else 16384
-    documents = _documents(6_000 if on_cpu else 8_000_000)
+    documents = _documents(16_000 if on_cpu else 8_000_000)
     scoring = Scoring(window=WINDOW, batch_positions=positions)
     rows = torch.randint(BYTE_OFFSET, NUM_RAW_SYMBOLS, (positions // (WINDOW + 1), WINDOW + 1), device=device)
-    passes = 2 if on_cpu else 100
+    passes = 4 if on_cpu else 100
 
     def forward() -> int:
         with torch.inference_mode():

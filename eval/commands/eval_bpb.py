@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from proxybyte.eval.documents import HeldOut
 
 EXAMPLES = """\
-  proxybyte eval bpb runs/tiny/export --data data/prepared
-  proxybyte eval bpb runs/tiny/export --data data/prepared --view compressed
+  proxybyte eval bpb exported/full --data prepared
+  proxybyte eval bpb run/checkpoints/step-00001000/model --data prepared --view compressed
   proxybyte eval bpb exported/native --data notes.txt code.py more.jsonl --json > bpb.json
-  proxybyte eval bpb smollm2/ --data data/prepared      # a tokenizer model, per byte of text"""
+  proxybyte eval bpb smollm2/ --data prepared      # a tokenizer model, per byte of text"""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

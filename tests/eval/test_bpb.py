@@ -18,6 +18,7 @@ from proxybyte.eval import (
     bits_per_byte,
     compressed_bits_per_byte,
     gzip_bits_per_byte,
+    scoring,
     tokenizer_bits_per_byte,
     uniform_bits_per_byte,
     xz_bits_per_byte,
@@ -48,7 +49,7 @@ def raw_symbols(document: bytes) -> list[int]:
 
 @pytest.fixture(params=["byte_llama", "proxy_llama"])
 def byte_model(request):
-    """A native export and our own class: one scored by its logits, the other by ``target_nll``."""
+    """A native export and our own class."""
     return request.getfixturevalue(request.param)
 
 
@@ -111,21 +112,19 @@ def test_half_precision_weights_are_summed_in_full(byte_llama):
     assert bits_per_byte(model, DOCUMENTS).bits_per_byte == pytest.approx(exact, rel=0.02)
 
 
-def test_cutting_the_compressed_rows_saves_exactly_their_probability(proxy_llama):
-    """A native export never costs more than the model that it was cut from."""
+def test_raw_bytes_cost_what_they_cost_the_native_export(proxy_llama):
+    """A proxy model is scored as it runs on raw bytes: with its first 320 rows alone."""
     native = LlamaForCausalLM(copy.deepcopy(proxy_llama.config.backbone_config))
     native.load_state_dict(proxy_llama.state_dict())
     native.resize_token_embeddings(320)
-    document = DOCUMENTS[-1][:90]
-    saved = bits_per_byte(proxy_llama, [document]).bits - bits_per_byte(native.eval(), [document]).bits
-    with torch.no_grad():
-        logits = proxy_llama(torch.tensor([[12, *raw_symbols(document)]])).logits[0, :-1]
-    raw_mass = torch.softmax(logits, dim=-1)[:, :320].sum(-1)
-    assert saved == pytest.approx(-float(raw_mass.log2().sum()), abs=1e-3)
-    assert saved > 0
+    exported = bits_per_byte(native.eval(), DOCUMENTS, Scoring(window=32))
+    ours = bits_per_byte(proxy_llama, DOCUMENTS, Scoring(window=32))
+    np.testing.assert_allclose(ours.document_bits, exported.document_bits, rtol=1e-6, atol=1e-4)
 
 
-def test_compressed_view_is_per_byte_of_text(proxy_llama, brute_force_bits):
+@pytest.mark.parametrize("logits_in_a_pass", [scoring.LOGITS_IN_A_PASS, 1], ids=["by logits", "by target_nll"])
+def test_compressed_view_is_per_byte_of_text(proxy_llama, brute_force_bits, monkeypatch, logits_in_a_pass):
+    monkeypatch.setattr(scoring, "LOGITS_IN_A_PASS", logits_in_a_pass)
     codes = [np.array([0, 49, 7, 7], dtype=np.uint16), np.array([], dtype=np.uint16), np.arange(40, dtype=np.uint16)]
     result = compressed_bits_per_byte(proxy_llama, codes, [11, 0, 150], Scoring(window=16, stride=8))
     expected = sum(brute_force_bits(proxy_llama, [14], [320 + int(c) for c in code], 16, 8) for code in codes)

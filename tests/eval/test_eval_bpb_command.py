@@ -120,7 +120,7 @@ def test_the_table_names_each_line(model_folder, prepared, capsys):
     ("arguments", "message"),
     [
         (["{model}", "--data", "{tmp}/absent"], "no such file or folder"),
-        (["{tmp}", "--data", "{good}"], "no config.json"),
+        (["{tmp}", "--data", "{good}"], "it has no config.json"),
         (["{model}", "--data", "{model}"], "is no prepared folder"),
         (["{model}", "--data", "{prepared}", "--split", "test"], "no split 'test'"),
         (["{model}", "--data", "{good}", "{model}"], "is a folder"),

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from proxybyte import build_tokenizer, encode_bytes
 from proxybyte.eval import bits_per_byte
 from proxybyte.eval.tasks import TASKS_FOLDER
+from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
 from proxybyte.tokenization_proxybyte import save_tokenizer
 
 lm_eval = pytest.importorskip("lm_eval")
@@ -150,3 +152,19 @@ def test_a_text_longer_than_the_context_loses_its_sentinel(native, taught_llama,
     first = math.fsum(reference(taught_llama, [RAW], ids[:16]))
     later = math.fsum(reference(taught_llama, ids[8:9], ids[9:])[-9:])
     assert found == pytest.approx(-first - later, abs=1e-3)
+
+
+def test_what_export_writes_evaluates_with_nothing_but_the_setting(proxy_llama, tmp_path, reference):
+    proxy_llama.save_pretrained(tmp_path / "model")
+    folder = export_model(tmp_path / "model", tmp_path / "native", ExportOptions(ExportFormat.NATIVE))
+    exported = LlamaForCausalLM.from_pretrained(folder)
+    texts = ["short enough", "naïve — 数"]
+    rolling = HFLM(pretrained=str(folder), device="cpu", add_bos_token=False)
+    found = ask(rolling, "loglikelihood_rolling", *((text,) for text in texts))
+    ours = bits_per_byte(exported, [text.encode() for text in texts])
+    assert found == pytest.approx([-bits * math.log(2) for bits in ours.document_bits], abs=1e-3)
+
+    prompted = HFLM(pretrained=str(folder), device="cpu")
+    ((likelihood, _),) = ask(prompted, "loglikelihood", ("short", " enough"))
+    expected = -math.fsum(reference(exported, [RAW, *symbols("short")], symbols(" enough")))
+    assert likelihood == pytest.approx(expected, abs=1e-3)

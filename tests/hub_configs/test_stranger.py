@@ -13,6 +13,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
+
 PROBE = """
 import importlib.util, json, sys
 for name in ("proxybyte", "modeling_proxy"):
@@ -46,12 +48,13 @@ def stranger(tmp_path_factory) -> Path:
     return home / "bin" / "python"
 
 
-def test_a_stranger_gets_the_same_logits_and_bytes(exported, stranger, tmp_path):
-    full = exported.name.startswith("full")
-    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+def assert_a_stranger_sees_the_same(python: Path, folder: Path, classes: tuple[str, str], home: Path) -> None:
+    """Logits and generated symbols of the model in ``folder``, run by ``python``, are ours."""
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+    trusted = "full" if classes[0] == "ProxyByteForCausalLM" else "native"
     probe = subprocess.run(
-        [stranger, "-c", PROBE, str(exported), "full" if full else "native"],
-        cwd=tmp_path,
+        [python, "-c", PROBE, str(folder), trusted],
+        cwd=home,
         env=environment,
         capture_output=True,
         text=True,
@@ -59,13 +62,26 @@ def test_a_stranger_gets_the_same_logits_and_bytes(exported, stranger, tmp_path)
     )
     assert probe.returncode == 0, probe.stderr
     seen = json.loads(probe.stdout)
-    assert (seen["class"], seen["body"]) == (
-        ("ProxyByteForCausalLM", "ProxyByteForCausalLM") if full else ("LlamaForCausalLM", "LlamaModel")
-    )
-    tokenizer = AutoTokenizer.from_pretrained(exported)
-    model = AutoModelForCausalLM.from_pretrained(exported)
+    assert (seen["class"], seen["body"]) == classes
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
     batch = tokenizer(["def f(x):", "é <raw>"], padding=True, return_tensors="pt")
     with torch.inference_mode():
         logits = model(**batch).logits[:, -1, :320]
     torch.testing.assert_close(torch.tensor(seen["logits"]), logits, rtol=0, atol=1e-5)
     assert seen["generated"] == model.generate(**batch, max_new_tokens=12).tolist()
+
+
+def test_a_stranger_gets_the_same_logits_and_bytes(exported, stranger, tmp_path):
+    full = exported.name.startswith("full")
+    classes = ("ProxyByteForCausalLM", "ProxyByteForCausalLM") if full else ("LlamaForCausalLM", "LlamaModel")
+    assert_a_stranger_sees_the_same(stranger, exported, classes, tmp_path)
+
+
+def test_a_stranger_gets_the_eva_backbone_with_the_code(stranger, model_writer, tmp_path):
+    settings = {"num_key_value_heads": None, "window_size": 8, "chunk_size": 2}
+    model_writer(tmp_path / "run" / "model", "proxybyte_eva", backbone_settings=settings)
+    folder = export_model(tmp_path / "run", tmp_path / "hub", ExportOptions(ExportFormat.FULL))
+    home = tmp_path / "home"
+    home.mkdir()
+    assert_a_stranger_sees_the_same(stranger, folder, ("ProxyByteForCausalLM", "ProxyByteForCausalLM"), home)

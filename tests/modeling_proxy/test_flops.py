@@ -3,7 +3,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
-from proxybyte.flops import mean_keys, symbol_flops, training_flops
+from proxybyte.flops import mean_eva_keys, mean_keys, symbol_flops, training_flops
 
 LENGTH = 16
 
@@ -34,6 +34,17 @@ def test_the_formula_is_what_pytorch_counts(tiny_config, kind, tied):
 def test_mean_keys_is_the_mean_over_queries(length, window):
     keys = [min(query + 1, window or length) for query in range(length)]
     assert mean_keys(length, window) == pytest.approx(sum(keys) / length)
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 40])
+def test_eva_counts_a_summary_as_a_key(length):
+    keys = [query % 8 + 1 + query // 8 * 8 // 2 for query in range(length)]
+    assert mean_eva_keys(length, 8, 2) == pytest.approx(sum(keys) / length)
+    shapes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4}
+    config = ProxyByteConfig(
+        backbone_config={"model_type": "proxybyte_eva", **shapes, "window_size": 8, "chunk_size": 2}
+    )
+    assert symbol_flops(config, length).attention == pytest.approx(3 * 4 * 32 * sum(keys) / length)
 
 
 def test_windows_and_documents_shorten_attention(tiny_config):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from proxybyte import ProxyByteForCausalLM, build_tokenizer
-from proxybyte.eval import bits_per_byte
+from proxybyte.eval import Scoring, bits_per_byte
 from proxybyte.flops import training_flops
 
 from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer, sync_tree
@@ -41,12 +41,14 @@ class Validation:
         stage: each process takes its share, but all take all of a sharded model, whose passes are made in step; the
             precision is that of training.
         compiled: whether blocks are compiled; documents of every length would compile them anew.
+        scoring: windows no longer than a training row, whose positions are all that the model has seen.
     """
 
     model: nn.Module
     documents: list[bytes]
     stage: Stage
     compiled: bool
+    scoring: Scoring
 
     def __call__(self) -> float:
         """Bits per byte over all documents, the same on every process."""
@@ -57,7 +59,7 @@ class Validation:
         bits = 0.0
         if mine:
             with eager, autocast(self.stage.precision, self.stage.accelerator.device):
-                bits = bits_per_byte(self.model, mine).bits
+                bits = bits_per_byte(self.model, mine, self.scoring).bits
         totals = world.gather(np.array([bits, sum(map(len, mine))])).sum(axis=0)
         return float(totals[0] / totals[1])
 
@@ -94,6 +96,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE)
     batch, world = config.batch, stage.world
     documents = data.validation_documents(config.evaluation)
+    windows = Scoring(window=config.plan.row_capacity)
     return Run(
         config=config,
         world=stage.world,
@@ -103,7 +106,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         flops_per_row=flops,
         raw_model=raw_model,
         save_model=ModelWriter(model),
-        evaluate=Validation(raw_model, documents, stage, config.compute.compile) if documents else None,
+        evaluate=Validation(raw_model, documents, stage, config.compute.compile, windows) if documents else None,
     )
 
 

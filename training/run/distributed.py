@@ -16,6 +16,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import (
     DistributedDataParallelKwargs,
+    DistributedType,
     FullyShardedDataParallelPlugin,
     InitProcessGroupKwargs,
     ProjectConfiguration,
@@ -111,6 +112,11 @@ def start(config: TrainConfig) -> Stage:
         project_config=ProjectConfiguration(str(config.output), logging_dir=str(config.output / "tensorboard")),
         fsdp_plugin=_fsdp_plugin(precision) if config.compute.parallel is Parallel.FSDP and not cpu else None,
     )
+    kind = accelerator.distributed_type
+    if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM) or (
+        kind is DistributedType.FSDP and not accelerator.is_fsdp2
+    ):
+        raise ProxyByteError(f"the launcher asks for {kind.value}: training runs under DDP or FSDP2 (--fsdp_version 2)")
     world = World(accelerator.process_index, accelerator.num_processes)
     check_size(world.size, config)
     return Stage(accelerator, world, precision)

@@ -28,7 +28,7 @@ def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> 
     transformers_logging.disable_progress_bar()
     folder = checkpoint or config.model.checkpoint
     model = _load(folder, config) if folder else _new(config, num_codes)
-    rows = model.get_input_embeddings().num_embeddings
+    rows = int(model.config.vocab_size)
     if rows < NUM_RAW_SYMBOLS + num_codes:
         raise ProxyByteError(
             f"the model in {folder} has {rows} symbols, but the compressor of {config.data} needs "
@@ -47,10 +47,13 @@ def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> 
 def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
     asked = config.model
     torch.manual_seed(config.seed)
+    if asked.preset:
+        # A model knows the positions that it was trained on: its config must not promise more.
+        backbone = {**load_preset(asked.preset).backbone_config, "max_position_embeddings": config.plan.row_length}
+    else:
+        backbone = dict(asked.backbone_config or {})
     made = ProxyByteConfig(
-        backbone_config=load_preset(asked.preset).backbone_config
-        if asked.preset
-        else dict(asked.backbone_config or {}),
+        backbone_config=backbone,
         num_compressed_symbols=num_codes,
         document_prefix=config.plan.document_prefix,
     )

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
@@ -109,3 +112,12 @@ def test_what_does_not_change_the_learning_may_change_on_resume(path, tmp_path, 
 def test_what_may_change_on_resume_exists():
     keys = known_keys()
     assert all(free.removesuffix(".") in keys for free in MAY_CHANGE_ON_RESUME)
+
+
+def test_the_reference_in_the_docs_names_every_key():
+    page = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    named = set(re.findall(r"`([a-z_.]+)`", page.partition("## Config reference")[2]))
+    sections = {key.rpartition(".")[0] for key in known_keys()}
+    leaves = {key: f".{key.rpartition('.')[2]}" for key in known_keys() if key not in sections}
+    missing = [key for key, leaf in leaves.items() if not {key, leaf} & named]
+    assert missing == []

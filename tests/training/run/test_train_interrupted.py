@@ -1,6 +1,8 @@
 """Runs that are killed or asked to stop go on as if nothing had happened, to the last bit."""
 
+import os
 import signal
+import threading
 import time
 
 import pytest
@@ -39,12 +41,11 @@ def test_a_killed_run_resumes_to_bit_identical_losses(recipe, launch, tmp_path, 
     assert [step for step, _, _ in uninterrupted] == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_exits_with_0_and_the_run_goes_on(recipe, launch, tmp_path, read_losses, uninterrupted, number):
+def test_sigterm_saves_exits_with_0_and_the_run_goes_on(recipe, launch, tmp_path, read_losses, uninterrupted):
     path = recipe()
     process = launch(path, *LONG)
     wait_for(tmp_path / "run" / "checkpoints" / "step-00000004", process)
-    process.send_signal(number)
+    process.terminate()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
     saved = len(read_losses(tmp_path / "run"))
@@ -52,5 +53,25 @@ def test_a_signal_saves_exits_with_0_and_the_run_goes_on(recipe, launch, tmp_pat
     assert f"stopped after step {saved}" in said
     assert (tmp_path / "run" / "checkpoints" / f"step-{saved:08d}").is_dir()
     assert not (tmp_path / "run" / "model").exists()
+    assert train(load_config(path, LONG)).finished
+    assert read_losses(tmp_path / "run") == uninterrupted
+
+
+def test_ctrl_c_stops_after_the_step_and_the_run_goes_on(recipe, tmp_path, read_losses, uninterrupted):
+    path = recipe()
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt():
+        while not (tmp_path / "run" / "checkpoints" / "step-00000004").exists():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    impatient = threading.Thread(target=interrupt)
+    impatient.start()
+    summary = train(load_config(path, LONG))
+    impatient.join()
+    assert not summary.finished
+    assert 4 <= summary.step == len(read_losses(tmp_path / "run")) < STEPS
+    assert signal.getsignal(signal.SIGINT) is before
     assert train(load_config(path, LONG)).finished
     assert read_losses(tmp_path / "run") == uninterrupted

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from proxybyte import ProxyByteForCausalLM
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval import bits_per_byte
+from proxybyte.eval import Scoring, bits_per_byte
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.run.config_io import load_config
 from proxybyte.training.run.model_source import make_model
@@ -43,7 +43,7 @@ def test_a_run_leaves_model_compressor_config_metrics_and_checkpoints(finished, 
     for file in (prepared / "compressor").iterdir():
         assert (finished / "compressor" / file.name).read_bytes() == file.read_bytes()
     assert [line["step"] for line in lines(finished) if line["kind"] == "train"] == list(range(1, STEPS + 1))
-    assert [line["step"] for line in lines(finished) if line["kind"] == "evaluation"] == [4, 8]
+    assert [line["step"] for line in lines(finished) if line["kind"] == "evaluation"] == [0, 4, 8]
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["step-00000004", "step-00000008"]
     checkpoint = ProxyByteForCausalLM.from_pretrained(finished / "checkpoints" / "step-00000008" / "model")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), checkpoint.parameters(), strict=True))
@@ -93,7 +93,7 @@ def test_the_loss_of_a_step_is_the_sum_over_targets_by_their_number(recipe, tmp_
     norm = math.sqrt(sum(float(g.square().sum()) for g in gradients))
 
     folder = run(recipe, tmp_path, "model.backbone_config.attention_dropout=0")
-    first = lines(folder)[0]
+    first = next(line for line in lines(folder) if line["kind"] == "train")
     assert first["targets"] == count
     assert first["loss"] == pytest.approx(total.item() / count, rel=1e-6)
     assert first["raw/loss"] == pytest.approx(raw.item() / raw_count, rel=1e-6)
@@ -139,7 +139,8 @@ def test_the_loss_falls_and_validation_is_the_bpb_of_the_saved_model(recipe, tmp
     assert len(documents) == 4
     assert all(len(document) <= 100 for document in documents)
     model = ProxyByteForCausalLM.from_pretrained(config.output / "model")
-    assert bits[-1] == pytest.approx(bits_per_byte(model, documents).bits_per_byte, rel=1e-6)
+    windows = Scoring(window=config.plan.row_capacity)
+    assert bits[-1] == pytest.approx(bits_per_byte(model, documents, windows).bits_per_byte, rel=1e-6)
 
 
 def test_a_finished_run_started_again_trains_no_step(finished, recipe, tmp_path):
@@ -214,6 +215,12 @@ def test_a_row_that_cannot_be_read_is_named(recipe, tmp_path, prepared, write_sp
     write_split(broken / "train", [b"short"] * 3, load_compressor(prepared / "compressor"), claimed_bytes=5000)
     with pytest.raises(ProxyByteError, match=r"row\(s\) 0 cannot be read from .*train"):
         run(recipe, tmp_path, "plan.schedule.rate=0", "plan.schedule.warmup=0", data=str(broken))
+
+
+def test_a_run_folder_that_cannot_be_written_is_named(recipe, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ProxyByteError, match=r"the run folder .*file cannot be written"):
+        run(recipe, tmp_path, output="file")
 
 
 def test_a_plan_of_less_than_a_step_is_refused(recipe, tmp_path):

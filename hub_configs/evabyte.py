@@ -1,0 +1,262 @@
+"""Checkpoints in the published EvaByte layout, to our layout and back, one weight file at a time.
+
+The decoder's parameters have the same names and shapes in both. The layouts differ in ``config.json`` and in the head:
+EvaByte's ``lm_head.weight`` stacks one block of vocabulary rows for each predicted position, the next byte first (the
+6.5B models: 8 blocks of 320 rows). The first block is our ``lm_head.weight``; the others are kept beside the model in
+``pred_heads.safetensors``, as ``pred_heads.weight`` in the same order.
+
+EvaByte's prompts open with ``<bos>``, not ``<raw>``, and its documents have no sentinels: the configuration's
+``bos_token_id`` says so.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from proxybyte import EvaConfig, EvaModel, ProxyByteConfig
+from proxybyte.errors import ProxyByteError
+from proxybyte.symbols import COMPRESSED_OFFSET
+
+HEAD = "lm_head.weight"
+MORE_HEADS = "pred_heads.weight"
+MORE_HEADS_FILE = "pred_heads.safetensors"
+_CONFIG = "config.json"
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_SAME_NAME = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "window_size",
+    "chunk_size",
+    "rms_norm_eps",
+    "max_position_embeddings",
+    "initializer_range",
+)
+_FIXED = {
+    "norm_add_unit_offset": True,
+    "rope_scaling": None,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "num_chunks": None,
+}
+"""Settings of EvaByte that our decoder has one value for."""
+_Convert = Callable[[str, torch.Tensor, Path], torch.Tensor]
+"""From name, weight and the folder being written to the weight's other form."""
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """One side of a conversion.
+
+    Attributes:
+        config: of the decoder.
+        head_rows: rows of ``lm_head.weight`` in the source.
+        settings: what ``config.json`` is to hold.
+    """
+
+    config: EvaConfig
+    head_rows: int
+    settings: dict[str, Any]
+
+
+def from_evabyte(source: Path, out: Path) -> Path:
+    """Write the EvaByte checkpoint in ``source`` as a ProxyByte model in ``out``, whole or not at all.
+
+    Returns:
+        ``out``, which ``ProxyByteForCausalLM.from_pretrained`` loads.
+
+    Raises:
+        ProxyByteError: if a setting or a weight is not of that layout, or ``out`` exists.
+    """
+    layout = _ours(_read_settings(source, "evabyte"), source)
+    rows = layout.config.vocab_size
+
+    def convert(name: str, weight: torch.Tensor, folder: Path) -> torch.Tensor:
+        if name != HEAD:
+            return weight
+        if len(weight) > rows:
+            save_file({MORE_HEADS: weight[rows:].clone()}, folder / MORE_HEADS_FILE, metadata={"format": "pt"})
+        return weight[:rows].clone()
+
+    return _convert(source, out, layout, convert)
+
+
+def to_evabyte(source: Path, out: Path) -> Path:
+    """Write the ProxyByte model with an EVA backbone in ``source`` in the EvaByte layout, whole or not at all.
+
+    Heads in ``pred_heads.safetensors`` are put back; without that file the result predicts one byte at a time.
+
+    Returns:
+        ``out``; the published code files (``configuration_evabyte.py``, ...) are to be added to it.
+
+    Raises:
+        ProxyByteError: if the model has another backbone or a weight is missing, or ``out`` exists.
+    """
+    settings = _read_settings(source, ProxyByteConfig.model_type)
+    more = _more_heads(source)
+    layout = _published(ProxyByteConfig.from_dict(settings), more, source)
+
+    def convert(name: str, weight: torch.Tensor, folder: Path) -> torch.Tensor:
+        return torch.cat([weight, more]) if name == HEAD and more is not None else weight
+
+    return _convert(source, out, layout, convert)
+
+
+def _ours(settings: dict[str, Any], source: Path) -> _Layout:
+    for name, value in _FIXED.items():
+        if settings.get(name, value) != value:
+            raise ProxyByteError(f"{source / _CONFIG} sets {name} to {settings[name]!r}: only {value!r} is supported")
+    heads, symbols = settings.get("num_pred_heads", 1), settings.get("vocab_size", 0) - COMPRESSED_OFFSET
+    if symbols < 0:
+        raise ProxyByteError(f"{source / _CONFIG} has a vocabulary of {symbols + COMPRESSED_OFFSET} rows: it takes 320")
+    backbone = {name: settings[name] for name in _SAME_NAME if name in settings}
+    rope = {"rope_type": "default", "rope_theta": settings.get("rope_theta", 10_000.0)}
+    config = ProxyByteConfig(
+        backbone_config={"model_type": EvaConfig.model_type, **backbone, "rope_parameters": rope},
+        num_compressed_symbols=symbols,
+        bos_token_id=settings.get("bos_token_id", 1),
+    )
+    config.architectures = ["ProxyByteForCausalLM"]
+    config.dtype = settings.get("torch_dtype", settings.get("dtype"))
+    return _Layout(config.backbone_config, heads * config.vocab_size, json.loads(config.to_json_string(use_diff=False)))
+
+
+def _published(config: ProxyByteConfig, more: torch.Tensor | None, source: Path) -> _Layout:
+    decoder = config.backbone_config
+    if not isinstance(decoder, EvaConfig) or config.tie_word_embeddings:
+        raise ProxyByteError(f"{source} is no model with an EVA backbone and a head of its own: nothing else fits")
+    rope = decoder.rope_parameters or {}
+    if rope.get("rope_type", "default") != "default":
+        raise ProxyByteError(f"{source / _CONFIG} scales RoPE, which is not supported: set rope_type to 'default'")
+    heads = 1 if more is None else 1 + more.shape[0] // decoder.vocab_size
+    settings = {
+        "architectures": ["EvaByteForCausalLM"],
+        "model_type": "evabyte",
+        "vocab_size": decoder.vocab_size,
+        **{name: getattr(decoder, name) for name in _SAME_NAME},
+        **_FIXED,
+        "rope_theta": rope["rope_theta"],
+        "num_pred_heads": heads,
+        "pad_token_id": decoder.pad_token_id,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "use_cache": True,
+        "mixedp_attn": True,
+        "fp32_skip_add": True,
+        "fp32_logits": True,
+        "fp32_ln": True,
+        "torch_dtype": None if config.dtype is None else str(config.dtype).removeprefix("torch."),
+    }
+    return _Layout(decoder, decoder.vocab_size, settings)
+
+
+def _read_settings(folder: Path, model_type: str) -> dict[str, Any]:
+    path = folder / _CONFIG
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ProxyByteError(f"{path} cannot be read: give the folder of a checkpoint ({error})") from error
+    if settings.get("model_type") != model_type:
+        raise ProxyByteError(f"{path} is of a {settings.get('model_type')!r} model: this takes {model_type!r}")
+    return settings
+
+
+def _more_heads(folder: Path) -> torch.Tensor | None:
+    path = folder / MORE_HEADS_FILE
+    if not path.exists():
+        return None
+    return dict(_weights(path))[MORE_HEADS]
+
+
+def _weights(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of one file, one at a time."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+                yield name, file.get_tensor(name)
+    except (OSError, SafetensorError) as error:
+        raise ProxyByteError(f"{path} cannot be read: fetch it again ({error})") from error
+
+
+def _files(folder: Path) -> list[str]:
+    """The weight files of a checkpoint."""
+    if (folder / _INDEX).exists():
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        return sorted(set(index["weight_map"].values()))
+    if (folder / _SINGLE).exists():
+        return [_SINGLE]
+    raise ProxyByteError(f"{folder} has neither {_SINGLE} nor {_INDEX}: give a checkpoint in safetensors format")
+
+
+def _shapes(layout: _Layout) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the source."""
+    with torch.device("meta"):
+        decoder = EvaModel(layout.config)
+    shapes = {f"model.{name}": tuple(weight.shape) for name, weight in decoder.state_dict().items()}
+    return {**shapes, HEAD: (layout.head_rows, layout.config.hidden_size)}
+
+
+def _convert(source: Path, out: Path, layout: _Layout, convert: _Convert) -> Path:
+    if out.exists():
+        raise ProxyByteError(f"{out} exists: choose another folder or remove it")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        _write(source, partial, layout, convert)
+        for path in partial.iterdir():
+            _sync(path)
+        partial.rename(out)
+        _sync(out.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def _write(source: Path, folder: Path, layout: _Layout, convert: _Convert) -> None:
+    missing, places, size = _shapes(layout), {}, 0
+    for file in tqdm(_files(source), desc="weights", delay=2):
+        weights = {}
+        for name, weight in _weights(source / file):
+            _check(source / file, name, weight, missing.pop(name, None))
+            weights[name] = convert(name, weight, folder)
+            size += weights[name].nbytes
+        save_file(weights, folder / file, metadata={"format": "pt"})
+        places.update(dict.fromkeys(weights, file))
+    if missing:
+        raise ProxyByteError(f"{source} lacks the weight {min(missing)}: fetch the checkpoint again")
+    if (source / _INDEX).exists():
+        _write_json(folder / _INDEX, {"metadata": {"total_size": size}, "weight_map": places})
+    _write_json(folder / _CONFIG, layout.settings)
+
+
+def _check(path: Path, name: str, weight: torch.Tensor, shape: tuple[int, ...] | None) -> None:
+    if shape is None:
+        raise ProxyByteError(f"{path} holds {name}, which this layout does not know or holds once only")
+    found = tuple(weight.shape)
+    if found != shape:
+        raise ProxyByteError(f"{path}: {name} has shape {found}, not {shape}: config.json is of another checkpoint")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
