@@ -75,7 +75,7 @@ def steps(out: Path, max_mb: str, overrides: list[str]) -> list[Step]:
         ),
         Step(
             "score held-out packages in raw bytes, through the exported folder",
-            ("eval", "bpb", str(native), "--data", str(prepared), "--limit", "60"),
+            ("eval", "bpb", str(native), "--data", str(prepared), "--limit", "16"),
         ),
     ]
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from proxybyte import ProxyByteForCausalLM, build_tokenizer
+from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.eval import Scoring, bits_per_byte
 from proxybyte.flops import training_flops
 
@@ -77,7 +77,7 @@ class ModelWriter:
     def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """Write what ``from_pretrained`` loads, with the tokenizer."""
         self.model.save_pretrained(folder, state_dict=weights)
-        build_tokenizer(document_prefix=bool(self.model.config.document_prefix)).save_pretrained(folder)
+        save_tokenizer(build_tokenizer(document_prefix=bool(self.model.config.document_prefix)), folder)
 
 
 def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: Path | None) -> Run:
