@@ -5,6 +5,7 @@ of targets, a request to stop) are a few numbers on the host: they travel throug
 """
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -60,6 +61,16 @@ class World:
         """Until every process is here."""
         if self.size > 1:
             self.gather(np.zeros(1))
+
+    def settle(self) -> None:
+        """Let gloo's threads put down their finished work, before what holds the process group is freed.
+
+        A worker thread drops the tensors of the last collective under Python's lock, a moment after the collective is
+        done. A process group that is freed first holds that lock while it waits for the thread, for ever (seen in
+        every run of two processes on a busy machine). Sleeping gives the lock away.
+        """
+        if self.size > 1:
+            time.sleep(1.0)
 
 
 def asked_processes(environment: Mapping[str, str], parent_command: Sequence[str]) -> int | None:
