@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
@@ -197,7 +196,7 @@ def tasks_in_two_workers(tmp_path: Path, corpus: Path, tokenizer: Path, advance)
 def test_dead_worker_is_one_sentence_that_says_what_to_do(tmp_path, corpus, tokenizer):
     def kill_one(_: int) -> None:
         for child in multiprocessing.active_children()[:1]:
-            os.kill(child.pid, signal.SIGKILL)
+            child.kill()
 
     with pytest.raises(ProxyByteError, match="fewer --workers; finished shards are kept"):
         tasks_in_two_workers(tmp_path, corpus, tokenizer, kill_one)
