@@ -32,6 +32,12 @@ def test_bad_input_is_one_sentence_and_exit_code_2(installed, capsys):
     assert capsys.readouterr().err == "proxybyte: no file at x: give another\n"
 
 
+def test_a_file_that_cannot_be_written_is_one_sentence(installed, capsys, tmp_path):
+    installed(thing=command(lambda args: (tmp_path / "absent" / "file").write_text("")))
+    assert cli.main(["thing"]) == 2
+    assert capsys.readouterr().err == f"proxybyte: {tmp_path / 'absent' / 'file'}: No such file or directory\n"
+
+
 def test_a_programming_error_keeps_its_traceback(installed):
     installed(thing=command(lambda args: {}["absent"]))
     with pytest.raises(KeyError):
