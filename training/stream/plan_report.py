@@ -12,6 +12,7 @@ from proxybyte.symbols import View
 from .placement import Form, Placements
 from .plan import StreamPlan
 
+PHASES = ("warmup", "steady", "decay")
 _CHUNK = 1_000_000
 
 
@@ -94,7 +95,8 @@ def report(plan: StreamPlan) -> PlanReport:
                 counts = np.array([chosen.sum(), text[chosen].sum(), spans.length[chosen].sum()])
                 key = (str(phase), view)
                 totals[key] = totals.get(key, 0) + counts
-    shares = tuple(ViewShare(phase, view, *(int(n) for n in counts)) for (phase, view), counts in totals.items())
+    in_order = sorted(totals.items(), key=lambda item: PHASES.index(item[0][0]))
+    shares = tuple(ViewShare(phase, view, *(int(n) for n in counts)) for (phase, view), counts in in_order)
     once = placed.form != Form.PARALLEL_COMPRESSED
     return PlanReport(
         rows=plan.num_rows,
