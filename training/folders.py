@@ -22,6 +22,12 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make every file and folder under ``folder`` durable."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that a reader finds the old content or the new, never a part."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -36,10 +42,7 @@ def publish(partial: Path, final: Path) -> None:
 
     The older one keeps its place until the new one is on disk; a process that has its files open keeps them.
     """
-    for folder, _, files in os.walk(partial):
-        for name in files:
-            sync(Path(folder, name))
-        sync(Path(folder))
+    sync_tree(partial)
     final = final.resolve()
     old = final.with_name(f"{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)

@@ -15,7 +15,8 @@ from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.eval import Scoring, bits_per_byte
 from proxybyte.flops import training_flops
 
-from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer, sync_tree
+from ..folders import publish
+from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer
 from .config import TrainConfig
 from .config_io import flatten
 from .distributed import Stage, place
@@ -138,6 +139,4 @@ def _replace(folder: Path, write: Callable[[Path], object]) -> None:
     partial = folder.with_suffix(".tmp")
     shutil.rmtree(partial, ignore_errors=True)
     write(partial)
-    sync_tree(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    publish(partial, folder)

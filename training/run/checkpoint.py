@@ -9,7 +9,6 @@ processes wrote them, so any number can go on from them. There is no generator s
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from proxybyte.errors import ProxyByteError
+
+from ..folders import sync, sync_tree
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class CheckpointFolder:
         sync_tree(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        _sync(self.folder)
+        sync(self.folder)
         for old in self._complete()[self.keep :]:
             shutil.rmtree(old)
         return final
@@ -166,17 +167,3 @@ def read_state(checkpoint: Path) -> RunState:
 def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def sync_tree(folder: Path) -> None:
-    """Make every file and folder under ``folder`` durable."""
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
