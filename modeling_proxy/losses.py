@@ -35,6 +35,18 @@ class HeadLoss:
     nll: torch.Tensor
 
 
+class CappedLinear(nn.Linear):
+    """A head whose logits stay within ``(-cap, cap)``: ``cap * tanh(x / cap)`` (Gemma 2, arXiv 2408.00118)."""
+
+    def __init__(self, in_features: int, out_features: int, cap: float) -> None:
+        super().__init__(in_features, out_features, bias=False)
+        self.cap = cap
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Capped logits ``(..., V)`` of ``hidden`` ``(..., D)``."""
+        return self.cap * torch.tanh(super().forward(hidden) / self.cap)
+
+
 def head_loss(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, chunk_size: int) -> HeadLoss:
     """Cross-entropy of ``head`` on ``hidden``.
 

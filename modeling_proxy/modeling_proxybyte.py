@@ -11,10 +11,10 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
 from .configuration_eva import EvaConfig
-from .configuration_proxybyte import ProxyByteConfig, check_backbone
+from .configuration_proxybyte import EMBEDDINGS, ProxyByteConfig, check_backbone
 from .errors import ProxyByteError
 from .generation_proxybyte import ProxyByteGenerationMixin
-from .losses import head_loss, is_plain_linear
+from .losses import CappedLinear, head_loss, is_plain_linear
 from .packing import lay_out_rows
 from .symbols import COMPRESSED_OFFSET, IGNORE_INDEX, Special
 
@@ -50,7 +50,6 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
     config: ProxyByteConfig
     config_class = ProxyByteConfig
     base_model_prefix = "model"
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _can_compile_fullgraph = True
     _supports_attention_backend = True
     _supports_flash_attn = True
@@ -68,14 +67,18 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             # From the Hub, configuration and model come as two copies of this folder, each with an EvaConfig.
             AutoModel.register(type(config.backbone_config), EvaModel, exist_ok=True)
         self.model = AutoModel.from_config(config.backbone_config)
-        if getattr(self.model, "embed_tokens", None) is not self.model.get_input_embeddings():
+        embedding = EMBEDDINGS.get(config.backbone_config.model_type, "embed_tokens")
+        if getattr(self.model, embedding, None) is not self.model.get_input_embeddings():
             raise ProxyByteError(
-                f"backbone {config.backbone_config.model_type!r} does not keep its embedding under 'embed_tokens': "
+                f"backbone {config.backbone_config.model_type!r} does not keep its embedding under {embedding!r}: "
                 "choose a decoder such as 'llama' or 'qwen3'"
             )
+        self._tied_weights_keys = {"lm_head.weight": f"model.{embedding}.weight"}
         for name in _SUPPORTS:
             setattr(self, name, getattr(self.model, name))
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        cap = getattr(config.backbone_config, "final_logit_softcapping", None)
+        shape = (config.hidden_size, config.vocab_size)
+        self.lm_head = CappedLinear(*shape, cap) if cap else nn.Linear(*shape, bias=False)
         self.generation_config.update(
             pad_token_id=config.pad_token_id,
             bos_token_id=config.bos_token_id,
