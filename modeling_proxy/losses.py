@@ -35,19 +35,14 @@ class HeadLoss:
     nll: torch.Tensor
 
 
-class CappedLinear(nn.Linear):
-    """A head whose logits stay within ``(-cap, cap)``: ``cap * tanh(x / cap)`` (Gemma 2, arXiv 2408.00118)."""
-
-    def __init__(self, in_features: int, out_features: int, cap: float) -> None:
-        super().__init__(in_features, out_features, bias=False)
-        self.cap = cap
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Capped logits ``(..., V)`` of ``hidden`` ``(..., D)``."""
-        return self.cap * torch.tanh(super().forward(hidden) / self.cap)
+def soft_cap(logits: torch.Tensor, cap: float | None) -> torch.Tensor:
+    """``cap * tanh(logits / cap)``, the logits as they are without a cap (Gemma 2, arXiv 2408.00118)."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def head_loss(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, chunk_size: int) -> HeadLoss:
+def head_loss(
+    head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, chunk_size: int, cap: float | None = None
+) -> HeadLoss:
     """Cross-entropy of ``head`` on ``hidden``.
 
     Args:
@@ -56,14 +51,15 @@ def head_loss(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, chun
         hidden: shape ``(N, D)``.
         targets: shape ``(N,)``, ``IGNORE_INDEX`` where a position has none.
         chunk_size: positions whose logits exist at once.
+        cap: bound of the logits (:func:`soft_cap`), none if absent.
     """
     if is_plain_linear(head):
         gradients = torch.is_grad_enabled()
         wanted = (gradients and hidden.requires_grad, gradients and head.weight.requires_grad)
-        total, nll = _FusedLinearLoss.apply(hidden, head.weight, targets, chunk_size, wanted)
+        total, nll = _FusedLinearLoss.apply(hidden, head.weight, targets, (chunk_size, cap), wanted)
         return HeadLoss(total, nll)
     pairs = zip(hidden.split(chunk_size), targets.split(chunk_size), strict=True)
-    nll = torch.cat([checkpoint(_chunk_nll, head, *pair, use_reentrant=False) for pair in pairs])
+    nll = torch.cat([checkpoint(_chunk_nll, head, *pair, cap, use_reentrant=False) for pair in pairs])
     return HeadLoss(nll.sum(), nll.detach())
 
 
@@ -78,8 +74,9 @@ def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
     )
 
 
-def _chunk_nll(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(_widen(head(hidden)), targets, reduction="none", ignore_index=IGNORE_INDEX)
+def _chunk_nll(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, cap: float | None) -> torch.Tensor:
+    logits = soft_cap(_widen(head(hidden)), cap)
+    return F.cross_entropy(logits, targets, reduction="none", ignore_index=IGNORE_INDEX)
 
 
 def _widen(logits: torch.Tensor) -> torch.Tensor:
@@ -91,7 +88,8 @@ class _FusedLinearLoss(torch.autograd.Function):
     """``(sum of nll, nll)`` with both gradients computed in the forward pass."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk_size: int, wanted: tuple[bool, bool]):
+    def forward(ctx, hidden, weight, targets, shape: tuple[int, float | None], wanted: tuple[bool, bool]):
+        chunk_size, cap = shape
         device = hidden.device.type
         kinds = (hidden.dtype, weight.dtype)
         if torch.is_autocast_enabled(device):
@@ -107,7 +105,7 @@ class _FusedLinearLoss(torch.autograd.Function):
                 part = slice(start, start + chunk_size)
                 rows = hidden[part]
                 logits = _widen(rows @ weight.T)
-                nll[part] = _nll_then_gradient_(logits, targets[part], any(wanted))
+                nll[part] = _nll_then_gradient_(logits, targets[part], any(wanted), cap)
                 gradient = logits.to(weight.dtype)
                 if hidden_grad is not None:
                     hidden_grad[part] = gradient @ weight
@@ -128,8 +126,15 @@ class _FusedLinearLoss(torch.autograd.Function):
         return *grads, None, None, None
 
 
-def _nll_then_gradient_(logits: torch.Tensor, targets: torch.Tensor, wanted: bool) -> torch.Tensor:
-    """Nats of each target; if ``wanted``, ``logits`` becomes the gradient of their sum, in place."""
+def _nll_then_gradient_(
+    logits: torch.Tensor, targets: torch.Tensor, wanted: bool, cap: float | None
+) -> torch.Tensor:
+    """Nats of each target; if ``wanted``, ``logits`` (before the cap) becomes the gradient of their sum, in place."""
+    slope = None
+    if cap is not None:
+        logits.div_(cap).tanh_()
+        slope = 1 - logits.square() if wanted else None
+        logits.mul_(cap)
     is_target = targets != IGNORE_INDEX
     index = targets.where(is_target, 0).unsqueeze(1)
     log_norm = torch.logsumexp(logits, dim=1, keepdim=True)
@@ -138,6 +143,8 @@ def _nll_then_gradient_(logits: torch.Tensor, targets: torch.Tensor, wanted: boo
         logits.sub_(log_norm).exp_()
         logits.scatter_add_(1, index, logits.new_full((1, 1), -1.0).expand_as(index))
         logits.mul_(is_target.unsqueeze(1))
+        if slope is not None:
+            logits.mul_(slope)
     return nll
 
 

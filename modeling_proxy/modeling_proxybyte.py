@@ -14,7 +14,7 @@ from .configuration_eva import EvaConfig
 from .configuration_proxybyte import EMBEDDINGS, ProxyByteConfig, check_backbone
 from .errors import ProxyByteError
 from .generation_proxybyte import ProxyByteGenerationMixin
-from .losses import CappedLinear, head_loss, is_plain_linear
+from .losses import head_loss, is_plain_linear, soft_cap
 from .packing import lay_out_rows
 from .symbols import COMPRESSED_OFFSET, IGNORE_INDEX, Special
 
@@ -76,9 +76,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         self._tied_weights_keys = {"lm_head.weight": f"model.{embedding}.weight"}
         for name in _SUPPORTS:
             setattr(self, name, getattr(self.model, name))
-        cap = getattr(config.backbone_config, "final_logit_softcapping", None)
-        shape = (config.hidden_size, config.vocab_size)
-        self.lm_head = CappedLinear(*shape, cap) if cap else nn.Linear(*shape, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.generation_config.update(
             pad_token_id=config.pad_token_id,
             bos_token_id=config.bos_token_id,
@@ -152,7 +150,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss, a scalar, and nats of each target, ``(B, T-1)``; the last position of a row has no target."""
         targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).to(hidden.device)
-        loss = head_loss(self.lm_head, hidden.flatten(0, 1), targets.flatten(), self.config.loss_chunk_size)
+        chunk = self.config.loss_chunk_size
+        loss = head_loss(self.lm_head, hidden.flatten(0, 1), targets.flatten(), chunk, self._logit_cap)
         if num_items is None:
             num_items = targets.ne(IGNORE_INDEX).sum().clamp(min=1)
         return loss.total / torch.as_tensor(num_items, device=hidden.device), loss.nll.view(labels.shape)[:, :-1]
@@ -161,12 +160,17 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         """Logits ``(B, K, V)`` of the positions to ``keep`` of ``hidden`` ``(B, T, D)``."""
         hidden = hidden[:, -keep:] if isinstance(keep, int) else hidden[:, keep]
         if not raw_symbols_only:
-            return self.lm_head(hidden)
+            return soft_cap(self.lm_head(hidden), self._logit_cap)
         if is_plain_linear(self.lm_head):
             logits = F.linear(hidden, self.lm_head.weight[:COMPRESSED_OFFSET])
         else:
             logits = self.lm_head(hidden)[..., :COMPRESSED_OFFSET]
-        return F.pad(logits, (0, self.config.vocab_size - COMPRESSED_OFFSET), value=-torch.inf)
+        return F.pad(soft_cap(logits, self._logit_cap), (0, self.config.vocab_size - COMPRESSED_OFFSET), value=-torch.inf)
+
+    @property
+    def _logit_cap(self) -> float | None:
+        """Bound of the logits (Gemma 2); outside the head, because adapters take the head's place."""
+        return getattr(self.config.backbone_config, "final_logit_softcapping", None)
 
     def _init_weights(self, module: nn.Module) -> None:
         self.model._init_weights(module)

@@ -16,8 +16,9 @@ from proxybyte.eval import Scoring, bits_per_byte
 from proxybyte.flops import training_flops
 
 from ..folders import publish
+from .adapters import Adapter, write_merged
 from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer
-from .config import TrainConfig
+from .config import AdapterKind, TrainConfig
 from .config_io import flatten
 from .distributed import Stage, place
 from .loop import Run
@@ -27,9 +28,11 @@ from .optim import make_adamw
 from .precision import autocast
 from .rows import RowShare
 from .source import COMPRESSOR_FOLDER, TrainingData
+from .stages import RowsFirst
 from .step import Engine
 
 PLOT_FILE = "loss.png"
+ADAPTER_FOLDER = "adapter"
 
 
 @dataclass(frozen=True)
@@ -87,26 +90,33 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     Raises:
         ProxyByteError: if the model does not fit the data or cannot be built.
     """
-    model = make_model(config, data.num_codes, checkpoint / MODEL_FOLDER if checkpoint else None)
+    saved = checkpoint / MODEL_FOLDER if checkpoint else None
+    adapted = config.trainable.adapter.kind is not AdapterKind.NONE
+    model = make_model(config, data.num_codes, None if adapted else saved)
+    adapter = Adapter.attach(model, config.trainable.adapter, saved) if adapted else None
+    rows_first = RowsFirst.of(model, config.trainable.embeddings_only, data.steps, stage.world.size == 1)
     # A causal document of L symbols attends to (L + 1) / 2 on average, which is how training_flops counts.
     document_length = max(1, round(2 * data.mean_keys - 1))
     flops = training_flops(model.config, config.plan.row_length, document_length)
     placed, optimizer = place(stage, model, config.compute, lambda m: make_adamw(m, config.optimizer))
     raw_model = stage.accelerator.unwrap_model(placed)
     if checkpoint:
-        load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE)
+        load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
+    engine = Engine(
+        stage.accelerator, placed, optimizer, stage.precision, config.optimizer.clip, config.seed, rows_first
+    )
     batch, world = config.batch, stage.world
     documents = data.validation_documents(config.evaluation)
     windows = Scoring(window=config.plan.row_capacity)
     return Run(
         config=config,
         world=stage.world,
-        engine=Engine(stage.accelerator, placed, optimizer, stage.precision, config.optimizer.clip, config.seed),
+        engine=engine,
         data=data,
         share=RowShare(data.row_order(config), batch.rows_per_device, world.rank, world.size),
         flops_per_row=flops,
         raw_model=raw_model,
-        save_model=ModelWriter(model),
+        save_model=adapter or ModelWriter(model),
         evaluate=Validation(raw_model, documents, stage, config.compute.compile, windows) if documents else None,
     )
 
@@ -125,7 +135,12 @@ def start_trackers(run: Run, step: int) -> None:
 def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:
     """Write the final model, the compressor it was trained with, and the picture; one process calls this."""
     output = run.config.output
-    _replace(output / MODEL_FOLDER, lambda folder: run.save_model(folder, weights))
+    base = run.config.model.checkpoint
+    if run.config.trainable.adapter.kind is not AdapterKind.NONE and base is not None:
+        _replace(output / ADAPTER_FOLDER, lambda folder: run.save_model(folder, weights))
+        write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER)
+    else:
+        _replace(output / MODEL_FOLDER, lambda folder: run.save_model(folder, weights))
     _replace(output / COMPRESSOR_FOLDER, lambda folder: shutil.copytree(run.data.compressor, folder))
     if run.config.log.plot:
         from .plots import draw  # matplotlib takes a second to import

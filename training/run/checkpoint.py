@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,16 @@ def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch
     }
 
 
-def load_optimizer(model: nn.Module, optimizer: Optimizer, path: Path) -> None:
+def load_optimizer(
+    model: nn.Module, optimizer: Optimizer, path: Path, may_lack: Collection[str] = frozenset()
+) -> None:
     """Read what :func:`optimizer_tensors` named into ``optimizer``, sharded as the parameters are.
+
+    Args:
+        model: whose trainable parameters the optimizer moves.
+        optimizer: changed in place.
+        path: the file.
+        may_lack: parameters that may not have moved yet.
 
     Raises:
         ProxyByteError: if the file is of another model.
@@ -83,9 +91,9 @@ def load_optimizer(model: nn.Module, optimizer: Optimizer, path: Path) -> None:
         for key in file.keys():  # noqa: SIM118 (no mapping)
             stored.setdefault(key.rpartition("/")[0], []).append(key)
         parameters = dict(model.named_parameters())
-        if stored.keys() != parameters.keys():
-            odd = sorted(stored.keys() ^ parameters.keys())[0]
-            raise ProxyByteError(f"{path} is of another model: {odd} is only in one of them")
+        trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+        if odd := sorted((stored.keys() - trained) | (trained - stored.keys() - set(may_lack))):
+            raise ProxyByteError(f"{path} is of another model: {odd[0]} is only in one of them")
         for name, keys in stored.items():
             parameter = parameters[name]
             optimizer.state[parameter] = {

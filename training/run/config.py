@@ -80,6 +80,44 @@ class ModelConfig(_Section):
         return self
 
 
+class AdapterKind(StrEnum):
+    """What is trained in the place of the decoder's weights."""
+
+    NONE = "none"
+    """Nothing: the weights themselves are trained."""
+    LORA = "lora"
+    DORA = "dora"
+
+
+class TrainedRows(StrEnum):
+    """Which rows of embedding and head are trained beside an adapter."""
+
+    ALL = "all"
+    RAW = "raw"
+    """Those of the 320 raw symbols: a small adapter that leaves the compressed view's rows alone."""
+    NONE = "none"
+
+
+class AdapterConfig(_Section):
+    """An adapter by PEFT; the weights of ``model.checkpoint`` stay as they are."""
+
+    kind: AdapterKind = AdapterKind.NONE
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = Field("all-linear", description="modules of the decoder, as PEFT names them")
+    rows: TrainedRows = TrainedRows.ALL
+
+
+class TrainableConfig(_Section):
+    """What of the model is trained, and when."""
+
+    embeddings_only: float = Field(
+        0.0, ge=0, le=1, description="share of steps, at the start, that move embedding and head alone"
+    )
+    adapter: AdapterConfig = AdapterConfig()
+
+
 class BatchConfig(_Section):
     """How many rows make a step; accumulation follows from it and the number of processes."""
 
@@ -155,6 +193,7 @@ class TrainConfig(_Section):
     seed: int = Field(0, ge=0, description="initial weights and dropout; plan.seed is the order of the data")
     precision: Precision = Precision.AUTO
     model: ModelConfig
+    trainable: TrainableConfig = TrainableConfig()
     plan: PlanConfig = PlanConfig()
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -163,6 +202,19 @@ class TrainConfig(_Section):
     log: LogConfig = LogConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _adapter_fits(self) -> Self:
+        adapter = self.trainable.adapter
+        if adapter.kind is AdapterKind.NONE:
+            return self
+        if self.model.checkpoint is None:
+            raise ValueError("trainable.adapter needs model.checkpoint, whose weights it adapts")
+        if self.compute.parallel is Parallel.FSDP:
+            raise ValueError("trainable.adapter runs under compute.parallel=ddp: its frozen weights are not sharded")
+        if self.trainable.embeddings_only and adapter.rows is TrainedRows.NONE:
+            raise ValueError("trainable.embeddings_only needs rows to train: trainable.adapter.rows is none")
+        return self
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:

@@ -33,7 +33,7 @@ class Run:
         share: which rows this process takes.
         flops_per_row: FLOPs of forward and backward over one row.
         raw_model: the model without what wraps it for training.
-        save_model: writes the given whole tensors as a model folder.
+        save_model: writes the given whole tensors as a model folder, or as that of an adapter.
         evaluate: raw bits per byte on validation; ``None`` where there is no validation split.
     """
 
@@ -115,7 +115,7 @@ class Loop:
     def _train(self, batches: StepBatches, counts: np.ndarray) -> None:
         run = self.run
         rate = learning_rate(run.config.learning_rate, run.config.optimizer.lr, self.step, run.steps)
-        result = train_step(run.engine, batches.batches, float(counts[Count.TARGETS]), rate)
+        result = train_step(run.engine, batches.batches, self.step, float(counts[Count.TARGETS]), rate)
         self.step += 1
         self._pending.append(_Pending(self.step, rate, counts, result))
         self._bar.update()

@@ -15,6 +15,7 @@ from .config import Precision
 from .metrics import nats_by_row
 from .optim import set_learning_rate
 from .precision import autocast
+from .stages import RowsFirst
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,13 @@ class Engine:
     precision: Precision
     clip: float
     seed: int
+    rows_first: RowsFirst
 
 
-def train_step(engine: Engine, batches: Sequence[PackedBatch], targets: float, learning_rate: float) -> StepResult:
-    """Forward and backward over the micro-batches, then one update.
+def train_step(
+    engine: Engine, batches: Sequence[PackedBatch], step: int, targets: float, learning_rate: float
+) -> StepResult:
+    """Forward and backward over the micro-batches of ``step`` (from 0), then one update.
 
     The loss is the sum over targets divided by ``targets``, their number over all micro-batches *and processes*.
     Processes average gradients, hence the factor of their number.
@@ -51,6 +55,7 @@ def train_step(engine: Engine, batches: Sequence[PackedBatch], targets: float, l
     accelerator, model = engine.accelerator, engine.model
     share = targets / accelerator.num_processes
     nats = []
+    engine.rows_first.before(step)
     for index, batch in enumerate(batches):
         last = index == len(batches) - 1
         seed_by_row(engine.seed, batch.rows[0], accelerator.device)
@@ -61,6 +66,7 @@ def train_step(engine: Engine, batches: Sequence[PackedBatch], targets: float, l
             # Not accelerator.backward: that divides by an accumulation of its own, which the environment can set.
             output.loss.backward()
         nats.append(nats_by_row(output.target_nll.detach(), moved.labels))
+    engine.rows_first.after(step)
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), engine.clip)
     set_learning_rate(engine.optimizer, learning_rate)
     engine.optimizer.step()
