@@ -106,7 +106,7 @@ def turn(model: Any, base: Base, options: ByteifyOptions) -> ProxyByteForCausalL
     turned.load_state_dict(weights, assign=True, strict=True)
     turned.tie_weights()
     _restore_buffers(turned, model)
-    return turned.to(model.dtype).eval()
+    return turned.eval()
 
 
 def _note_tying(config: ProxyByteConfig, model: Any) -> None:

@@ -58,20 +58,18 @@ def byte_weights(spellings: Sequence[bytes | None], scheme: RowScheme) -> torch.
         scheme: ``token``, ``begins`` or ``spells``.
 
     Returns:
-        Sparse float32 matrix of shape ``(256, tokens)`` whose rows sum to 1, or to 0 where no token qualifies.
+        Float32, shape ``(256, tokens)`` whose rows sum to 1, or to 0 where no token qualifies.
     """
-    counts: dict[tuple[int, int], int] = {}
+    places: list[tuple[int, int]] = []
     for token, spelled in enumerate(spellings):
         if not spelled or (scheme is RowScheme.TOKEN and len(spelled) > 1):
             continue
         for byte in spelled if scheme is RowScheme.SPELLS else spelled[:1]:
-            counts[byte, token] = counts.get((byte, token), 0) + 1
-    if not counts:
-        return torch.sparse_coo_tensor(size=(NUM_BYTES, len(spellings)))
-    index = torch.tensor(list(counts)).T
-    values = torch.tensor(list(counts.values()), dtype=torch.float32)
-    totals = torch.zeros(NUM_BYTES).index_add_(0, index[0], values)
-    return torch.sparse_coo_tensor(index, values / totals[index[0]], (NUM_BYTES, len(spellings)))
+            places.append((byte, token))
+    counts = torch.zeros(NUM_BYTES, len(spellings))
+    if places:
+        counts.index_put_(tuple(torch.tensor(places).T), torch.ones(()), accumulate=True)
+    return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def byte_rows(
@@ -104,8 +102,8 @@ def byte_rows(
     result, missing = mean.repeat(NUM_BYTES, 1), torch.ones(NUM_BYTES, dtype=torch.bool)
     for choice in order[order.index(scheme) :] + order[: order.index(scheme)]:
         weights = byte_weights(spellings, choice)
-        found = missing & (torch.sparse.sum(weights, dim=1).to_dense() > 0)
-        result[found] = torch.sparse.mm(weights, wide)[found]
+        found = missing & (weights.sum(dim=1) > 0)
+        result[found] = weights[found] @ wide
         missing &= ~found
     return result
 
@@ -121,9 +119,9 @@ def raw_rows(rows: torch.Tensor, bytes_: torch.Tensor, specials: np.ndarray) -> 
     Returns:
         In the dtype of ``rows``, shape ``(320, D)``.
     """
-    result = torch.empty(NUM_RAW_SYMBOLS, rows.shape[1])
-    result[BYTE_OFFSET:] = bytes_
-    result[:BYTE_OFFSET] = rows.float().mean(dim=0)
+    result = torch.empty(NUM_RAW_SYMBOLS, rows.shape[1], dtype=rows.dtype)
+    result[BYTE_OFFSET:] = bytes_.to(rows.dtype)
+    result[:BYTE_OFFSET] = rows.float().mean(dim=0).to(rows.dtype)
     mapped = torch.from_numpy(np.flatnonzero(specials >= 0))
-    result[mapped] = rows[torch.from_numpy(specials[specials >= 0])].float()
-    return result.to(rows.dtype)
+    result[mapped] = rows[torch.from_numpy(specials[specials >= 0])]
+    return result
