@@ -126,9 +126,7 @@ class _FusedLinearLoss(torch.autograd.Function):
         return *grads, None, None, None
 
 
-def _nll_then_gradient_(
-    logits: torch.Tensor, targets: torch.Tensor, wanted: bool, cap: float | None
-) -> torch.Tensor:
+def _nll_then_gradient_(logits: torch.Tensor, targets: torch.Tensor, wanted: bool, cap: float | None) -> torch.Tensor:
     """Nats of each target; if ``wanted``, ``logits`` (before the cap) becomes the gradient of their sum, in place."""
     slope = None
     if cap is not None:

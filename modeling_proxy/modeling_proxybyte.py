@@ -165,7 +165,9 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             logits = F.linear(hidden, self.lm_head.weight[:COMPRESSED_OFFSET])
         else:
             logits = self.lm_head(hidden)[..., :COMPRESSED_OFFSET]
-        return F.pad(soft_cap(logits, self._logit_cap), (0, self.config.vocab_size - COMPRESSED_OFFSET), value=-torch.inf)
+        return F.pad(
+            soft_cap(logits, self._logit_cap), (0, self.config.vocab_size - COMPRESSED_OFFSET), value=-torch.inf
+        )
 
     @property
     def _logit_cap(self) -> float | None:

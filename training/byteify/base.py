@@ -184,8 +184,8 @@ def _check_names(base: Base) -> None:
     there = _shapes(ours.state_dict())
     if odd := sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name)):
         raise ProxyByteError(
-            f"{base.source.given}: a {base.config.model_type!r} model keeps {odd[0]}, which has no place in a ProxyByte "
-            "model (a bias in the head, for example): choose another family"
+            f"{base.source.given}: a {base.config.model_type!r} model keeps {odd[0]}, which has no place in a "
+            "ProxyByte model (a bias in the head, for example): choose another family"
         )
 
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.errors import ProxyByteError
 
+from ..chat.tokenizer import CHAT_FOLDER
 from ..folders import check_output, partial_folder, publish, write_text
 from .base import ENDS, Base, open_base, renamed
 from .chat_template import save_chat_tokenizer
@@ -23,7 +24,6 @@ from .text_check import composes_text
 from .verify import ask_base, check_exact
 
 REPORT = "byteify.json"
-CHAT_FOLDER = "chat"
 COMPRESSOR_FOLDER = "compressor"
 
 

@@ -72,9 +72,7 @@ def byte_weights(spellings: Sequence[bytes | None], scheme: RowScheme) -> torch.
     return counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def byte_rows(
-    rows: torch.Tensor, spellings: Sequence[bytes | None], scheme: RowScheme, seed: int = 0
-) -> torch.Tensor:
+def byte_rows(rows: torch.Tensor, spellings: Sequence[bytes | None], scheme: RowScheme, seed: int = 0) -> torch.Tensor:
     """First rows of the 256 bytes.
 
     Args:

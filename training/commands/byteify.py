@@ -41,7 +41,8 @@ def _run(args: argparse.Namespace) -> None:
     report = byteify(args.base, args.out, options)
     for name, value in report.items():
         if name != "specials":
-            print(f"{name.replace('_', ' '):<26} {value:,}" if type(value) is int else f"{name.replace('_', ' '):<26} {value}")
+            shown = f"{value:,}" if type(value) is int else value
+            print(f"{name.replace('_', ' '):<26} {shown}")
     print("specials")
     for ours, theirs in report["specials"].items():
         print(f"  {ours:<24} starts as {theirs}")

@@ -10,11 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from transformers import PreTrainedTokenizerFast
 
 from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
+from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring, bits_per_byte
 from proxybyte.flops import training_flops
 
+from ..chat import chat_tokenizer_in
+from ..chat.tokenizer import CHAT_FOLDER
 from ..folders import publish
 from .adapters import Adapter, write_merged
 from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer
@@ -30,6 +34,7 @@ from .rows import RowShare
 from .source import COMPRESSOR_FOLDER, TrainingData
 from .stages import RowsFirst
 from .step import Engine
+from .teacher import Teacher
 
 PLOT_FILE = "loss.png"
 ADAPTER_FOLDER = "adapter"
@@ -74,14 +79,18 @@ class ModelWriter:
 
     Attributes:
         model: the model, for its class and config.
+        chat: the chat tokenizer that goes with it, if any.
     """
 
     model: ProxyByteForCausalLM
+    chat: PreTrainedTokenizerFast | None = None
 
     def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """Write what ``from_pretrained`` loads, with the tokenizer."""
         self.model.save_pretrained(folder, state_dict=weights)
         save_tokenizer(build_tokenizer(document_prefix=bool(self.model.config.document_prefix)), folder)
+        if self.chat is not None:
+            save_tokenizer(self.chat, folder / CHAT_FOLDER)
 
 
 def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: Path | None) -> Run:
@@ -103,7 +112,14 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     if checkpoint:
         load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
     engine = Engine(
-        stage.accelerator, placed, optimizer, stage.precision, config.optimizer.clip, config.seed, rows_first
+        accelerator=stage.accelerator,
+        model=placed,
+        optimizer=optimizer,
+        precision=stage.precision,
+        clip=config.optimizer.clip,
+        seed=config.seed,
+        rows_first=rows_first,
+        teacher=_teacher(config, stage, data),
     )
     batch, world = config.batch, stage.world
     documents = data.validation_documents(config.evaluation)
@@ -116,9 +132,24 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         share=RowShare(data.row_order(config), batch.rows_per_device, world.rank, world.size),
         flops_per_row=flops,
         raw_model=raw_model,
-        save_model=adapter or ModelWriter(model),
+        save_model=adapter or ModelWriter(model, _chat_tokenizer(config, data)),
         evaluate=Validation(raw_model, documents, stage, config.compute.compile, windows) if documents else None,
     )
+
+
+def _chat_tokenizer(config: TrainConfig, data: TrainingData) -> PreTrainedTokenizerFast | None:
+    """What wrote the conversations, else what the model that the run starts from carries."""
+    base = config.model.checkpoint
+    return data.chat or (chat_tokenizer_in(base) if base else None)
+
+
+def _teacher(config: TrainConfig, stage: Stage, data: TrainingData) -> Teacher | None:
+    folder = config.teacher.model or config.model.checkpoint
+    if not config.teacher.weight or folder is None:
+        return None
+    if data.compressor is None or data.chat is not None:
+        raise ProxyByteError("teacher.weight is for prepared data: conversations have no tokens of the base")
+    return Teacher.load(folder, data.compressor, config.teacher.weight, stage.accelerator.device)
 
 
 def start_trackers(run: Run, step: int) -> None:
@@ -139,9 +170,13 @@ def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:
     if run.config.trainable.adapter.kind is not AdapterKind.NONE and base is not None:
         _replace(output / ADAPTER_FOLDER, lambda folder: run.save_model(folder, weights))
         write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER)
+        if run.data.chat is not None:
+            save_tokenizer(run.data.chat, output / MODEL_FOLDER / CHAT_FOLDER)
     else:
         _replace(output / MODEL_FOLDER, lambda folder: run.save_model(folder, weights))
-    _replace(output / COMPRESSOR_FOLDER, lambda folder: shutil.copytree(run.data.compressor, folder))
+    compressor = run.data.compressor
+    if compressor is not None:
+        _replace(output / COMPRESSOR_FOLDER, lambda folder: shutil.copytree(compressor, folder))
     if run.config.log.plot:
         from .plots import draw  # matplotlib takes a second to import
 

@@ -72,9 +72,7 @@ def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch
     }
 
 
-def load_optimizer(
-    model: nn.Module, optimizer: Optimizer, path: Path, may_lack: Collection[str] = frozenset()
-) -> None:
+def load_optimizer(model: nn.Module, optimizer: Optimizer, path: Path, may_lack: Collection[str] = frozenset()) -> None:
     """Read what :func:`optimizer_tensors` named into ``optimizer``, sharded as the parameters are.
 
     Args:

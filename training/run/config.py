@@ -118,6 +118,13 @@ class TrainableConfig(_Section):
     adapter: AdapterConfig = AdapterConfig()
 
 
+class TeacherConfig(_Section):
+    """The base model's opinion as a second signal (``training/run/teacher.py``)."""
+
+    weight: float = Field(0.0, ge=0, description="of its signal in the loss; 0 for no teacher")
+    model: Path | None = Field(None, description="folder that 'proxybyte byteify' wrote; model.checkpoint if absent")
+
+
 class BatchConfig(_Section):
     """How many rows make a step; accumulation follows from it and the number of processes."""
 
@@ -189,11 +196,12 @@ class TrainConfig(_Section):
     """One run."""
 
     output: Path = Field(description="run folder")
-    data: Path = Field(description="folder written by 'proxybyte prepare'")
+    data: Path = Field(description="folder written by 'proxybyte prepare', or a JSONL file of conversations")
     seed: int = Field(0, ge=0, description="initial weights and dropout; plan.seed is the order of the data")
     precision: Precision = Precision.AUTO
     model: ModelConfig
     trainable: TrainableConfig = TrainableConfig()
+    teacher: TeacherConfig = TeacherConfig()
     plan: PlanConfig = PlanConfig()
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -214,6 +222,12 @@ class TrainConfig(_Section):
             raise ValueError("trainable.adapter runs under compute.parallel=ddp: its frozen weights are not sharded")
         if self.trainable.embeddings_only and adapter.rows is TrainedRows.NONE:
             raise ValueError("trainable.embeddings_only needs rows to train: trainable.adapter.rows is none")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_is_somewhere(self) -> Self:
+        if self.teacher.weight and self.teacher.model is None and self.model.checkpoint is None:
+            raise ValueError("teacher.weight needs teacher.model, a folder that 'proxybyte byteify' wrote")
         return self
 
     @model_validator(mode="after")

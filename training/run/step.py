@@ -16,6 +16,7 @@ from .metrics import nats_by_row
 from .optim import set_learning_rate
 from .precision import autocast
 from .stages import RowsFirst
+from .teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Engine:
     clip: float
     seed: int
     rows_first: RowsFirst
+    teacher: Teacher | None = None
 
 
 def train_step(
@@ -62,16 +64,26 @@ def train_step(
         moved = batch.to(accelerator.device)
         with nullcontext() if last else accelerator.no_sync(model):
             with autocast(engine.precision, accelerator.device):
-                output = model(**moved.model_inputs(), num_items_in_batch=share)
+                loss, target_nll = _losses(engine, moved, share)
             # Not accelerator.backward: that divides by an accumulation of its own, which the environment can set.
-            output.loss.backward()
-        nats.append(nats_by_row(output.target_nll.detach(), moved.labels))
+            loss.backward()
+        nats.append(nats_by_row(target_nll.detach(), moved.labels))
     engine.rows_first.after(step)
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), engine.clip)
     set_learning_rate(engine.optimizer, learning_rate)
     engine.optimizer.step()
     engine.optimizer.zero_grad(set_to_none=True)
     return StepResult(torch.stack(nats), getattr(grad_norm, "full_tensor", lambda: grad_norm)())
+
+
+def _losses(engine: Engine, batch: PackedBatch, share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """What to differentiate, and nats of each target."""
+    if engine.teacher is None:
+        output = engine.model(**batch.model_inputs(), num_items_in_batch=share)
+        return output.loss, output.target_nll
+    asked = {"return_logits": True, "raw_symbols_only": True}
+    output = engine.model(**batch.model_inputs(), num_items_in_batch=share, **asked)
+    return output.loss + engine.teacher.loss(batch.input_ids, output.logits) / share, output.target_nll
 
 
 def seed_by_row(seed: int, row: int, device: torch.device) -> None:

@@ -1,5 +1,6 @@
 """Tiny bases of every family, with real tokenizers trained on the spot."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,9 +55,7 @@ def sentencepiece(*, prepend: bool) -> Tokenizer:
     trainer = trainers.BpeTrainer(vocab_size=460, special_tokens=["<unk>", *SPECIALS, *bytes_])
     learner.train_from_iterator(ascii_only, trainer)
     steps = [normalizers.Prepend("\u2581")] if prepend else []
-    # Saved and read again without the trainer's special bytes, which are ordinary pieces.
-    import json
-
+    # Read again without the trainer's special bytes, which are ordinary pieces.
     spec = json.loads(learner.to_str())
     spec["added_tokens"] = [entry for entry in spec["added_tokens"] if not entry["content"].startswith("<0x")]
     tokenizer = Tokenizer.from_str(json.dumps(spec))
@@ -83,10 +82,8 @@ TOKENIZERS: dict[str, Callable[[], Tokenizer]] = {
 }
 
 
-def wrap(backend: Tokenizer, **settings) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>", **settings
-    )
+def wrap(backend: Tokenizer) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +93,7 @@ def make_base(tmp_path_factory) -> Callable[..., Path]:
     def make(family: str, tokenizer: str = "byte-level", padding: int = 5, dtype=torch.float64, **changes) -> Path:
         folder = tmp_path_factory.mktemp(family)
         backend = TOKENIZERS[tokenizer]()
-        wrapped = wrap(backend, **({"chat_template": changes.pop("chat_template")} if "chat_template" in changes else {}))
+        wrapped = wrap(backend)
         settings = {**FAMILIES[family], **changes}
         ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
         config = AutoConfig.for_model(
