@@ -39,12 +39,15 @@ class Adapter:
     peft: Any
 
     @classmethod
-    def attach(cls, model: ProxyByteForCausalLM, config: AdapterConfig, resume: Path | None = None) -> "Adapter":
+    def attach(
+        cls, model: ProxyByteForCausalLM, config: AdapterConfig, seed: int, resume: Path | None = None
+    ) -> "Adapter":
         """Put a new adapter into ``model``, which then trains that alone.
 
         Args:
             model: changed in place.
             config: kind and size.
+            seed: of its first weights.
             resume: folder of a saved adapter of the same config, whose weights it takes.
 
         Raises:
@@ -54,6 +57,7 @@ class Adapter:
             raise ProxyByteError("trainable.adapter needs the package peft: pip install 'proxybyte[peft]'")
         import peft
 
+        torch.manual_seed(seed)
         try:
             adapter = cls(peft.get_peft_model(model, _peft_config(model, config)))
         except ValueError as error:
@@ -68,8 +72,8 @@ class Adapter:
         from safetensors.torch import load_file
 
         result = set_peft_model_state_dict(self.peft, load_file(folder / ADAPTER_FILE))
-        lacking = [name for name in result.missing_keys if _is_trained(name)]
-        if odd := [*result.unexpected_keys, *lacking]:
+        trained = {name for name, weight in self.peft.named_parameters() if weight.requires_grad}
+        if odd := [*result.unexpected_keys, *trained.intersection(result.missing_keys)]:
             raise ProxyByteError(f"{folder / ADAPTER_FILE} is another adapter's: {odd[0]} is only in one of them")
 
     def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -141,9 +145,5 @@ def _peft_config(model: ProxyByteForCausalLM, config: AdapterConfig) -> Any:
         target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
         modules_to_save=names if rows is TrainedRows.ALL else None,
         trainable_token_indices=dict.fromkeys(names, raw) if rows is TrainedRows.RAW else None,
-        ensure_weight_tying=bool(model.config.tie_word_embeddings) and rows is not TrainedRows.NONE,
+        ensure_weight_tying=bool(model.config.tie_word_embeddings) and rows is TrainedRows.ALL,
     )
-
-
-def _is_trained(name: str) -> bool:
-    return any(part in name for part in ("lora_", "modules_to_save", "trainable_tokens_delta"))

@@ -102,7 +102,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     saved = checkpoint / MODEL_FOLDER if checkpoint else None
     adapted = config.trainable.adapter.kind is not AdapterKind.NONE
     model = make_model(config, data.num_codes, None if adapted else saved)
-    adapter = Adapter.attach(model, config.trainable.adapter, saved) if adapted else None
+    adapter = Adapter.attach(model, config.trainable.adapter, config.seed, saved) if adapted else None
     rows_first = RowsFirst.of(model, config.trainable.embeddings_only, data.steps, stage.world.size == 1)
     # A causal document of L symbols attends to (L + 1) / 2 on average, which is how training_flops counts.
     document_length = max(1, round(2 * data.mean_keys - 1))

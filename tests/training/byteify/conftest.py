@@ -9,6 +9,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from proxybyte.training.corpus import CorpusOptions, collect_corpus
+from proxybyte.training.corpus.split import SplitRule
+from proxybyte.training.prepare import PrepareOptions, prepare_corpus
+
 TEXTS = [
     "def f(x, *args):\n    return {'a': [x ** 2, 0xFF]}  # two  spaces\n",
     "The quick brown fox jumps over the lazy dog, and the dog sleeps; it's 3.14 o'clock.",
@@ -111,3 +115,22 @@ def make_base(tmp_path_factory) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def prepare_texts(tmp_path_factory) -> Callable[[Path], Path]:
+    """Prepares the texts with the compressor that a byteified folder carries."""
+    made: dict[Path, Path] = {}
+
+    def prepare(model: Path) -> Path:
+        if model not in made:
+            folder = tmp_path_factory.mktemp("data")
+            lines = [json.dumps({"text": f"{number}: {text}"}) for number, text in enumerate(TEXTS)]
+            (folder / "texts.jsonl").write_text("\n".join(lines))
+            split = SplitRule(validation_share=0.2)
+            collect_corpus(CorpusOptions(folder / "corpus", paths=(folder / "texts.jsonl",), split=split))
+            prepare_corpus(PrepareOptions(folder / "corpus", str(model), folder / "prepared", workers=1))
+            made[model] = folder / "prepared"
+        return made[model]
+
+    return prepare
