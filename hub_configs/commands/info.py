@@ -70,13 +70,14 @@ def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:
     flops = symbol_flops(config, length)
     ends = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
     total = sum(weight.numel() for weight in model.parameters())
+    heads = config.num_attention_heads
     compressed = f"{COMPRESSED_OFFSET} to {config.vocab_size - 1}" if config.num_compressed_symbols else "none"
     return [
         ("backbone", config.backbone_config.model_type),
         ("layers x hidden size", f"{config.num_hidden_layers} x {config.hidden_size}"),
         (
             "heads (key/value)",
-            f"{config.num_attention_heads} ({config.num_key_value_heads or config.num_attention_heads})",
+            f"{heads} ({getattr(config, 'num_key_value_heads', None) or heads})",
         ),
         ("parameters", f"{total:,}"),
         ("  embedding and head", f"{ends:,}{' (tied)' if config.tie_word_embeddings else ''}"),

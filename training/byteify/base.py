@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
@@ -19,6 +20,10 @@ from .text_check import check_keeps_text
 
 ENDS = ("lm_head.weight", "embed_tokens.weight", "wte.weight")
 """Last part of the names of the weights that hold a row a symbol."""
+
+
+_BROKEN = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, SafetensorError)
+"""What Transformers raises for a folder that is no model, or a broken one."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,6 @@ def _reading(source: Source, load: Any, **settings: Any) -> Any:
         return load(source.place, **source.arguments(), **settings)
     except ProxyByteError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:
+    except _BROKEN as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ProxyByteError(f"{source.given}: cannot be opened as a model of Transformers ({reason})") from error

@@ -12,7 +12,7 @@ class CutReader:
 
     Attributes:
         whole: the source.
-        max_bytes: longest piece. A piece ends with a line where that leaves it at least half as long, otherwise
+        max_bytes: longest piece. A piece ends with a line where that leaves it more than half as long, otherwise
             between two characters.
     """
 

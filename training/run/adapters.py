@@ -63,6 +63,9 @@ class Adapter:
         except ValueError as error:
             reason = str(error).splitlines()[0]
             raise ProxyByteError(f"trainable.adapter.targets={config.targets!r} does not fit: {reason}") from error
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
         if resume is not None:
             adapter._read(resume)
         return adapter

@@ -22,7 +22,7 @@ from ..chat.tokenizer import CHAT_FOLDER
 from ..folders import publish
 from .adapters import Adapter, write_merged
 from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer
-from .config import AdapterKind, TrainConfig
+from .config import AdapterKind, FrozenWeights, Precision, TrainConfig
 from .config_io import flatten
 from .distributed import Stage, place
 from .loop import Run
@@ -100,9 +100,12 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         ProxyByteError: if the model does not fit the data or cannot be built.
     """
     saved = checkpoint / MODEL_FOLDER if checkpoint else None
-    adapted = config.trainable.adapter.kind is not AdapterKind.NONE
+    wanted = config.trainable.adapter
+    if wanted.frozen is FrozenWeights.BFLOAT16 and stage.precision is not Precision.BFLOAT16:
+        raise ProxyByteError("trainable.adapter.frozen=bfloat16 computes in bfloat16 too: set precision=bfloat16")
+    adapted = wanted.kind is not AdapterKind.NONE
     model = make_model(config, data.num_codes, None if adapted else saved)
-    adapter = Adapter.attach(model, config.trainable.adapter, config.seed, saved) if adapted else None
+    adapter = Adapter.attach(model, wanted, config.seed, saved) if adapted else None
     rows_first = RowsFirst.of(model, config.trainable.embeddings_only, data.steps, stage.world.size == 1)
     # A causal document of L symbols attends to (L + 1) / 2 on average, which is how training_flops counts.
     document_length = max(1, round(2 * data.mean_keys - 1))

@@ -64,12 +64,19 @@ def whole_tensors(tensors: Mapping[str, torch.Tensor], keep: bool) -> dict[str, 
 
 
 def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state by name: ``PARAMETER/exp_avg`` and so on."""
-    return {
-        f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in sorted(optimizer.state.get(parameter, {}).items())
-    }
+    """The optimizer's state by name: ``PARAMETER/exp_avg`` and so on.
+
+    A plain number becomes a scalar tensor, and a table that parameters share (8-bit AdamW's) a copy for each, because
+    safetensors knows neither.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, parameter in model.named_parameters():
+        for key, value in sorted(optimizer.state.get(parameter, {}).items()):
+            tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
+            tensors[f"{name}/{key}"] = tensor.clone() if id(tensor) in seen else tensor
+            seen.add(id(tensor))
+    return tensors
 
 
 def load_optimizer(model: nn.Module, optimizer: Optimizer, path: Path, may_lack: Collection[str] = frozenset()) -> None:
@@ -97,6 +104,8 @@ def load_optimizer(model: nn.Module, optimizer: Optimizer, path: Path, may_lack:
             optimizer.state[parameter] = {
                 key.rpartition("/")[2]: _like(file.get_tensor(key), parameter) for key in keys
             }
+            if type(optimizer) is not torch.optim.AdamW:
+                optimizer.state[parameter]["step"] = int(optimizer.state[parameter]["step"])
 
 
 def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:

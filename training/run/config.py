@@ -98,6 +98,14 @@ class TrainedRows(StrEnum):
     NONE = "none"
 
 
+class FrozenWeights(StrEnum):
+    """In which numbers the weights under an adapter are held; what is trained is float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    """Half the memory; needs ``precision: bfloat16``."""
+
+
 class AdapterConfig(_Section):
     """An adapter by PEFT; the weights of ``model.checkpoint`` stay as they are."""
 
@@ -107,6 +115,7 @@ class AdapterConfig(_Section):
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str | tuple[str, ...] = Field("all-linear", description="modules of the decoder, as PEFT names them")
     rows: TrainedRows = TrainedRows.ALL
+    frozen: FrozenWeights = FrozenWeights.FLOAT32
 
 
 class TrainableConfig(_Section):
@@ -133,9 +142,18 @@ class BatchConfig(_Section):
     shuffle_steps: int = Field(64, ge=1, description="the rows of this many steps are shuffled together")
 
 
+class OptimizerKind(StrEnum):
+    """In which numbers AdamW keeps its two moments."""
+
+    ADAMW = "adamw"
+    ADAMW_8BIT = "adamw_8bit"
+    """Quantised by blocks, a quarter of the memory; by the package bitsandbytes."""
+
+
 class OptimizerConfig(_Section):
     """AdamW; weight decay touches matrices only."""
 
+    kind: OptimizerKind = OptimizerKind.ADAMW
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0)
@@ -215,6 +233,8 @@ class TrainConfig(_Section):
     def _adapter_fits(self) -> Self:
         adapter = self.trainable.adapter
         if adapter.kind is AdapterKind.NONE:
+            if adapter.frozen is not FrozenWeights.FLOAT32:
+                raise ValueError("trainable.adapter.frozen is for adapters: set trainable.adapter.kind")
             return self
         if self.model.checkpoint is None:
             raise ValueError("trainable.adapter needs model.checkpoint, whose weights it adapts")

@@ -15,7 +15,7 @@ from .config import TrainConfig
 
 
 def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> ProxyByteForCausalLM:
-    """The model in float32 on the CPU, in training mode.
+    """The model in float32 on the CPU (bfloat16 under an adapter that asks for it), in training mode.
 
     Args:
         config: the run.
@@ -65,7 +65,14 @@ def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:
         raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
     try:
         return ProxyByteForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation=config.model.attention.value
+            folder,
+            dtype=getattr(torch, config.trainable.adapter.frozen.value),
+            attn_implementation=config.model.attention.value,
         )
     except (OSError, ValueError, RuntimeError) as error:
+        if "does not support an attention implementation" in str(error):
+            raise ProxyByteError(
+                f"the model in {folder} does not run with model.attention={config.model.attention}: set "
+                "model.attention=eager"
+            ) from error
         raise ProxyByteError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error

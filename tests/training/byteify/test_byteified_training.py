@@ -106,6 +106,18 @@ def test_a_resumed_adapter_run_is_the_uninterrupted_one(run, rows):
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("rows", ["all", "raw"])
+def test_weights_under_an_adapter_may_be_in_bfloat16(run, rows):
+    narrow = run(*adapter_of(f"rows={rows}", "frozen=bfloat16"), "precision=bfloat16", output="narrow")
+    wide = run(*adapter_of(f"rows={rows}"), "precision=bfloat16", output="wide")
+    assert losses(narrow)[-1][0] == pytest.approx(losses(wide)[-1][0], rel=0.05)
+    for folder in (narrow, wide):
+        saved = load_file(folder / "adapter" / "adapter_model.safetensors")
+        assert {weight.dtype for weight in saved.values()} == {torch.float32}
+    with pytest.raises(ProxyByteError, match="set precision=bfloat16"):
+        run(*adapter_of("frozen=bfloat16"), output="odd")
+
+
 def test_embeddings_first_moves_nothing_else_and_then_everything(run, base_and_model):
     start = ProxyByteForCausalLM.from_pretrained(base_and_model[1]).state_dict()
     folder = run("trainable.embeddings_only=0.5", "checkpoint.keep=9")
