@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
+from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.errors import ProxyByteError
 
 from ..chat.tokenizer import CHAT_FOLDER
+from ..compressors.registry import CARRIED
 from ..folders import check_output, partial_folder, publish, write_text
 from .base import ENDS, Base, open_base, renamed
 from .chat_template import save_chat_tokenizer
@@ -24,7 +26,6 @@ from .text_check import composes_text
 from .verify import ask_base, check_exact
 
 REPORT = "byteify.json"
-COMPRESSOR_FOLDER = "compressor"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def byteify(given: str, out: Path, options: ByteifyOptions = ByteifyOptions()) -
             the folder holds something else; nothing is written then.
     """
     check_output(out, REPORT)
+    transformers_logging.disable_progress_bar()
     with tqdm(total=5, desc="byteify", delay=2, unit="step") as bar:
         base = open_base(given)
         dtype = options.dtype or _saved_dtype(base)
@@ -160,7 +162,7 @@ def _write(model: ProxyByteForCausalLM, base: Base, report: dict[str, Any], out:
         model.save_pretrained(partial)
         limit = getattr(model.config, "max_position_embeddings", None)
         save_tokenizer(build_tokenizer(model_max_length=limit), partial)
-        base.compressor.save(partial / COMPRESSOR_FOLDER)
+        base.compressor.save(partial / CARRIED)
         save_chat_tokenizer(base.tokenizer, partial / CHAT_FOLDER, limit)
         write_text(partial / REPORT, json.dumps(report, indent=2) + "\n")
         publish(partial, out)

@@ -18,6 +18,8 @@ from proxybyte.configuration_proxybyte import EMBEDDINGS
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
+from ..chat.tokenizer import CHAT_FOLDER
+from ..compressors.registry import CARRIED
 from ..folders import check_output, partial_folder, publish
 from .config import AdapterConfig, AdapterKind, TrainedRows
 
@@ -110,17 +112,26 @@ def merge_adapter(base: Path, adapter: Path) -> ProxyByteForCausalLM:
 
 
 def write_merged(base: Path, adapter: Path, out: Path) -> None:
-    """Write :func:`merge_adapter`'s model with its tokenizer, and what else ``base`` carries, whole or not at all."""
+    """Write :func:`merge_adapter`'s model with tokenizers and compressor, whole or not at all.
+
+    Raises:
+        ProxyByteError: if they do not fit, or ``out`` holds something else.
+    """
     check_output(out, "config.json")
     model = merge_adapter(base, adapter)
     partial = partial_folder(out)
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    save_tokenizer(build_tokenizer(document_prefix=bool(model.config.document_prefix)), partial)
-    for carried in base.iterdir():
-        if carried.is_dir():
-            shutil.copytree(carried, partial / carried.name)
-    publish(partial, out)
+    try:
+        model.save_pretrained(partial)
+        save_tokenizer(build_tokenizer(document_prefix=bool(model.config.document_prefix)), partial)
+        for name in (CHAT_FOLDER, CARRIED):
+            if (base / name).is_dir():
+                shutil.copytree(base / name, partial / name)
+        publish(partial, out)
+    except OSError as error:
+        raise ProxyByteError(f"{out} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def row_modules(model: ProxyByteForCausalLM) -> list[str]:

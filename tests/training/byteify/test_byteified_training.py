@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from proxybyte import ProxyByteForCausalLM
+from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import COMPRESSED_OFFSET, NUM_RAW_SYMBOLS
 from proxybyte.training.byteify import byteify
+from proxybyte.training.compressors import load_compressor
 from proxybyte.training.run.adapters import merge_adapter
 from proxybyte.training.run.config_io import load_config
 from proxybyte.training.train import train
@@ -166,6 +168,14 @@ def test_an_adapter_without_a_checkpoint_or_with_an_odd_target_is_refused(run, t
         run("trainable.adapter.kind=lora", "model.checkpoint=null", "model.preset=tiny-llama")
     with pytest.raises(ProxyByteError, match=r"targets=\('no_such_proj',\) does not fit"):
         run("trainable.adapter.kind=lora", "trainable.adapter.targets=[no_such_proj]")
+
+
+def test_the_command_merges_as_the_run_did(run, base_and_model, tmp_path):
+    folder, out = run(*adapter_of("rows=raw")), tmp_path / "merged"
+    assert main(["adapter", "merge", str(base_and_model[1]), str(folder / "adapter"), "--out", str(out)]) == 0
+    one, other = load_file(folder / "model" / "model.safetensors"), load_file(out / "model.safetensors")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert load_compressor(out).num_symbols == load_compressor(base_and_model[1]).num_symbols
 
 
 def test_merging_what_does_not_fit_is_one_sentence(base_and_model, tmp_path):
