@@ -160,7 +160,7 @@ def _tokenizer(found: ModelFolder, model: "ProxyByteForCausalLM", chat: bool) ->
     from transformers import AutoTokenizer
 
     if chat and (found.model / CHAT_FOLDER / "tokenizer.json").is_file():
-        return AutoTokenizer.from_pretrained(found.model / CHAT_FOLDER)  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(found.model / CHAT_FOLDER)  # type: ignore[return-value]
     return build_tokenizer(
         document_prefix=model.config.document_prefix, chat=chat, model_max_length=context_length(model.config)
     )

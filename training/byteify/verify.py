@@ -9,6 +9,7 @@ from proxybyte import ProxyByteForCausalLM
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import NUM_RAW_SYMBOLS, View
 
+from ..compressors import encode_one
 from .base import Base
 from .text_check import SAMPLE
 
@@ -34,7 +35,7 @@ class Probe:
 @torch.inference_mode()
 def ask_base(model: Any, base: Base, opening: int | None) -> Probe:
     """The base's logits on a short text after ``opening``."""
-    (codes,) = base.compressor.encode_batch([SAMPLE.encode()])
+    codes = encode_one(base.compressor, SAMPLE.encode())
     ids = [*([] if opening is None else [opening]), *codes.tolist()]
     tokens = torch.tensor([ids])
     return Probe(tokens, model(input_ids=tokens, use_cache=False).logits, opening is not None)

@@ -59,7 +59,9 @@ def encode_conversation(tokenizer: PreTrainedTokenizerFast, messages: Messages) 
 
 def _render(tokenizer: PreTrainedTokenizerFast, messages: Messages, *, prompt: bool) -> np.ndarray:
     try:
-        ids = tokenizer.apply_chat_template(list(messages), add_generation_prompt=prompt, return_dict=False)
+        ids = tokenizer.apply_chat_template(
+            [dict(message) for message in messages], add_generation_prompt=prompt, return_dict=False
+        )
     except (TemplateError, KeyError, TypeError) as error:
         raise ProxyByteError(f"the chat template refuses the conversation: {error}") from error
     return np.asarray(ids, dtype=np.int64)

@@ -20,6 +20,6 @@ def chat_tokenizer_in(folder: Path) -> PreTrainedTokenizerFast | None:
     if not (place / "tokenizer.json").is_file():
         return None
     try:
-        return AutoTokenizer.from_pretrained(place)  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(place)  # type: ignore[return-value]
     except (OSError, ValueError, KeyError) as error:
         raise ProxyByteError(f"{place} holds no tokenizer that loads: {str(error).splitlines()[0]}") from error

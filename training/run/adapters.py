@@ -76,7 +76,7 @@ class Adapter:
         from peft import set_peft_model_state_dict
         from safetensors.torch import load_file
 
-        result = set_peft_model_state_dict(self.peft, load_file(folder / ADAPTER_FILE))
+        result: Any = set_peft_model_state_dict(self.peft, load_file(folder / ADAPTER_FILE))
         trained = {name for name, weight in self.peft.named_parameters() if weight.requires_grad}
         if odd := [*result.unexpected_keys, *trained.intersection(result.missing_keys)]:
             raise ProxyByteError(f"{folder / ADAPTER_FILE} is another adapter's: {odd[0]} is only in one of them")
@@ -153,7 +153,7 @@ def _peft_config(model: ProxyByteForCausalLM, config: AdapterConfig) -> Any:
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=config.rank,
-        lora_alpha=config.alpha,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT only divides it
         lora_dropout=config.dropout,
         use_dora=config.kind is AdapterKind.DORA,
         target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
