@@ -61,9 +61,13 @@ def prepare_corpus(options: PrepareOptions) -> PreparedManifest:
             contract.
     """
     with crew(options.workers) as together:
-        manifest = _lead(options, together) if together.is_first else _follow(options, together)
+        if not together.is_first:
+            _follow(options, together)
+            together.wait()
+            return read_manifest(options.output)
+        manifest = _lead(options, together)
         together.wait()
-        return manifest or read_manifest(options.output)
+        return manifest
 
 
 def _lead(options: PrepareOptions, together: Crew) -> PreparedManifest:
