@@ -232,7 +232,8 @@ def _raw_logits(model: "torch.nn.Module", probe: torch.Tensor) -> torch.Tensor:
 def _check_tokenizer(folder: Path, opening: list[int]) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    # No limit, or Transformers warns that the probe is longer than a small model's context.
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, model_max_length=None)
     probe = _PROBE if tokenizer.chat_template else _PROBE + special_spelling(Special.RAW_CLOSE)
     if tokenizer(probe)["input_ids"] != [*opening, *encode_bytes(probe.encode()).tolist()]:
         raise ProxyByteError(
