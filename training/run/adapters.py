@@ -26,6 +26,8 @@ from .config import AdapterConfig, AdapterKind, TrainedRows
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 HEAD = "lm_head"
+FURTHER_HEADS = ("pred_heads", "raw_pred_heads")
+"""Heads that predict further: no part of the decoder, so trained as themselves beside an adapter."""
 _INNER = "base_model.model."
 """What PEFT puts before the names of the model that it wraps."""
 
@@ -150,6 +152,7 @@ def _peft_config(model: ProxyByteForCausalLM, config: AdapterConfig) -> Any:
 
     names, rows = row_modules(model), config.rows
     raw = list(range(NUM_RAW_SYMBOLS))
+    drafting = [name for name in FURTHER_HEADS if hasattr(model, name)]
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=config.rank,
@@ -157,7 +160,8 @@ def _peft_config(model: ProxyByteForCausalLM, config: AdapterConfig) -> Any:
         lora_dropout=config.dropout,
         use_dora=config.kind is AdapterKind.DORA,
         target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
-        modules_to_save=names if rows is TrainedRows.ALL else None,
+        exclude_modules=drafting or None,
+        modules_to_save=[*(names if rows is TrainedRows.ALL else []), *drafting] or None,
         trainable_token_indices=dict.fromkeys(names, raw) if rows is TrainedRows.RAW else None,
         ensure_weight_tying=bool(model.config.tie_word_embeddings) and rows is TrainedRows.ALL,
     )

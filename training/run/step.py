@@ -10,6 +10,8 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 
+from proxybyte.modeling_proxybyte import ProxyByteOutput
+
 from ..stream.mixed_view import PackedBatch
 from .config import Precision
 from .metrics import nats_by_row
@@ -24,7 +26,7 @@ class StepResult:
     """What a step leaves on the device; reading it would make the host wait, so the loop reads many at once.
 
     Attributes:
-        nats: each row's summed losses, shape ``(micro_batches, rows_per_device, len(Nats))``.
+        nats: each row's summed losses, shape ``(micro_batches, rows_per_device, K)``, by :func:`nats_by_row`.
         grad_norm: gradient norm over all processes before clipping, no dimensions.
     """
 
@@ -64,10 +66,10 @@ def train_step(
         moved = batch.to(accelerator.device)
         with nullcontext() if last else accelerator.no_sync(model):
             with autocast(engine.precision, accelerator.device):
-                loss, target_nll = _losses(engine, moved, share)
+                loss, output = _losses(engine, moved, share)
             # Not accelerator.backward: that divides by an accumulation of its own, which the environment can set.
             loss.backward()
-        nats.append(nats_by_row(target_nll.detach(), moved.labels))
+        nats.append(nats_by_row(output, moved.labels))
     engine.rows_first.after(step)
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), engine.clip)
     set_learning_rate(engine.optimizer, learning_rate)
@@ -76,14 +78,14 @@ def train_step(
     return StepResult(torch.stack(nats), getattr(grad_norm, "full_tensor", lambda: grad_norm)())
 
 
-def _losses(engine: Engine, batch: PackedBatch, share: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """What to differentiate, and nats of each target."""
+def _losses(engine: Engine, batch: PackedBatch, share: float) -> tuple[torch.Tensor, ProxyByteOutput]:
+    """What to differentiate, and the model's output."""
     if engine.teacher is None:
         output = engine.model(**batch.model_inputs(), num_items_in_batch=share)
-        return output.loss, output.target_nll
+        return output.loss, output
     asked = {"return_logits": True, "raw_symbols_only": True}
     output = engine.model(**batch.model_inputs(), num_items_in_batch=share, **asked)
-    return output.loss + engine.teacher.loss(batch.input_ids, output.logits) / share, output.target_nll
+    return output.loss + engine.teacher.loss(batch.input_ids, output.logits) / share, output
 
 
 def seed_by_row(seed: int, row: int, device: torch.device) -> None:
