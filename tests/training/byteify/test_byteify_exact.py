@@ -44,6 +44,8 @@ def test_the_compressed_view_has_the_logits_of_the_base(make_base, tmp_path, fam
     assert report["largest_logit_difference"] < 1e-12
     # Qwen2's own tokenizer class adds a token of its own.
     assert report["padding_rows"] == (4 if family == "qwen2" else 5)
+    # Qwen2's tokenizer composes characters; that is said, not refused.
+    assert report["decomposed_text_stays_raw"] is (family == "qwen2")
     check_exact(base, tmp_path / "out")
 
 
