@@ -106,12 +106,13 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     adapted = wanted.kind is not AdapterKind.NONE
     model = make_model(config, data.num_codes, None if adapted else saved)
     adapter = Adapter.attach(model, wanted, config.seed, saved) if adapted else None
-    rows_first = RowsFirst.of(model, config.trainable.embeddings_only, data.steps, stage.world.size == 1)
     # A causal document of L symbols attends to (L + 1) / 2 on average, which is how training_flops counts.
     document_length = max(1, round(2 * data.mean_keys - 1))
     flops = training_flops(model.config, config.plan.row_length, document_length)
     placed, optimizer = place(stage, model, config.compute, lambda m: make_adamw(m, config.optimizer))
     raw_model = stage.accelerator.unwrap_model(placed)
+    # Of the placed model: sharding puts other parameters in the place of the first ones.
+    rows_first = RowsFirst.of(raw_model, config.trainable.embeddings_only, data.steps, stage.world.size == 1)
     if checkpoint:
         load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
     engine = Engine(
