@@ -97,10 +97,12 @@ def paired_test(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> 
     if interval.n < 2:
         return PairedTest(interval, math.nan, math.nan, _sign_flip(differences))
     error = interval.deviation / math.sqrt(interval.n)
-    if error == 0:
-        t = math.copysign(math.inf, interval.mean) if interval.mean else math.nan
-    else:
+    if error:
         t = interval.mean / error
+    elif interval.mean:
+        t = math.copysign(math.inf, interval.mean)
+    else:
+        t = math.nan
     p = math.nan if math.isnan(t) else 2 * t_tail(abs(t), interval.n - 1)
     return PairedTest(interval, t, p, _sign_flip(differences))
 
@@ -164,7 +166,9 @@ def _beta_share(a: float, b: float, x: float) -> float:
 
 
 def _beta_fraction(a: float, b: float, x: float) -> float:
-    """Continued fraction of the incomplete beta function by Lentz's method (DLMF 8.17.22)."""
+    """Continued fraction ``1 + d_1 / (1 + d_2 / (1 + ...))`` of the incomplete beta function (DLMF 8.17.22), by the
+    modified method of Lentz.
+    """
     value, numerator, denominator = 1.0, 1.0, 0.0
     for step in range(1, _STEPS):
         m = step // 2
@@ -177,7 +181,6 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
         value *= numerator * denominator
         if abs(numerator * denominator - 1) < 1e-16:
             break
-    # The modified method starts from 1 + 0 / 1; what was built up is the fraction's denominator.
     return value
 
 
