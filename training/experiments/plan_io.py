@@ -33,8 +33,8 @@ def load_plan(plan: str | Path, size: str | Path | None = None, overrides: Seque
 
     Args:
         plan: a YAML file, or the name of a shipped plan.
-        size: a YAML file of defaults that the plan is laid over, or the name of a shipped size (``smoke``, ``gpu``).
-            Compressors that no arm uses are dropped.
+        size: a YAML file of defaults that the plan is laid over, or the name of a shipped size (``smoke``, ``gpu``);
+            what the plan has for this name under ``sizes`` comes on top. Compressors that no arm uses are dropped.
         overrides: ``key.sub=value``, values read as YAML.
 
     Raises:
@@ -42,8 +42,10 @@ def load_plan(plan: str | Path, size: str | Path | None = None, overrides: Seque
     """
     path = _find(plan, _PLANS, "plan", plan_names())
     values = _read(path)
+    by_size = values.pop("sizes", {})
     if size is not None:
-        values = lay_over(_read(_find(size, _SIZES, "size", size_names())), values)
+        own = by_size.get(Path(size).stem, {}) if isinstance(by_size, dict) else {}
+        values = lay_over(lay_over(_read(_find(size, _SIZES, "size", size_names())), values), own)
     for override in overrides:
         values = lay_over(values, _parse_override(override))
     return parse_plan(values, str(path))
