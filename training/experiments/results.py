@@ -138,10 +138,11 @@ def claim_settings(folder: Path, cell: Cell) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         try:
-            _check_version(json.loads(path.read_text(encoding="utf-8")), cell, path)
-            return
-        except ValueError:  # of a crashed machine; what is written now is right
-            pass
+            saved = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ProxyByteError(f"{path} cannot be read ({error}): remove {folder} to run the cell again") from error
+        _check_version(saved, cell, path)
+        return
     write_text(path, json.dumps(cell.settings, indent=1))
 
 
