@@ -18,9 +18,8 @@ class RegroupCompressor:
     """``width`` bits to a symbol, the highest bits first.
 
     A byte is 8, 4, 2 or 1 symbols of 1, 2, 4 or 8 bits (of 8: the bytes again, as compressed symbols). Two bytes are
-    one symbol of 16 bits; there the last symbol of
-    every document says how it ends, ``0x0000`` after whole pairs or ``0xBB01`` with the odd last byte ``BB``, so that
-    any length and trailing NULs come back out of 65,536 symbols.
+    one symbol of 16 bits; there the last symbol of every document says how it ends, ``0x0000`` after whole pairs or
+    ``0xBB01`` with the odd last byte ``BB``, so that any length and trailing NULs come back out of 65,536 symbols.
 
     Args:
         width: bits in a symbol.
