@@ -172,16 +172,21 @@ def _evaluation(plan: ExperimentPlan, kind: ArmKind) -> dict[str, Any]:
 def _settings(
     plan: ExperimentPlan, kind: ArmKind, config: TrainConfig, compressor: str | None, budget: float
 ) -> dict[str, Any]:
-    """What the result depends on; how the same arithmetic is carried out is not in it, nor where files lie."""
+    """What the result depends on; how the same arithmetic is carried out is not in it, nor where files lie.
+
+    Keys at their defaults are left out: one that a later version of the package adds must not orphan finished cells.
+    """
     train = {
         f"train.{key}": value
-        for key, value in flatten(config.model_dump(mode="json")).items()
+        for key, value in flatten(config.model_dump(mode="json", exclude_defaults=True)).items()
         if not any(key == free or (free.endswith(".") and key.startswith(free)) for free in MAY_CHANGE_ON_RESUME)
     }
     parts = {
         "kind": kind.value,
-        "corpus": plan.corpus.model_dump(mode="json"),
-        "compressor": plan.compressors[compressor].model_dump(mode="json") if compressor else None,
+        "corpus": plan.corpus.model_dump(mode="json", exclude_defaults=True),
+        "compressor": (
+            plan.compressors[compressor].model_dump(mode="json", exclude_defaults=True) if compressor else None
+        ),
         "match": {"by": plan.match.by.value, "budget": budget},
         "evaluation": plan.evaluation.model_dump(mode="json"),
     }
