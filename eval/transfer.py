@@ -164,7 +164,8 @@ def write_greedily(model: Any, prompt: Sequence[int], view: View, limit: int) ->
     allowed[first:last] = True
     allowed[view.close] = True
     ids = torch.tensor([list(prompt)], device=model.device)
-    cache, symbols = None, []
+    cache: Any = None
+    symbols: list[int] = []
     with torch.no_grad():
         while len(symbols) < limit:
             output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)

@@ -8,6 +8,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -106,7 +107,8 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
     started = time.perf_counter()
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     device = torch.device("cpu") if config.compute.device == "cpu" else device
-    model = ProxyByteForCausalLM.from_pretrained(config.output / "model", dtype=torch.float32).to(device)
+    model: Any = ProxyByteForCausalLM.from_pretrained(config.output / "model", dtype=torch.float32)
+    model = model.to(device)
     documents = final_documents(config, job.evaluation)
     scoring = Scoring(window=config.plan.row_capacity, progress=True)
     raw, compressed = cell.kind is not ArmKind.COMPRESSED, _reads_codes(cell)

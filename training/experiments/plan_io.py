@@ -138,11 +138,10 @@ def _sentence(detail: ErrorDetails) -> str:
 
 def _nearest(key: str) -> str:
     """Suggestion among the keys that the same section knows."""
-    model, known = ExperimentPlan, list(ExperimentPlan.model_fields)
+    model: type[BaseModel] = ExperimentPlan
     *sections, leaf = key.split(".")
     for section in sections:
-        inner = _section_of(model, section)
-        model = inner or model
+        model = _section_of(model, section) or model
     known = list(model.model_fields)
     close = difflib.get_close_matches(leaf, known, n=1, cutoff=0.5)
     prefix = "".join(f"{section}." for section in sections)
