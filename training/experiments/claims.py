@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -114,5 +114,5 @@ def _file_system_time(folder: Path) -> float:
 
 def _renew(path: Path, done: threading.Event) -> None:
     while not done.wait(RENEW_SECONDS):
-        if path.exists():
-            path.touch()
+        with suppress(FileNotFoundError):
+            os.utime(path)

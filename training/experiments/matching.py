@@ -14,7 +14,7 @@ from proxybyte.flops import training_flops
 from proxybyte.symbols import View
 
 from ..run.config import TrainConfig
-from ..run.model_source import make_model, new_config
+from ..run.model_source import new_config
 from ..run.source import TrainingData, open_data
 from ..stream.plan import BudgetUnit
 from ..stream.plan_report import report
@@ -87,11 +87,7 @@ def _by_raw_data(config: TrainConfig, budget: float) -> TrainConfig:
 
 
 def _row_flops(config: TrainConfig, data: TrainingData) -> float:
-    if config.model.checkpoint:
-        model = make_model(config, data.num_codes, None).config
-    else:
-        model = new_config(config, data.num_codes)
-    return training_flops(model, config.plan.row_length, data.document_length)
+    return training_flops(new_config(config, data.num_codes), config.plan.row_length, data.document_length)
 
 
 def _symbols_per_step(config: TrainConfig) -> int:

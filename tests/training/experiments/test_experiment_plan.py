@@ -1,5 +1,7 @@
 """Plans: what is refused and how it is said, what the shipped ones hold, and which cells they make."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -7,7 +9,7 @@ from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.experiments.grid import expand
 from proxybyte.training.experiments.plan_io import lay_over, load_plan, nested, plan_names, size_names
-from proxybyte.training.experiments.schema import ArmKind
+from proxybyte.training.experiments.schema import ArmConfig, ArmKind, ExperimentPlan, MatchBy, PairMode
 from proxybyte.training.run.config import TrainConfig
 
 STUDIES = {
@@ -172,6 +174,19 @@ def test_unknown_names_are_answered_with_the_known_ones():
 def test_sections_are_merged_and_all_else_replaced():
     assert lay_over({"a": {"b": 1, "c": [1]}}, {"a": {"c": [2]}, "d": 3}) == {"a": {"b": 1, "c": [2]}, "d": 3}
     assert nested({"a.b": 1, "a.c.d": 2, "e": 3}) == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+
+
+def test_the_page_names_every_plan_size_and_key():
+    page = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text()
+    for name in [
+        *plan_names(),
+        *size_names(),
+        *ExperimentPlan.model_fields,
+        *ArmConfig.model_fields,
+        *PairMode,
+        *MatchBy,
+    ]:
+        assert name in page, name
 
 
 def test_the_cells_can_be_listed_without_running_any(plan_file, tmp_path, capsys):
