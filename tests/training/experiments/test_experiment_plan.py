@@ -22,6 +22,7 @@ STUDIES = {
     "interfaces": 8,
     "scaling": 6,
     "moves": 8,
+    "embeddings": 4,
     "first": 18,
 }
 """Cells of each shipped plan in its smoke size."""
@@ -163,7 +164,7 @@ def test_files_that_are_no_plan_are_refused(tmp_path, text, message):
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    with pytest.raises(ProxyByteError, match="no plan raw-share: give a YAML file, or one of first, gran"):
+    with pytest.raises(ProxyByteError, match="no plan raw-share: give a YAML file, or one of embeddings, first, gran"):
         load_plan("raw-share")
     with pytest.raises(ProxyByteError, match="no size tiny: give a YAML file, or one of gpu, hour, smoke"):
         load_plan("raw_share", "tiny")
