@@ -7,9 +7,8 @@ import sys
 import sysconfig
 import tempfile
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
-
-import numpy
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.sandbox.limits import Limits, Outcome, Status, Wall
@@ -93,7 +92,10 @@ def _interpreter() -> str:
 @lru_cache
 def _packages() -> str:
     """The folder that holds NumPy."""
-    return str(Path(numpy.__file__).parents[1])
+    spec = find_spec("numpy")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parents[1])
 
 
 @lru_cache
