@@ -48,7 +48,7 @@ def generate_samples(
             prompts = [problem.prompt for problem, _ in batch]
             seed = zlib.crc32(f"{plan.seed}/{number}".encode("ascii"))
             texts = completer.complete(prompts, batch[0][0].stops, seed)
-            file.add([Sample(p.task_id, place, text) for (p, place), text in zip(batch, texts, strict=True)])
+            file.record([Sample(p.task_id, place, text) for (p, place), text in zip(batch, texts, strict=True)])
             bar.update(len(batch))
     return [
         Sample(problem.task_id, place, file.held[problem.task_id, place])

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.eval.code.pass_at_k import Estimate, estimate, pass_at_k
 from proxybyte.eval.code.problems import Problem
 from proxybyte.eval.code.samples import Sample
+from proxybyte.eval.code.verdicts import VerdictFile
 from proxybyte.eval.sandbox import Limits, Outcome, Wall, run_programs
 
 
@@ -23,12 +25,14 @@ class Bench:
         wall: see :func:`proxybyte.eval.sandbox.choose_wall`.
         workers: programs at once; one a core where ``None``.
         progress: show a bar on stderr.
+        known: a file of verdicts that need not be found again; new ones are added to it.
     """
 
     limits: Limits
     wall: Wall
     workers: int | None = None
     progress: bool = False
+    known: Path | None = None
 
 
 def judge(problems: Sequence[Problem], samples: Sequence[Sample], bench: Bench) -> list[Outcome]:
@@ -41,8 +45,24 @@ def judge(problems: Sequence[Problem], samples: Sequence[Sample], bench: Bench) 
     for sample in samples:
         if sample.task_id not in by_id:
             raise ProxyByteError(f"there is a sample of {sample.task_id}, which is none of the problems asked for")
-    programs = [by_id[sample.task_id].program(sample.completion) for sample in samples]
-    return run_programs(programs, bench.limits, bench.wall, workers=bench.workers, progress=bench.progress)
+    return run_known([by_id[sample.task_id].program(sample.completion) for sample in samples], bench)
+
+
+def run_known(programs: Sequence[str], bench: Bench) -> list[Outcome]:
+    """Outcome of each of ``programs``; those that ``bench.known`` holds under these limits are not run again."""
+    if bench.known is None:
+        return run_programs(programs, bench.limits, bench.wall, workers=bench.workers, progress=bench.progress)
+    with VerdictFile(bench.known, [str(bench.wall), vars(bench.limits)]) as verdicts:
+        unknown = [program for program in dict.fromkeys(programs) if program not in verdicts]
+        run_programs(
+            unknown,
+            bench.limits,
+            bench.wall,
+            workers=bench.workers,
+            progress=bench.progress,
+            on_outcome=verdicts.record,
+        )
+        return [verdicts[program] for program in programs]
 
 
 def canonical_samples(problems: Sequence[Problem]) -> list[Sample]:

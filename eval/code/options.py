@@ -22,7 +22,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "folder", type=Path, nargs="?", help="model folder: a full or native export, or any tokenizer model"
     )
     parser.add_argument("-n", "--samples-per-problem", type=int, default=1, metavar="N", help="default: 1")
-    parser.add_argument("-k", type=int, nargs="+", metavar="K", help="pass@K (default: those of 1 10 100 that N allows)")
+    parser.add_argument(
+        "-k", type=int, nargs="+", metavar="K", help="pass@K (default: those of 1 10 100 that N allows)"
+    )
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     parser.add_argument("--top-p", type=float, default=1.0, help="of sampling (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
@@ -78,10 +80,9 @@ def sandbox_bench(args: argparse.Namespace) -> "Bench":
         raise ProxyByteError(f"--timeout must be above 0, not {args.timeout}")
     wall = choose_wall(confirmed=args.confirm_run_unsafe_code, allow_weak=args.weak_sandbox)
     print(capabilities().report(), file=sys.stderr)
-    limits = Limits(
-        wall_seconds=args.timeout, cpu_seconds=max(1, round(args.timeout)), memory_bytes=args.memory << 20
-    )
-    return Bench(limits, wall, args.workers, progress=True)
+    limits = Limits(wall_seconds=args.timeout, cpu_seconds=max(1, round(args.timeout)), memory_bytes=args.memory << 20)
+    known = None if args.output is None else args.output / "verdicts.jsonl"
+    return Bench(limits, wall, args.workers, progress=True, known=known)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,11 @@ def load_completer(args: argparse.Namespace) -> LoadedModel:
         raise ProxyByteError("greedy decoding writes the same sample every time: give --temperature above 0, or -n 1")
     model = load_model(args.folder, args.device, args.dtype)
     completer = make_completer(model, args.folder, decoding)
-    settings: dict[str, Any] = {"max_new": completer.max_new, "dtype": str(model.dtype), "temperature": args.temperature}
+    settings: dict[str, Any] = {
+        "max_new": completer.max_new,
+        "dtype": str(model.dtype),
+        "temperature": args.temperature,
+    }
     if not greedy:
         # What is drawn depends on how samples fall into batches too.
         settings |= {"top_p": args.top_p, "seed": args.seed, "n": args.samples_per_problem, "batch": args.batch_size}

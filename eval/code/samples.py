@@ -1,15 +1,14 @@
 """Samples as JSONL that survives being killed: a header that says whose they are, then one completion a line."""
 
-import fcntl
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.eval.code.jsonl_log import JsonlLog
 from proxybyte.eval.code.problems import Problem
 
 FORMAT = "proxybyte-samples-1"
@@ -55,11 +54,14 @@ class Header:
         return None
 
 
-class SampleFile:
+class SampleFile(JsonlLog):
     """An open sample file: what it holds, and a way to add to it.
 
     Samples are appended and synced, batch by batch; a line that a killed process left half-written is cut off when the
     file is opened again, and its sample made anew. One process at a time.
+
+    Attributes:
+        held: completions by task id and number.
     """
 
     def __init__(self, path: Path, header: Header) -> None:
@@ -68,54 +70,31 @@ class SampleFile:
         Raises:
             ProxyByteError: if it holds samples of another model, set or setting, is broken, or is being written.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = path.open("a+b")
+        super().__init__(path)
+        self.held: dict[tuple[str, int], str] = {}
+        if not self.content:
+            self.add([{"format": FORMAT, **asdict(header)}])
+            return
         try:
-            self.held = self._resume(path, header)
+            self._go_on(path, header)
         except ProxyByteError:
-            self._file.close()
+            self.close()
             raise
 
-    def _resume(self, path: Path, header: Header) -> dict[tuple[str, int], str]:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ProxyByteError(f"{path} is being written by another process") from error
-        self._file.seek(0)
-        data = self._file.read()
-        whole = data.rfind(b"\n") + 1
-        self._file.truncate(whole)
-        if not whole:
-            self._write([{"format": FORMAT, **asdict(header)}])
-            return {}
-        found, samples = _parse(data[:whole], path)
+    def _go_on(self, path: Path, header: Header) -> None:
+        found, samples = _parse(self.content, path)
         if found is None:
             raise ProxyByteError(f"{path} has no header, so nobody knows whose samples it holds: give another --output")
         why = header.refusal(found)
         if why is not None:
             raise ProxyByteError(f"{path} holds samples {why}: give another --output, or remove that file")
-        return {(sample.task_id, sample.number): sample.completion for sample in samples}
+        self.held = {(sample.task_id, sample.number): sample.completion for sample in samples}
 
-    def add(self, samples: Sequence[Sample]) -> None:
+    def record(self, samples: Sequence[Sample]) -> None:
         """Write samples that are not held yet; they are on the disk when this returns."""
         fresh = [sample for sample in samples if (sample.task_id, sample.number) not in self.held]
-        self._write([asdict(sample) for sample in fresh])
+        self.add([asdict(sample) for sample in fresh])
         self.held.update({(sample.task_id, sample.number): sample.completion for sample in fresh})
-
-    def _write(self, rows: Iterable[dict[str, Any]]) -> None:
-        self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file and let others write it."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def read_samples(path: Path) -> tuple[Header | None, list[Sample]]:
@@ -161,7 +140,10 @@ def _parse(data: bytes, path: Path) -> tuple[Header | None, list[Sample]]:
 def _header(row: dict[str, Any], path: Path) -> Header:
     if row.pop("format") != FORMAT:
         raise ProxyByteError(f"{path} is of another version of ProxyByte: make the samples again")
-    return Header(**row)
+    try:
+        return Header(**row)
+    except TypeError as error:
+        raise ProxyByteError(f"{path}, line 1: not a header ({error})") from error
 
 
 def fingerprint_problems(problems: Sequence[Problem]) -> str:

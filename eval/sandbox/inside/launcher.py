@@ -40,10 +40,7 @@ def main() -> None:
         kernel.die_with_parent(caller)
     job = Job.read(sys.stdin.read())
     try:
-        if job.namespaces:
-            report = _behind_namespaces(job)
-        else:
-            report = _watch(job)
+        report = _behind_namespaces(job) if job.namespaces else _watch(job)
     except OSError as error:
         report = {"status": "broken", "detail": str(error), "seconds": 0.0}
     sys.stdout.write(json.dumps(report))
@@ -80,7 +77,7 @@ def _leave_namespaces(user: int) -> None:
         maps = {"setgroups": "deny", "gid_map": f"{user} {group} 1", "uid_map": f"{user} {user} 1"}
         try:
             for name, text in maps.items():
-                with open(f"/proc/{parent}/{name}", "w") as file:  # noqa: PTH123 (no pathlib: each import costs)
+                with open(f"/proc/{parent}/{name}", "w") as file:
                     file.write(text)
         except OSError:
             os._exit(1)
@@ -146,7 +143,7 @@ def _resident_bytes() -> int:
     for name in os.listdir("/proc"):
         if name.isdecimal() and name != "1":
             try:
-                with open(f"/proc/{name}/statm") as file:  # noqa: PTH123
+                with open(f"/proc/{name}/statm") as file:
                     pages += int(file.read().split()[1])
             except (OSError, IndexError):  # it has ended
                 continue

@@ -15,7 +15,9 @@ from proxybyte.eval.sandbox import Limits, Status, Wall, capabilities, run_progr
 
 pytestmark = pytest.mark.skipif(capabilities().wall is Wall.LIMITS, reason="this machine has weak walls only")
 
-TIGHT = Limits(wall_seconds=4, cpu_seconds=2, memory_bytes=512 << 20, file_bytes=1 << 20, disk_bytes=4 << 20, processes=8)
+TIGHT = Limits(
+    wall_seconds=4, cpu_seconds=2, memory_bytes=512 << 20, file_bytes=1 << 20, disk_bytes=4 << 20, processes=8
+)
 
 
 @pytest.fixture(params=[Wall.NAMESPACES, Wall.FILTERS])
@@ -281,7 +283,9 @@ def test_a_flood_into_the_channel_of_the_verdict_is_a_failure(wall):
     assert outcome.status is Status.FAILED
 
 
-@pytest.mark.parametrize("way_out", ["import os; os._exit(0)", "raise SystemExit(0)", "exit()", "import os; os.abort()"])
+@pytest.mark.parametrize(
+    "way_out", ["import os; os._exit(0)", "raise SystemExit(0)", "exit()", "import os; os.abort()"]
+)
 def test_leaving_early_is_not_passing(wall, way_out):
     assert run(way_out if "exit()" not in way_out else "import sys; sys.exit()", wall).status is Status.FAILED
 
