@@ -112,7 +112,7 @@ def score(problems: Sequence[Problem], samples: Sequence[Sample], outcomes: Sequ
         correct[order[sample.task_id]] += outcome.passed
     held = np.flatnonzero(drawn)
     endings = Counter(str(outcome.status) for outcome in outcomes)
-    return Scores([problems[place].task_id for place in held], drawn[held], correct[held], dict(endings))
+    return Scores([problems[place].task_id for place in held.tolist()], drawn[held], correct[held], dict(endings))
 
 
 def usable_ks(scores: Scores, asked: Sequence[int]) -> list[int]:

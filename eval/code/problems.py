@@ -95,7 +95,7 @@ def parse_problems(
         raise ProxyByteError(
             f"{source} is EvalPlus' release form, whose tests need its own package: give the Hub's form (key 'test')"
         )
-    parse = _humaneval_problem
+    parse: Callable[[dict[str, Any]], Problem] = _humaneval_problem
     if code_set.is_mbpp and "entry_point" not in rows[0]:
         rows = _test_split(rows)
         parse = _mbpp_parser(mbpp_prompt, plus=code_set is CodeSet.MBPP_PLUS)

@@ -25,7 +25,8 @@ def _local_names(solved: Solved, function: ast.FunctionDef) -> list[str]:
     bound += [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
     kept = {node.arg for node in nodes if isinstance(node, ast.keyword)}
     kept |= {name for node in nodes if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
-    kept |= {node.id for text in nodes if isinstance(text, ast.JoinedStr) for node in ast.walk(text) if _is_name(node)}
+    in_text = [node for text in nodes if isinstance(text, ast.JoinedStr) for node in ast.walk(text)]
+    kept |= {node.id for node in in_text if isinstance(node, ast.Name)}
     kept |= {node.name for node in nodes if isinstance(node, ast.ExceptHandler | ast.FunctionDef) and node.name}
     outside = [node for statement in solved.tree.body for node in ast.walk(statement)]
     kept |= {node.name for node in outside if isinstance(node, ast.FunctionDef | ast.ClassDef)}
@@ -36,13 +37,9 @@ def _local_names(solved: Solved, function: ast.FunctionDef) -> list[str]:
         for a in n.names
     }
     kept |= set(dir(builtins))
-    if any(_is_name(node) and node.id in ("locals", "eval", "exec", "vars") for node in nodes):
+    if any(isinstance(node, ast.Name) and node.id in ("locals", "eval", "exec", "vars") for node in nodes):
         return []
     return [name for name in dict.fromkeys(bound) if name not in kept]
-
-
-def _is_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name)
 
 
 def _exchange(pick: Callable[[int, random.Random], str]) -> Callable[[Solved, random.Random], list[Edit]]:
@@ -57,7 +54,7 @@ def _exchange(pick: Callable[[int, random.Random], str]) -> Callable[[Solved, ra
                 fresh[name] = new
         edits = []
         for node in ast.walk(function):
-            name = node.id if isinstance(node, ast.Name) else node.arg if isinstance(node, ast.arg) else None
+            name = node.id if isinstance(node, ast.Name) else node.arg if isinstance(node, ast.arg) else ""
             if name in fresh:
                 start, _ = solved.span(node)
                 edits.append(Edit(start, start + len(name), fresh[name]))

@@ -38,7 +38,7 @@ def capabilities() -> Capabilities:
     """The strongest wall that stands on this machine; tried once by running a program of ours behind each."""
     if sys.platform == "win32":
         raise ProxyByteError("generated code cannot be run on Windows: use Linux, or the Linux subsystem")
-    refusals = []
+    refusals: list[str] = []
     for wall in (Wall.NAMESPACES, Wall.FILTERS) if sys.platform == "linux" else ():
         try:
             if run_program(_PROBE, Limits(), wall).passed:

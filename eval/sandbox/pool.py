@@ -1,13 +1,14 @@
 """Many untrusted programs side by side."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from tqdm import tqdm
 
 from proxybyte.eval.sandbox.limits import Limits, Outcome, Wall
-from proxybyte.eval.sandbox.runner import run_program
+from proxybyte.eval.sandbox.runner import Launcher
 
 
 def run_programs(
@@ -44,13 +45,24 @@ def run_programs(
 
 
 def _run_each(programs: Sequence[str], limits: Limits, wall: Wall, workers: int) -> Iterator[tuple[str, Outcome]]:
+    mine = threading.local()
+    launchers = []
+
+    def run(program: str) -> Outcome:
+        if not hasattr(mine, "launcher"):
+            mine.launcher = Launcher()
+            launchers.append(mine.launcher)
+        return mine.launcher.run(program, limits, wall)
+
     with ThreadPoolExecutor(workers) as pool:
-        running = {pool.submit(run_program, program, limits, wall): program for program in programs}
+        running = {pool.submit(run, program): program for program in programs}
         try:
             for done in as_completed(running):
                 yield running[done], done.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            for launcher in launchers:
+                launcher.close()
 
 
 def usable_cores() -> int:

@@ -1,8 +1,9 @@
-"""The launcher: builds the walls, starts the untrusted process behind them, waits, and reports.
+"""The launcher: builds the walls, starts the untrusted process behind them, waits, and reports; job after job.
 
-Three processes with namespaces: the launcher leaves the caller's namespaces, its child is *init* of the new process
-namespace and mounts the little that can be seen, and init's child runs the program. When init ends, for whatever
-reason, the kernel kills everything in the namespace. Each dies with its parent, so that nothing outlives the caller.
+Three processes a job with namespaces: a fork of the launcher leaves the caller's namespaces, its child is *init* of the
+new process namespace and mounts the little that can be seen, and init's child runs the program. When init ends, for
+whatever reason, the kernel kills everything in the namespace. Each dies with its parent, so that nothing outlives the
+caller.
 """
 
 import json
@@ -34,17 +35,36 @@ class _OverLimit(Exception):
 
 
 def main() -> None:
-    """Read a job from standard input, run it, and write ``{"status", "detail", "seconds"}`` to standard output."""
-    caller = int(sys.argv[1])
+    """For each line of standard input, a job: run it, and write ``{"status", "detail", "seconds"}`` as a line.
+
+    Every job is run by a fresh fork of this process, which itself never runs anything but this module.
+    """
+    _die_with(int(sys.argv[1]))
+    server = os.getpid()
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            _die_with(server)
+            _say(_run(Job.read(line)))
+            os._exit(0)
+        if os.waitpid(child, 0)[1] != 0:
+            _say({"status": "broken", "detail": "the launcher was killed", "seconds": 0.0})
+
+
+def _die_with(parent: int) -> None:
     if sys.platform == "linux":
-        kernel.die_with_parent(caller)
-    job = Job.read(sys.stdin.read())
+        kernel.die_with_parent(parent)
+
+
+def _say(report: dict) -> None:
+    os.write(1, json.dumps(report).encode("ascii") + b"\n")
+
+
+def _run(job: Job) -> dict:
     try:
-        report = _behind_namespaces(job) if job.namespaces else _watch(job)
+        return _behind_namespaces(job) if job.namespaces else _watch(job)
     except OSError as error:
-        report = {"status": "broken", "detail": str(error), "seconds": 0.0}
-    sys.stdout.write(json.dumps(report))
-    sys.stdout.flush()
+        return {"status": "broken", "detail": str(error), "seconds": 0.0}
 
 
 def _behind_namespaces(job: Job) -> dict:
