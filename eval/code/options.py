@@ -125,9 +125,9 @@ def load_completer(args: argparse.Namespace) -> LoadedModel:
     model = load_model(args.folder, args.device, args.dtype)
     completer = make_completer(model, args.folder, decoding)
     settings: dict[str, Any] = {
+        "temperature": args.temperature,
         "max_new": completer.max_new,
         "dtype": str(model.dtype),
-        "temperature": args.temperature,
     }
     if not greedy:
         # What is drawn depends on how samples fall into batches too.

@@ -47,7 +47,7 @@ class Header:
             return f"of another model ({other.folder}, {other.model}; this one is {self.folder}, {self.model})"
         if (self.problems, self.prompts) != (other.problems, other.prompts):
             return f"of other problems ({other.problems})"
-        for key in sorted(self.settings.keys() | other.settings.keys()):
+        for key in {**self.settings, **other.settings}:
             mine, theirs = self.settings.get(key), other.settings.get(key)
             if mine != theirs:
                 return f"made with {key}={theirs}, not {mine}"

@@ -34,6 +34,7 @@ def load_recode(place: str, code_set: CodeSet, nominal: list[Problem]) -> Robust
     wanted = {problem.task_id for problem in nominal}
     variants = []
     partial: dict[str, Problem] = {}
+    whole = {problem.task_id: problem for problem in nominal}
     for file, match in files:
         if file.parent.name not in set(Family):
             continue
@@ -44,7 +45,9 @@ def load_recode(place: str, code_set: CodeSet, nominal: list[Problem]) -> Robust
         variants.append(Variant(Family(file.parent.name), match[1], int(match[2]), tuple(problems)))
         for row, problem in zip(rows, problems, strict=True):
             if "partial" in row and problem.task_id not in partial:
-                partial[problem.task_id] = _unperturbed(row, problem, file)
+                # A solution of one line has no half: the row says null, and its prompt is the whole one.
+                one_line = row["partial"] is None
+                partial[problem.task_id] = whole[problem.task_id] if one_line else _unperturbed(row, problem, file)
     if not variants:
         raise ProxyByteError(
             f"{place} holds no perturbed file of {code_set} (FAMILY/{code_set.value}_NAME_s0.jsonl, families "

@@ -127,7 +127,6 @@ def _close_all_but(report: int) -> int:
 
 def _set_limits(job: Job) -> None:
     limits = {
-        resource.RLIMIT_CPU: job.cpu_seconds,
         resource.RLIMIT_AS: job.memory_bytes,
         resource.RLIMIT_FSIZE: job.file_bytes,
         resource.RLIMIT_NOFILE: 64,
@@ -135,7 +134,14 @@ def _set_limits(job: Job) -> None:
         # The launcher's init is one of the user's processes.
         resource.RLIMIT_NPROC: job.processes + 1,
     }
+    # The signal at the first tells why it ended; who ignores it is killed at the second.
+    _limit(resource.RLIMIT_CPU, job.cpu_seconds, job.cpu_seconds + 1)
     for name, value in limits.items():
-        hard = resource.getrlimit(name)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(name, (value, value))
+        _limit(name, value, value)
+
+
+def _limit(name: int, soft: int, hard: int) -> None:
+    allowed = resource.getrlimit(name)[1]
+    if allowed != resource.RLIM_INFINITY:
+        soft, hard = min(soft, allowed), min(hard, allowed)
+    resource.setrlimit(name, (soft, hard))

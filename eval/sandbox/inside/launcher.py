@@ -190,7 +190,7 @@ def _verdict(read_end: int, ending: int, spent: bool) -> dict:
     except (ValueError, KeyError, TypeError):
         pass
     if os.WIFSIGNALED(ending):
-        if spent:
+        if spent or os.WTERMSIG(ending) == signal.SIGXCPU:
             return {"status": TIMED_OUT, "detail": "used up its processor time"}
         return {"status": FAILED, "detail": f"ended by signal {signal.Signals(os.WTERMSIG(ending)).name}"}
     return {"status": FAILED, "detail": "left before its tests had ended"}
