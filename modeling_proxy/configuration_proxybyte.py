@@ -53,6 +53,8 @@ class ProxyByteConfig(PreTrainedConfig):
         document_prefix: whether documents open with ``<bos><raw>`` rather than ``<raw>``, for checkpoints trained so.
         tie_word_embeddings: whether the head shares the embedding's weight; the backbone's own setting if absent.
         loss_chunk_size: positions whose logits the training loss holds at once.
+        num_pred_heads: heads over all symbols; head 0, ``lm_head``, predicts the next symbol, head h the one h further.
+        num_raw_pred_heads: heads after those over the 320 raw symbols alone.
         pad_token_id: ``<pad>``.
         bos_token_id: ``<raw>``, the symbol that begins a text.
         eos_token_id: ``<eos>``, the end of a document.
@@ -63,7 +65,7 @@ class ProxyByteConfig(PreTrainedConfig):
 
     model_type = "proxybyte"
     sub_configs = {"backbone_config": AutoConfig}
-    keys_to_ignore_at_inference = ["past_key_values", "target_nll"]
+    keys_to_ignore_at_inference = ["past_key_values", "target_nll", "head_nll", "head_targets"]
 
     # Whatever was given, it is a configuration once this one is built.
     backbone_config: Any = None
@@ -71,6 +73,8 @@ class ProxyByteConfig(PreTrainedConfig):
     document_prefix: bool = False
     tie_word_embeddings: bool | None = None
     loss_chunk_size: int = 512
+    num_pred_heads: int = 1
+    num_raw_pred_heads: int = 0
     pad_token_id: int | None = int(Special.PAD)
     bos_token_id: int | None = int(Special.RAW_OPEN)
     eos_token_id: int | list[int] | None = int(Special.EOS)
@@ -82,6 +86,8 @@ class ProxyByteConfig(PreTrainedConfig):
             self.num_compressed_symbols = 0 if rows is None else rows - COMPRESSED_OFFSET
         _check_count("num_compressed_symbols", self.num_compressed_symbols, at_least=0)
         _check_count("loss_chunk_size", self.loss_chunk_size, at_least=1)
+        _check_count("num_pred_heads", self.num_pred_heads, at_least=1)
+        _check_count("num_raw_pred_heads", self.num_raw_pred_heads, at_least=0)
         vocab_size = COMPRESSED_OFFSET + self.num_compressed_symbols
         _check_vocabulary(vocab_size if rows is None else rows, vocab_size, "vocab_size")
         if misplaced := sorted(DELEGATED & kwargs.keys()):

@@ -1,4 +1,4 @@
-r"""Cross-entropy of a linear head that never holds all its logits.
+r"""Cross-entropy of linear heads that never holds all their logits.
 
 For hidden states :math:`h_i`, head rows :math:`w_v` and targets :math:`y_i`,
 
@@ -8,7 +8,8 @@ With 65,856 rows the logits of 8,192 positions fill 2 GB in float32, and their g
 :math:`\sum_i \ell_i` needs nothing from later in the graph: with :math:`p_i` the softmax minus the one-hot target, it
 is :math:`p_i W` for :math:`h_i` and :math:`\sum_i p_i h_i^T` for :math:`W`. So both are computed during the forward
 pass, a chunk of positions at a time, while the chunk's logits exist: the same matrix products as the plain way, none
-of them twice. It is no slower than the plain way at any vocabulary (docs/model.md).
+of them twice. It is no slower than the plain way at any vocabulary (docs/model.md). Targets may be weighted, and heads
+stacked in one matrix are taken one after the other, so that the logits of one head and one chunk exist at a time.
 """
 
 from dataclasses import dataclass
@@ -24,35 +25,47 @@ from .symbols import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class HeadLoss:
-    """Loss of one head.
+    """Loss of one head, or of several that are stacked.
 
     Attributes:
-        total: sum over targets in nats, a scalar to differentiate.
-        nll: nats of each target, shape ``(N,)``, 0 where there is none; carries no gradient.
+        total: weighted sum over targets in nats, a scalar to differentiate.
+        nll: nats of each target, shape of the targets, 0 where there is none; unweighted, carries no gradient.
     """
 
     total: torch.Tensor
     nll: torch.Tensor
 
 
-def head_loss(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, chunk_size: int) -> HeadLoss:
-    """Cross-entropy of ``head`` on ``hidden``.
+def head_loss(
+    head: nn.Module,
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    chunk_size: int,
+    weights: torch.Tensor | None = None,
+) -> HeadLoss:
+    r"""Cross-entropy of ``head`` on ``hidden``: :math:`\sum_{h, i} w_{hi} \ell_{hi}`.
 
     Args:
-        head: maps ``(n, D)`` to logits ``(n, V)``. An ``nn.Linear`` without bias takes the fast path; any other
-            module (an adapter, a sharded or quantised head) is called chunk by chunk and again during backward.
+        head: maps ``(n, D)`` to logits ``(n, H * V)``, the blocks of ``H`` heads one after the other. An
+            ``nn.Linear`` without bias takes the fast path; any other module (an adapter, a sharded or quantised head)
+            is called chunk by chunk and again during backward.
         hidden: shape ``(N, D)``.
-        targets: shape ``(N,)``, ``IGNORE_INDEX`` where a position has none.
-        chunk_size: positions whose logits exist at once.
+        targets: shape ``(H, N)``, or ``(N,)`` for one head; ``IGNORE_INDEX`` where a position has none.
+        chunk_size: positions whose logits of one head exist at once; shared among the heads of any other module.
+        weights: of each target, shape of ``targets``; 1 if absent.
     """
+    stacked = targets if targets.ndim == 2 else targets.unsqueeze(0)
     if is_plain_linear(head):
         gradients = torch.is_grad_enabled()
         wanted = (gradients and hidden.requires_grad, gradients and head.weight.requires_grad)
-        total, nll = _FusedLinearLoss.apply(hidden, head.weight, targets, chunk_size, wanted)
-        return HeadLoss(total, nll)
-    pairs = zip(hidden.split(chunk_size), targets.split(chunk_size), strict=True)
-    nll = torch.cat([checkpoint(_chunk_nll, head, *pair, use_reentrant=False) for pair in pairs])
-    return HeadLoss(nll.sum(), nll.detach())
+        factors = None if weights is None else weights.reshape(stacked.shape)
+        total, nll = _FusedLinearLoss.apply(hidden, head.weight, stacked, factors, chunk_size, wanted)
+        return HeadLoss(total, nll.view_as(targets))
+    size = max(1, chunk_size // len(stacked))
+    pairs = zip(hidden.split(size), stacked.split(size, dim=1), strict=True)
+    parts = [checkpoint(_chunk_nll, head, *pair, use_reentrant=False) for pair in pairs]
+    nll = torch.cat(parts, dim=1).view_as(targets)
+    return HeadLoss((nll if weights is None else nll * weights).sum(), nll.detach())
 
 
 def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
@@ -67,7 +80,10 @@ def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
 
 
 def _chunk_nll(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(_widen(head(hidden)), targets, reduction="none", ignore_index=IGNORE_INDEX)
+    """Nats ``(H, n)`` of the targets ``(H, n)`` of a chunk ``(n, D)``."""
+    logits = _widen(head(hidden)).unflatten(1, (len(targets), -1))
+    nll = F.cross_entropy(logits.flatten(0, 1), targets.T.flatten(), reduction="none", ignore_index=IGNORE_INDEX)
+    return nll.view(targets.T.shape).T
 
 
 def _widen(logits: torch.Tensor) -> torch.Tensor:
@@ -76,10 +92,10 @@ def _widen(logits: torch.Tensor) -> torch.Tensor:
 
 
 class _FusedLinearLoss(torch.autograd.Function):
-    """``(sum of nll, nll)`` with both gradients computed in the forward pass."""
+    """``(weighted sum of nll, nll)`` of stacked heads with both gradients computed in the forward pass."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk_size: int, wanted: tuple[bool, bool]):
+    def forward(ctx, hidden, weight, targets, factors, chunk_size: int, wanted: tuple[bool, bool]):
         device = hidden.device.type
         kinds = (hidden.dtype, weight.dtype)
         if torch.is_autocast_enabled(device):
@@ -88,23 +104,31 @@ class _FusedLinearLoss(torch.autograd.Function):
             hidden, weight = hidden.to(low), weight.to(low)
         with torch.autocast(device, enabled=False):
             wide = torch.promote_types(weight.dtype, torch.float32)
-            nll = torch.empty(len(hidden), dtype=wide, device=hidden.device)
+            scales = _scales(targets, factors, wide)
+            nll = torch.empty(targets.shape, dtype=wide, device=hidden.device)
             hidden_grad = torch.empty_like(hidden) if wanted[0] else None
             weight_grad = torch.zeros_like(weight, dtype=wide) if wanted[1] else None
+            size = len(weight) // len(targets)
             for start in range(0, len(hidden), chunk_size):
                 part = slice(start, start + chunk_size)
                 rows = hidden[part]
-                logits = _widen(rows @ weight.T)
-                nll[part] = _nll_then_gradient_(logits, targets[part], any(wanted))
-                gradient = logits.to(weight.dtype)
+                rows_grad = torch.zeros_like(rows, dtype=wide)
+                for index, head in enumerate(weight.split(size)):
+                    logits = _widen(rows @ head.T)
+                    nll[index, part] = _nll_then_gradient_(
+                        logits, targets[index, part], scales[index, part] if any(wanted) else None
+                    )
+                    gradient = logits.to(weight.dtype)
+                    if hidden_grad is not None:
+                        _add_product_(rows_grad, gradient, head)
+                    if weight_grad is not None:
+                        _add_product_(weight_grad[index * size : (index + 1) * size], gradient.T, rows)
                 if hidden_grad is not None:
-                    hidden_grad[part] = gradient @ weight
-                if weight_grad is not None:
-                    _add_product_(weight_grad, gradient.T, rows)
+                    hidden_grad[part] = rows_grad
         ctx.save_for_backward(hidden_grad, weight_grad)
         ctx.kinds = kinds
         ctx.mark_non_differentiable(nll)
-        return nll.sum(), nll
+        return (nll * scales).sum(), nll
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -113,24 +137,30 @@ class _FusedLinearLoss(torch.autograd.Function):
             None if grad is None else (grad * total_grad).to(kind)
             for grad, kind in zip(ctx.saved_tensors, ctx.kinds, strict=True)
         ]
-        return *grads, None, None, None
+        return *grads, None, None, None, None
 
 
-def _nll_then_gradient_(logits: torch.Tensor, targets: torch.Tensor, wanted: bool) -> torch.Tensor:
-    """Nats of each target; if ``wanted``, ``logits`` becomes the gradient of their sum, in place."""
+def _scales(targets: torch.Tensor, factors: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """What each target counts, shape of ``targets``: nothing where there is none."""
+    is_target = (targets != IGNORE_INDEX).to(dtype)
+    return is_target if factors is None else is_target * factors
+
+
+def _nll_then_gradient_(logits: torch.Tensor, targets: torch.Tensor, scales: torch.Tensor | None) -> torch.Tensor:
+    """Nats of each target; with ``scales``, ``logits`` becomes the gradient of their sum so scaled, in place."""
     is_target = targets != IGNORE_INDEX
     index = targets.where(is_target, 0).unsqueeze(1)
     log_norm = torch.logsumexp(logits, dim=1, keepdim=True)
     nll = (log_norm - logits.gather(1, index)).squeeze(1).where(is_target, 0)
-    if wanted:
+    if scales is not None:
         logits.sub_(log_norm).exp_()
         logits.scatter_add_(1, index, logits.new_full((1, 1), -1.0).expand_as(index))
-        logits.mul_(is_target.unsqueeze(1))
+        logits.mul_(scales.unsqueeze(1))
     return nll
 
 
 def _add_product_(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """``total += left @ right``; a half-precision product is summed over chunks in float32."""
+    """``total += left @ right``; half-precision products are summed in float32."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
     else:

@@ -14,7 +14,8 @@ from .configuration_eva import EvaConfig
 from .configuration_proxybyte import ProxyByteConfig, check_backbone
 from .errors import ProxyByteError
 from .generation_proxybyte import ProxyByteGenerationMixin
-from .losses import head_loss, is_plain_linear
+from .heads import draft_logits, head_targets, head_weights
+from .losses import HeadLoss, head_loss, is_plain_linear
 from .packing import lay_out_rows
 from .symbols import COMPRESSED_OFFSET, IGNORE_INDEX, Special
 
@@ -34,14 +35,25 @@ class ProxyByteOutput(CausalLMOutputWithPast):
 
     Attributes:
         target_nll: nats of each target ``labels[:, 1:]``, shape ``(B, T-1)``, 0 where there is none; no gradient.
-            Only with labels.
+            Only with labels. Of the next symbol alone, whatever the number of heads.
+        head_nll: nats of each head summed over its targets in each row, shape ``(B, n + m)``; no gradient. Only with
+            labels and more than one head.
+        head_targets: over how many targets that is, of the same shape.
+        head_logits: drafts of heads 1 and up over the raw symbols, shape ``(B, K, n - 1 + m, 320)``. Only with
+            ``return_head_logits``.
     """
 
     target_nll: torch.Tensor | None = None
+    head_nll: torch.Tensor | None = None
+    head_targets: torch.Tensor | None = None
+    head_logits: torch.Tensor | None = None
 
 
 class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
     """A backbone under ``model`` and a head under ``lm_head``: the names of the backbone's own causal model.
+
+    Heads that predict further are stacked under ``pred_heads``, ``((n - 1) * V, D)``, and ``raw_pred_heads``,
+    ``(m * 320, D)``, in their order; neither is there without such heads, and neither is ever tied to the embedding.
 
     Raises:
         ProxyByteError: if the backbone's embedding is not where its own causal model would tie it.
@@ -76,6 +88,14 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         for name in _SUPPORTS:
             setattr(self, name, getattr(self.model, name))
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        # Beside the generator and after lm_head, so that no other weight depends on how many heads there are.
+        with torch.random.fork_rng(devices=[]):
+            if config.num_pred_heads > 1:
+                rows = (config.num_pred_heads - 1) * config.vocab_size
+                self.pred_heads = nn.Linear(config.hidden_size, rows, bias=False)
+            if config.num_raw_pred_heads:
+                rows = config.num_raw_pred_heads * COMPRESSED_OFFSET
+                self.raw_pred_heads = nn.Linear(config.hidden_size, rows, bias=False)
         self.generation_config.update(
             pad_token_id=config.pad_token_id,
             bos_token_id=config.bos_token_id,
@@ -97,6 +117,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         num_items_in_batch: torch.Tensor | int | None = None,
         return_logits: bool | None = None,
         raw_symbols_only: bool = False,
+        return_head_logits: bool = False,
+        next_symbol_only: bool = False,
         **kwargs: Any,
     ) -> ProxyByteOutput:
         """Loss with labels, logits without.
@@ -104,8 +126,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         Args:
             input_ids: symbols, shape ``(B, T)``.
             attention_mask: shape ``(B, S)``; leave it out for packed rows.
-            position_ids: shape ``(B, T)``; where they restart, a document begins that sees none before it. Without
-                them they follow from ``attention_mask``.
+            position_ids: shape ``(B, T)``; a document begins where they restart; from ``attention_mask`` if absent.
             past_key_values: what earlier calls saw.
             inputs_embeds: shape ``(B, T, D)``, in place of ``input_ids``.
             labels: as ``input_ids``, ``IGNORE_INDEX`` where a position is no target; shifted here.
@@ -114,10 +135,12 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             num_items_in_batch: what the loss is divided by; the number of targets in this batch if absent.
             return_logits: whether to return logits, where the default is wrong.
             raw_symbols_only: compute the head's first 320 rows and give minus infinity to the others.
+            return_head_logits: whether to return what heads 1 and up draft, at the positions of ``logits_to_keep``.
+            next_symbol_only: leave heads 1 and up out of the loss, as evaluation does.
             **kwargs: passed on to the backbone.
 
         Raises:
-            ProxyByteError: without input, or if packed documents would see each other through a cache or a mask.
+            ProxyByteError: without input, if documents would see each other, or if there is no head to draft.
         """
         if use_cache is None and past_key_values is None and (labels is not None or position_ids is not None):
             use_cache = False
@@ -132,31 +155,58 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        result = ProxyByteOutput(
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-        )
         hidden = outputs.last_hidden_state
+        kept = hidden[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else hidden[:, logits_to_keep]
+        fields: dict[str, Any] = {n: outputs.get(n) for n in ("past_key_values", "hidden_states", "attentions")}
         if labels is not None:
-            result["loss"], result["target_nll"] = self._loss(hidden, labels, num_items_in_batch)
+            fields |= self._loss(hidden, labels, position_ids, num_items_in_batch, next_symbol_only)
         if return_logits or (return_logits is None and labels is None):
-            result["logits"] = self._logits(hidden, logits_to_keep, raw_symbols_only)
-        return result
+            fields["logits"] = self._logits(kept, raw_symbols_only)
+        fields["head_logits"] = self._head_logits(kept) if return_head_logits else None
+        return ProxyByteOutput(**fields)
+
+    def _stacked_heads(self) -> list[tuple[nn.Module, int]]:
+        """The heads after ``lm_head``, in order: each matrix and how many heads are stacked in it."""
+        config = self.config
+        counts = {"pred_heads": config.num_pred_heads - 1, "raw_pred_heads": config.num_raw_pred_heads}
+        return [(getattr(self, name), count) for name, count in counts.items() if count]
 
     def _loss(
-        self, hidden: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor | int | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss, a scalar, and nats of each target, ``(B, T-1)``; the last position of a row has no target."""
-        targets = F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).to(hidden.device)
-        loss = head_loss(self.lm_head, hidden.flatten(0, 1), targets.flatten(), self.config.loss_chunk_size)
+        self,
+        hidden: torch.Tensor,
+        labels: torch.Tensor,
+        position_ids: torch.Tensor | None,
+        num_items: torch.Tensor | int | None,
+        next_symbol_only: bool,
+    ) -> dict[str, torch.Tensor]:
+        """The fields of the output that labels give."""
+        labels = labels.to(hidden.device)
+        stacked = [] if next_symbol_only else self._stacked_heads()
+        heads = [(self.lm_head, 1), *stacked]
+        full = self.config.num_pred_heads if stacked else 1
+        targets = head_targets(labels, position_ids, full, sum(count for _, count in heads) - full)
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        weights = head_weights(targets, wide) if stacked else None
+        losses: list[HeadLoss] = []
+        first = 0
+        for head, count in heads:
+            part = slice(first, first + count)
+            mine = None if weights is None else weights[part].flatten(1)
+            flat = hidden.flatten(0, 1), targets[part].flatten(1)
+            losses.append(head_loss(head, *flat, self.config.loss_chunk_size, mine))
+            first += count
         if num_items is None:
-            num_items = targets.ne(IGNORE_INDEX).sum().clamp(min=1)
-        return loss.total / torch.as_tensor(num_items, device=hidden.device), loss.nll.view(labels.shape)[:, :-1]
+            num_items = targets[0].ne(IGNORE_INDEX).sum().clamp(min=1)
+        total = torch.stack([loss.total for loss in losses]).sum()
+        nll = torch.cat([loss.nll for loss in losses]).view(targets.shape)
+        fields = {"loss": total / torch.as_tensor(num_items, device=hidden.device), "target_nll": nll[0, :, :-1]}
+        if stacked:
+            fields["head_nll"] = nll.sum(dim=2).T
+            fields["head_targets"] = targets.ne(IGNORE_INDEX).sum(dim=2).T
+        return fields
 
-    def _logits(self, hidden: torch.Tensor, keep: int | torch.Tensor, raw_symbols_only: bool) -> torch.Tensor:
-        """Logits ``(B, K, V)`` of the positions to ``keep`` of ``hidden`` ``(B, T, D)``."""
-        hidden = hidden[:, -keep:] if isinstance(keep, int) else hidden[:, keep]
+    def _logits(self, hidden: torch.Tensor, raw_symbols_only: bool) -> torch.Tensor:
+        """Logits ``(B, K, V)`` of ``hidden`` ``(B, K, D)``."""
         if not raw_symbols_only:
             return self.lm_head(hidden)
         if is_plain_linear(self.lm_head):
@@ -164,6 +214,15 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         else:
             logits = self.lm_head(hidden)[..., :COMPRESSED_OFFSET]
         return F.pad(logits, (0, self.config.vocab_size - COMPRESSED_OFFSET), value=-torch.inf)
+
+    def _head_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Drafts ``(B, K, n - 1 + m, 320)`` of ``hidden`` ``(B, K, D)``."""
+        stacked = self._stacked_heads()
+        if not stacked:
+            raise ProxyByteError(
+                "this model has one head and drafts nothing: build it with num_pred_heads or num_raw_pred_heads"
+            )
+        return torch.cat([draft_logits(head, hidden, count) for head, count in stacked], dim=2)
 
     def _init_weights(self, module: nn.Module) -> None:
         self.model._init_weights(module)

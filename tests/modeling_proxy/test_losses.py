@@ -69,6 +69,41 @@ def test_chunks_change_nothing(rows, width, symbols, chunk_size, seed):
     torch.testing.assert_close(ours, (hidden.grad, head.weight.grad), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("way", ["linear", "module"])
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 20), st.integers(1, 25), st.booleans(), st.integers(0, 99))
+def test_weighted_stacked_heads_are_a_weighted_sum_over_heads(way, heads, rows, chunk_size, weighted, seed):
+    symbols = 17
+    head, hidden, _ = problem(rows, 5, heads * symbols, seed=seed)
+    targets = torch.randint(0, symbols, (heads, rows))
+    targets[torch.rand(heads, rows) < 0.3] = IGNORE_INDEX
+    weights = torch.rand(heads, rows, dtype=torch.float64) if weighted else None
+    blocks = head.weight.split(symbols)
+    nats = torch.stack(
+        [
+            F.cross_entropy(hidden @ block.T, wanted, reduction="none", ignore_index=IGNORE_INDEX)
+            for block, wanted in zip(blocks, targets, strict=True)
+        ]
+    )
+    expected = (nats if weights is None else nats * weights).sum()
+    expected_grads = torch.autograd.grad(2.0 * expected, (hidden, head.weight))
+    got = head_loss(Wrapped(head) if way == "module" else head, hidden, targets, chunk_size, weights)
+    grads = torch.autograd.grad(2.0 * got.total, (hidden, head.weight))
+    torch.testing.assert_close(got.nll, nats.detach(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(got.total, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(grads, expected_grads, rtol=0, atol=1e-11)
+
+
+def test_a_target_of_weight_zero_reports_its_nats_and_pulls_nothing():
+    head, hidden, targets = problem(10, 4, 20)
+    targets = targets.where(targets != IGNORE_INDEX, 3)
+    weights = torch.zeros(10, dtype=torch.float64)
+    loss = head_loss(head, hidden, targets, 3, weights)
+    loss.total.backward()
+    assert (loss.nll > 0).all()
+    assert loss.total == 0 and not hidden.grad.any() and not head.weight.grad.any()
+
+
 def test_only_wanted_gradients_are_computed():
     head, hidden, targets = problem(8, 4, 20)
     head.weight.requires_grad_(False)
@@ -153,3 +188,13 @@ def test_no_more_logits_than_a_chunks_ever_exist(way):
     with LargestTensor() as largest:
         head_loss(Wrapped(head) if way == "module" else head, hidden, targets, chunk_size).total.backward()
     assert largest.elements == max(chunk_size * symbols, rows * width) < rows * symbols
+
+
+@pytest.mark.parametrize("way", ["linear", "module"])
+def test_no_more_logits_than_one_heads_chunks_ever_exist(way):
+    rows, width, symbols, chunk_size, heads = 240, 4, 50, 12, 6
+    head, hidden, _ = problem(rows, width, heads * symbols)
+    targets = torch.randint(0, symbols, (heads, rows))
+    with LargestTensor() as largest:
+        head_loss(Wrapped(head) if way == "module" else head, hidden, targets, chunk_size).total.backward()
+    assert largest.elements == max(chunk_size * symbols, heads * rows, heads * symbols * width)
