@@ -16,7 +16,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.eval.sandbox.limits import Limits, Outcome, Status, Wall
 
 _HERE = Path(__file__).parent
-_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); import inside.__main__"
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from inside.launcher import main; main()"
 _NOBODY = 65534
 _GRACE_SECONDS = 20.0
 """Beyond the program's own time: the launcher keeps the time, this is for a launcher that hangs."""
