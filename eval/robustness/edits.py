@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from proxybyte.eval.code.problems import Problem
-from proxybyte.eval.robustness.variants import Family, find_function, line_offsets
+from proxybyte.eval.robustness.variants import Family, find_function, line_offsets, statement_lines
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,13 @@ class Solved:
         """Where ``node`` begins and ends in the source."""
         begin = self.offset(node.lineno, node.col_offset)  # type: ignore[attr-defined]
         return begin, self.offset(node.end_lineno, node.end_col_offset)  # type: ignore[attr-defined]
+
+    @property
+    def statement_starts(self) -> list[int]:
+        """Where lines begin that begin a statement of the function, up to the end of the prompt."""
+        offsets = line_offsets(self.source)
+        starts = [offsets[line - 1] for line in statement_lines(self.source, self.entry_point)]
+        return [start for start in starts if start <= self.split]
 
     @property
     def docstring(self) -> tuple[int, int] | None:

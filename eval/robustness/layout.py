@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from proxybyte.eval.robustness.edits import Edit, Perturbation, Solved
-from proxybyte.eval.robustness.variants import Family, line_offsets, statement_lines
+from proxybyte.eval.robustness.variants import Family, line_offsets
 
 _WIDTH = 4
 
@@ -39,15 +39,8 @@ def _tabs(solved: Solved, _rng: random.Random) -> list[Edit]:
     return edits
 
 
-def _statement_starts(solved: Solved) -> list[int]:
-    """Where lines begin that begin a statement of the function, up to the end of the prompt."""
-    offsets = line_offsets(solved.source)
-    starts = [offsets[line - 1] for line in statement_lines(solved.source, solved.entry_point)]
-    return [start for start in starts if start <= solved.split]
-
-
 def _blank_lines(solved: Solved, rng: random.Random) -> list[Edit]:
-    starts = _statement_starts(solved)
+    starts = solved.statement_starts
     picked = rng.sample(starts, min(len(starts), max(1, len(starts) // 3)))
     return [Edit(start, start, "\n" * rng.randint(1, 2)) for start in picked]
 

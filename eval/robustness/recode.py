@@ -18,7 +18,7 @@ def load_recode(place: str, code_set: CodeSet, nominal: list[Problem]) -> Robust
     """Every perturbed file below a folder, as ReCode's release lays them out.
 
     Files are ``FAMILY/SET_PERTURBATION_sSEED.jsonl`` (or ``.jsonl.gz``) at any depth. The unperturbed half-solved
-    prompts are taken from the rows' ``partial``.
+    prompts are taken from the rows' ``partial``. Solutions are indented as their prompt is.
 
     Args:
         place: the folder, or ``OWNER/NAME`` of a data set on the Hub that holds those files.
@@ -41,7 +41,7 @@ def load_recode(place: str, code_set: CodeSet, nominal: list[Problem]) -> Robust
         rows = [row for row in read_rows(file) if row.get("task_id") in wanted]
         if not rows:
             raise ProxyByteError(f"{file} perturbs none of the problems asked for")
-        problems = parse_problems(rows, code_set, str(file))
+        problems = [_indented_alike(problem) for problem in parse_problems(rows, code_set, str(file))]
         variants.append(Variant(Family(file.parent.name), match[1], int(match[2]), tuple(problems)))
         for row, problem in zip(rows, problems, strict=True):
             if "partial" in row and problem.task_id not in partial:
@@ -67,6 +67,15 @@ def _unperturbed(row: dict[str, Any], problem: Problem, file: Path) -> Problem:
         raise ProxyByteError(f"{file}: the 'partial' of {problem.task_id} has no line to split at")
     prompt = before[: before.rfind("\n") + 1]
     return replace(problem, prompt=prompt, head=prompt, canonical=after.removeprefix("\n"))
+
+
+def _indented_alike(problem: Problem) -> Problem:
+    """The solution in tabs where the prompt is: as published it is in spaces, which no Python takes after tabs."""
+    in_tabs, in_spaces = (len(re.findall(start, problem.prompt, re.MULTILINE)) for start in (r"^\t", r"^ {4}"))
+    if in_tabs <= in_spaces:  # a docstring may hold a few of the other kind
+        return problem
+    canonical = re.sub(r"^( {4})+", lambda spaces: "\t" * (len(spaces[0]) // 4), problem.canonical, flags=re.MULTILINE)
+    return replace(problem, canonical=canonical)
 
 
 def _download(place: str) -> Path:

@@ -7,7 +7,7 @@ import string
 from collections.abc import Callable, Iterator
 
 from proxybyte.eval.robustness.edits import Edit, Perturbation, Solved
-from proxybyte.eval.robustness.variants import Family, line_offsets, statement_lines
+from proxybyte.eval.robustness.variants import Family
 
 _TURNED = {ast.Lt: ">", ast.Gt: "<", ast.LtE: ">=", ast.GtE: "<=", ast.Eq: "==", ast.NotEq: "!="}
 _PLAIN = (ast.Name, ast.Constant)
@@ -73,9 +73,7 @@ def _random_name(_number: int, rng: random.Random) -> str:
 
 def _dead_code(solved: Solved, rng: random.Random) -> list[Edit]:
     """A block that never runs, before a statement of the function."""
-    offsets = line_offsets(solved.source)
-    starts = [offsets[line - 1] for line in statement_lines(solved.source, solved.entry_point)]
-    starts = [start for start in starts if start <= solved.split]
+    starts = solved.statement_starts
     if not starts:
         return []
     start = rng.choice(starts)

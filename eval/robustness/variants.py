@@ -4,7 +4,6 @@ The four families and the metrics are ReCode's (Wang et al. 2022, arXiv 2212.102
 """
 
 import ast
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -111,8 +110,3 @@ def line_offsets(source: str) -> list[int]:
     for line in source.split("\n"):
         offsets.append(offsets[-1] + len(line) + 1)
     return offsets
-
-
-def only(problems: Sequence[Problem], task_ids: set[str]) -> tuple[Problem, ...]:
-    """Those of ``problems`` whose ids are in ``task_ids``."""
-    return tuple(problem for problem in problems if problem.task_id in task_ids)
