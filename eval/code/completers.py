@@ -57,12 +57,14 @@ class Completer(Protocol):
     Attributes:
         kind: what the model reads.
         max_new: most symbols in a completion.
-        cut_prompts: prompts so far that lost their beginning because they did not fit.
     """
 
     kind: ModelKind
     max_new: int
-    cut_prompts: int
+
+    def cuts(self, prompt: str) -> bool:
+        """Whether ``prompt`` loses its beginning because it does not fit."""
+        ...
 
     def complete(self, prompts: Sequence[str], stops: Sequence[str], seed: int) -> list[str]:
         """Completion of each prompt, up to the first of ``stops``; what is drawn depends on ``seed`` alone."""
@@ -93,15 +95,17 @@ class ByteCompleter:
 
     def __init__(self, model: Any, decoding: Decoding, max_new: int, room: int) -> None:
         self.max_new = max_new
-        self.cut_prompts = 0
         self._model, self._options = model, decoding.options()
         self._opening = np.array(document_opening(model, View.RAW), dtype=np.int64)
         self._room = room - len(self._opening)
 
+    def cuts(self, prompt: str) -> bool:
+        """See :class:`Completer`."""
+        return len(prompt.encode("utf-8", "surrogatepass")) > self._room
+
     def complete(self, prompts: Sequence[str], stops: Sequence[str], seed: int) -> list[str]:
         """See :class:`Completer`. Bytes that are no UTF-8 come out as U+FFFD."""
         symbols = [encode_bytes(prompt.encode("utf-8", "surrogatepass"), np.int64) for prompt in prompts]
-        self.cut_prompts += sum(len(prompt) > self._room for prompt in symbols)
         plan = ByteGeneration([stop.encode() for stop in stops], self.max_new, self._options)
         torch.manual_seed(seed)
         texts = complete_bytes(
@@ -117,7 +121,6 @@ class TokenCompleter:
 
     def __init__(self, model: Any, tokenizer: Any, decoding: Decoding, max_new: int, room: int) -> None:
         self.max_new = max_new
-        self.cut_prompts = 0
         self._model, self._tokenizer = model, tokenizer
         self._options, self._room = decoding.options(), room
         ends = model.generation_config.eos_token_id
@@ -125,10 +128,13 @@ class TokenCompleter:
         pad = tokenizer.pad_token_id
         self._pad = pad if pad is not None else (self._ends[0] if isinstance(self._ends, list) else self._ends or 0)
 
+    def cuts(self, prompt: str) -> bool:
+        """See :class:`Completer`."""
+        return len(self._tokenizer(prompt)["input_ids"]) > self._room
+
     def complete(self, prompts: Sequence[str], stops: Sequence[str], seed: int) -> list[str]:
         """See :class:`Completer`."""
         rows = [self._tokenizer(prompt)["input_ids"] for prompt in prompts]
-        self.cut_prompts += sum(len(row) > self._room for row in rows)
         rows = [row[-self._room :] for row in rows]
         width = max(map(len, rows))
         input_ids = torch.full((len(rows), width), self._pad)

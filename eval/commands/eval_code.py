@@ -120,7 +120,7 @@ def _generate(args: argparse.Namespace, problems: "Sequence[Problem]") -> "tuple
         "fingerprint": model.fingerprint,
         "symbols": str(model.completer.kind),
         "settings": model.settings,
-        "prompts_cut": model.completer.cut_prompts,
+        "prompts_cut": sum(model.completer.cuts(problem.prompt) for problem in problems),
     }
 
 

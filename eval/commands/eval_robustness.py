@@ -112,8 +112,9 @@ def _generate(args: argparse.Namespace, problems: "RobustnessSet") -> "tuple[dic
         header = Header(f"{args.set} {variant.name}", prompts, model.fingerprint, str(model.folder), model.settings)
         with SampleFile(args.output / "samples" / f"{variant.name}.jsonl", header) as file:
             samples[variant.name] = generate_samples(model.completer, variant.problems, model.plan, file)
+    cut = sum(model.completer.cuts(problem.prompt) for variant in variants for problem in variant.problems)
     about = {"model": str(model.folder), "fingerprint": model.fingerprint, "settings": model.settings}
-    return samples, {**about, "prompts_cut": model.completer.cut_prompts}
+    return samples, {**about, "prompts_cut": cut}
 
 
 COMMAND = Command(

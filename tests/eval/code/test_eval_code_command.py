@@ -205,3 +205,5 @@ def test_a_prompt_that_does_not_fit_is_counted(solver, tmp_path):
     (tmp_path / "long.jsonl").write_text(json.dumps(row))
     assert run(solver, "--data", tmp_path / "long.jsonl", "--output", tmp_path, *LENGTH, YES) == 0
     assert json.loads((tmp_path / "results.json").read_text())["prompts_cut"] == 1
+    assert run(solver, "--data", tmp_path / "long.jsonl", "--output", tmp_path, *LENGTH, YES) == 0
+    assert json.loads((tmp_path / "results.json").read_text())["prompts_cut"] == 1, "also when nothing is left to do"
