@@ -62,4 +62,5 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
     z = NormalDist().inv_cdf(0.975)
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding must not leave the share outside.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))

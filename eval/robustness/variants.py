@@ -82,7 +82,8 @@ def split_solution(problem: Problem) -> Problem:
 def statement_lines(source: str, entry_point: str) -> list[int]:
     """Numbers (from 1) of the lines on which a statement of function ``entry_point`` begins, its docstring left out.
 
-    Only lines that begin with a statement count: not the second of two on a line, nor the body of a one-line ``if``.
+    Only lines that begin with a statement count: not the second of two on a line, nor the body of a one-line ``if``,
+    nor an ``elif``, which the parser calls a statement.
     """
     function = find_function(ast.parse(source), entry_point)
     if function is None:
@@ -93,7 +94,9 @@ def statement_lines(source: str, entry_point: str) -> list[int]:
         node.lineno
         for statement in body
         for node in ast.walk(statement)
-        if isinstance(node, ast.stmt) and not lines[node.lineno - 1][: node.col_offset].strip()
+        if isinstance(node, ast.stmt)
+        and not lines[node.lineno - 1][: node.col_offset].strip()
+        and not lines[node.lineno - 1].lstrip().startswith("elif")
     }
     return sorted(found)
 

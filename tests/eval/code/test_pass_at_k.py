@@ -50,6 +50,12 @@ def test_wilsons_interval_has_its_published_ends():
     assert (found.low, round(found.high, 4)) == (0.0, 0.1611)
 
 
+@given(st.lists(st.booleans(), min_size=1, max_size=300))
+def test_an_interval_holds_its_mean(passed):
+    found = estimate(np.array(passed, float))
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+
+
 def test_the_bootstrap_interval_has_the_width_of_the_standard_error():
     values = np.random.default_rng(1).uniform(size=400)
     found = estimate(values)

@@ -123,6 +123,20 @@ def test_a_renamed_function_is_renamed_wherever_it_is_meant():
     assert not any(f" f{end}" in whole for end in "(),.")
 
 
+def test_nothing_is_put_between_an_if_and_its_elif():
+    text = (
+        "def f(x):\n    if x:\n        y = 1\n    elif x is None:\n        y = 2\n"
+        "    else:\n        y = 3\n    return y\n"
+    )
+    problem = program(text, "        y = 3\n")
+    for name in ("dead_code", "blank_lines"):
+        perturbation = next(p for p in PERTURBATIONS if p.name == name)
+        for seed in range(20):
+            found = perturb_problem(problem, perturbation, seed)
+            lines = [line for line in (found.head + found.canonical).split("\n") if line.strip()]
+            assert lines[lines.index("    elif x is None:") - 1] == "        y = 1"
+
+
 def test_names_that_text_or_callers_know_are_not_exchanged():
     text = (
         "def f(a, b=1):\n    total = g(key=a)\n    other = [b for b in a]\n    print(f'{b}')\n"
