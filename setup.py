@@ -38,7 +38,13 @@ setup(
     package_dir=ROOMS,
     package_data={
         "proxybyte": ["py.typed"],
-        "proxybyte.hub_configs": ["presets/*.yaml", "recipes/*.yaml", "templates/*"],
+        "proxybyte.hub_configs": [
+            "presets/*.yaml",
+            "recipes/*.yaml",
+            "plans/*.yaml",
+            "plans/sizes/*.yaml",
+            "templates/*",
+        ],
         "proxybyte.eval": ["tasks/*.yaml", "tasks/*.jsonl"],
     },
     install_requires=[
