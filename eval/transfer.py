@@ -197,10 +197,15 @@ def _context(two: TwoViewModel, pair: Pair, direction: Direction) -> list[int]:
     return [*opening, *view_symbols(pair, given).tolist(), int(given.close), int(direction.target.open)]
 
 
+def symbols_of_both(pair: Pair) -> int:
+    """Positions that a document takes in both views, sentinels and prefix among them."""
+    return len(pair.text) + len(pair.codes) + 5
+
+
 def _check_fits(two: TwoViewModel, pairs: Sequence[Pair]) -> None:
     limit = position_limit(two.model)
     for number, pair in enumerate(pairs):
-        needed = len(pair.text) + len(pair.codes) + 5
+        needed = symbols_of_both(pair)
         if needed > limit:
             raise ProxyByteError(
                 f"document {number} takes {needed} symbols in both views, but the model knows {limit} positions: "

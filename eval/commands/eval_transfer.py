@@ -17,11 +17,14 @@ EXAMPLES = """\
   proxybyte eval transfer runs/quickstart/run --data runs/quickstart/prepared
   proxybyte eval transfer exported/full --data notes.txt more.jsonl --limit 32 --json > transfer.json
   proxybyte eval transfer runs/a/checkpoints/step-00001000/model --data prepared --samples samples.jsonl
+  proxybyte eval transfer exported/full --data prepared --set humaneval --confirm-run-unsafe-code   # pass@1 as well
 
 The compressor is the one in the run or the full export; --compressor names another copy of it."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    from proxybyte.eval.code.options import add_sandbox_options
+
     parser.add_argument("folder", type=Path, metavar="MODEL", help="a run, a full export, or a checkpoint's model/")
     parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH", help="as for 'eval bpb'")
     parser.add_argument("--split", default="validation", help="split of a prepared folder (default: validation)")
@@ -37,6 +40,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--samples", type=Path, metavar="FILE", help="write every translation as a line of JSON")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument(
+        "--set",
+        choices=["humaneval", "humaneval-plus", "mbpp", "mbpp-plus"],
+        help="translate this set's published solutions too, and run what comes out",
+    )
+    parser.add_argument("--set-data", type=Path, metavar="FILE", help="the set's rows, as for 'eval code --data'")
+    add_sandbox_options(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -48,6 +58,7 @@ def _run(args: argparse.Namespace) -> int:
     for name in ("limit", "max_bytes", "translate_bytes"):
         if getattr(args, name) < 1:
             raise ProxyByteError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
+    bench = None if args.set is None else _bench(args)
     two = load_two_views(args.folder, args.compressor, args.device, args.dtype)
     texts = read_held_out(args.data, args.split, args.limit).texts
     pairs, left_out = pair_up(texts, two.compressor, args.max_bytes)
@@ -62,10 +73,36 @@ def _run(args: argparse.Namespace) -> int:
     short, _ = pair_up(texts, two.compressor, args.translate_bytes)
     figures, samples = _translations(two, short)
     figures = {"compressor": two.compressor.name, "views": views, **figures}
+    if bench is not None:
+        figures["programs"] = _programs(two, args, bench)
     if args.samples:
         args.samples.write_text("".join(json.dumps(line) + "\n" for line in samples), encoding="utf-8")
     print(json.dumps(figures, indent=2) if args.json else _table(figures))
     return 0
+
+
+def _bench(args: argparse.Namespace) -> Any:
+    """Asked for before the model is loaded, because without the user's word there is nothing to run."""
+    from proxybyte.eval.code.options import sandbox_bench
+
+    args.output = None
+    return sandbox_bench(args)
+
+
+def _programs(two: Any, args: argparse.Namespace, bench: Any) -> dict[str, Any]:
+    """Figures of the set's solutions, translated in both directions and run."""
+    from proxybyte.eval.code.problems import CodeSet
+    from proxybyte.eval.code.sources import load_problems
+    from proxybyte.eval.transfer import Direction
+    from proxybyte.eval.transfer_code import programs_in_both_views, translate_programs
+
+    problems = load_problems(CodeSet(args.set), args.set_data)[: args.limit]
+    programs = programs_in_both_views(two, problems)
+    figures: dict[str, Any] = {"set": args.set, "programs": len(programs.pairs), "left_out": programs.left_out}
+    for direction in Direction:
+        found = translate_programs(two, programs, direction, bench, progress=True)
+        figures[str(direction)] = {**_figures(found.written), "pass@1": vars(found.pass_at_1)}
+    return figures
 
 
 def _translations(two: Any, pairs: Sequence[Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -122,6 +159,15 @@ def _table(figures: dict[str, Any]) -> str:
         lines.append(
             f"{view:<28} {found['edit_distance']:>8.3f} {found['right_bytes']:>12.1f} {found['passes_per_byte']:>12.3f}"
         )
+    if programs := figures.get("programs"):
+        lines += ["", f"{programs['programs']} programs of {programs['set']}, {programs['left_out']} left out"]
+        for direction in figures["translation"]:
+            found = programs[direction]
+            score = found["pass@1"]
+            lines.append(
+                f"{direction:<28} pass@1 {score['mean']:.2%} ({score['low']:.2%} to {score['high']:.2%}), "
+                f"distance {found['edit_distance']:.3f}"
+            )
     return "\n".join(lines)
 
 

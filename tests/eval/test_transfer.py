@@ -13,6 +13,10 @@ from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, encode_bytes
 from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import bits_per_byte, compressed_bits_per_byte
+from proxybyte.eval.code.judging import Bench
+from proxybyte.eval.code.problems import CodeSet, parse_problems
+from proxybyte.eval.code.sources import load_problems
+from proxybyte.eval.sandbox import Limits, choose_wall
 from proxybyte.eval.transfer import (
     Direction,
     Written,
@@ -23,6 +27,7 @@ from proxybyte.eval.transfer import (
     view_symbols,
     write_greedily,
 )
+from proxybyte.eval.transfer_code import programs_in_both_views, translate_programs
 from proxybyte.eval.transfer_data import Pair, TwoViewModel, load_two_views, pair_up
 from proxybyte.symbols import Special, View
 from proxybyte.training.compressors.bpe_train import train_bpe
@@ -225,3 +230,53 @@ def test_documents_that_cannot_be_coded_are_counted(two):
     assert ([pair.text for pair in pairs], left_out) == ([b"bb"], 1)
     with pytest.raises(ProxyByteError, match="picky can code none of the 1 documents"):
         pair_up([b"x"], Picky(), 10)
+
+
+def _row(name: str, prompt: str, canonical: str, test: str) -> dict[str, str]:
+    return {"task_id": name, "prompt": prompt, "entry_point": "area", "canonical_solution": canonical, "test": test}
+
+
+@pytest.fixture
+def known_programs(tmp_path) -> Path:
+    """A program known by heart that is right, one that is wrong, and one that does not fit."""
+    right = "def check(area):\n    assert area(3) == 9\n"
+    wrong = "def check(area):\n    assert area(3) == 8\n"
+    rows = [
+        _row("set/0", "def area(r):\n", "    return r * r\n", right),
+        _row("set/1", "def area(r):\n", "    return r * r\n", wrong),
+        _row("set/2", "def area(r):\n", "    return r * r\n" * 9, right),
+    ]
+    path = tmp_path / "set.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_translated_programs_pass_only_their_own_tests(two, run_folder, known_programs, capsys):
+    data = run_folder / "text.py"
+    data.write_bytes(TEXTS[0])
+    words = ["eval", "transfer", str(run_folder), "--data", str(data), "--device", "cpu"]
+    words += ["--set", "humaneval", "--set-data", str(known_programs)]
+    assert main(words) == 2
+    assert "--confirm-run-unsafe-code" in capsys.readouterr().err
+    assert main([*words, "--confirm-run-unsafe-code", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["programs"]
+    assert (found["programs"], found["left_out"]) == (2, 1)
+    for direction in Direction:
+        assert found[direction]["pass@1"]["mean"] == 0.5
+        assert found[direction]["edit_distance"] == 0.0
+    assert main([*words, "--confirm-run-unsafe-code"]) == 0
+    assert "compressed to raw            pass@1 50.00%" in capsys.readouterr().out
+
+
+def test_programs_that_do_not_fit_at_all_are_one_sentence(two):
+    problems = parse_problems([_row("set/0", "def area(r):\n", "    return r * r\n" * 9, "")], CodeSet.HUMANEVAL, "it")
+    with pytest.raises(ProxyByteError, match="none of the 1 solutions fits into the model's 96 positions in both"):
+        programs_in_both_views(two, problems)
+
+
+def test_a_translation_that_is_no_text_does_not_pass(two, known_programs):
+    programs = programs_in_both_views(two, load_problems(CodeSet.HUMANEVAL, known_programs))
+    blank = ProxyByteForCausalLM(two.model.config).eval()
+    bench = Bench(Limits(), choose_wall(confirmed=True, allow_weak=False))
+    found = translate_programs(TwoViewModel(blank, two.compressor), programs, Direction.TO_RAW, bench)
+    assert found.pass_at_1.mean == 0.0
