@@ -48,6 +48,17 @@ class TrainingData:
     validation: PreparedSplit | None
     chat: PreTrainedTokenizerFast | None = None
 
+    @property
+    def mixed_views(self) -> MixedViewDataset:
+        """The dataset of a prepared folder.
+
+        Raises:
+            ProxyByteError: if the data are conversations, which have no plan of views.
+        """
+        if not isinstance(self.dataset, MixedViewDataset):
+            raise ProxyByteError(f"{self.dataset.where} holds conversations: give a folder of 'proxybyte prepare'")
+        return self.dataset
+
     def validation_documents(self, config: EvaluationConfig) -> list[bytes]:
         """Heads of up to ``config.documents`` validation documents, spread evenly over the split."""
         split = self.validation
