@@ -1,0 +1,188 @@
+r"""Several symbols a step, and exactly what one symbol a step gives.
+
+Each step feeds the last symbol and a draft of the next ones. The model says at each of these positions which symbol
+comes next; symbols are chosen there as one-byte generation would choose them (:mod:`.draft_scores`), and all up to and
+including the first that differs from the draft are kept. So a forward pass gives one symbol more than was drafted
+right, and the position where it ends is where the next draft begins.
+
+*Why it is exact.* Let :math:`x_1, x_2, \dots` be what is kept. Symbol :math:`x_i` is chosen from the distribution
+:math:`p(\cdot \mid x_{<i})`, because it is kept only if the draft before it equals :math:`x_{<i}`; with greedy decoding
+it is the maximum of that distribution, with sampling a fresh draw from it. Whether it agrees with the draft decides only
+how far the forward pass reaches, not what is written. That is speculative sampling (Leviathan et al. 2023,
+arXiv 2211.17192) for a draft that is certain of its symbol: accepting :math:`d` with probability :math:`p(d)` and
+otherwise drawing from :math:`p` without :math:`d` is to draw from :math:`p`. A draft may come from anywhere, as long as
+it does not know what will be drawn.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+from .draft_report import DraftedOutput, DraftReport
+from .draft_scores import Chooser
+from .draft_stopping import Stops
+from .draft_text import Texts
+from .errors import ProxyByteError
+from .row_cache import EvaRows, RowCache, open_rows
+
+
+class Drafter(Protocol):
+    """Says what might come next.
+
+    Attributes:
+        most: most symbols of a draft.
+        forward_inputs: what every forward pass over raw text is to be given for its sake.
+        forwards: forward passes of its own so far.
+    """
+
+    most: int
+    forward_inputs: dict[str, Any]
+    forwards: int
+
+    def see(self, output: Any, at: torch.Tensor) -> None:
+        """Take what a forward pass says at position ``at`` of each active row, shape ``(A,)``."""
+
+    def keep(self, places: list[int]) -> None:
+        """Drop all active rows but those at ``places``."""
+
+    def propose(self, texts: Texts, most: int) -> torch.Tensor:
+        """A draft for each active row, shape ``(A, n)`` with ``0 <= n <= most``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What ``generate`` has prepared.
+
+    Attributes:
+        input_ids: prompts, shape ``(B, T)``.
+        processors: of the scores.
+        criteria: of where texts end.
+        config: its configuration.
+        streamer: gets each symbol of the one row, or is absent.
+        model_kwargs: for the forward pass, the cache among them.
+    """
+
+    input_ids: torch.Tensor
+    processors: LogitsProcessorList
+    criteria: StoppingCriteriaList
+    config: GenerationConfig
+    streamer: Any
+    model_kwargs: dict[str, Any]
+
+
+@torch.no_grad()
+def decode_with_drafts(model: Any, drafter: Drafter, given: Generation) -> torch.Tensor | DraftedOutput:
+    """Texts ``(B, T + n)``, or an output that holds them where the configuration asks for one.
+
+    Raises:
+        ProxyByteError: if the cache or the stopping criteria do not allow drafts.
+    """
+    if given.streamer is not None and len(given.input_ids) > 1:
+        raise ProxyByteError(f"a streamer follows one row, not a batch of {len(given.input_ids)}")
+    pad = getattr(given.config, "_pad_token_tensor", None)
+    texts = Texts.of(given.input_ids, 0 if pad is None else int(pad))
+    loop = _Loop(model, drafter, given, texts)
+    loop.run()
+    if given.streamer is not None:
+        given.streamer.end()
+    if not given.config.return_dict_in_generate:
+        if loop.keeps_cache:
+            loop.hand_back()
+        return texts.sequences()
+    return DraftedOutput(sequences=texts.sequences(), past_key_values=loop.hand_back(), drafts=loop.report)
+
+
+class _Loop:
+    """Draft, verify, keep, until all rows have ended.
+
+    Attributes:
+        members: rows of the batch that the cache holds, in its order: those that go on, and where the cache is handed
+            back also those that have ended.
+        keeps_cache: whether it is.
+        report: how drafting goes.
+    """
+
+    def __init__(self, model: Any, drafter: Drafter, given: Generation, texts: Texts) -> None:
+        self._model, self._drafter, self._given, self._texts = model, drafter, given, texts
+        self._stops = Stops(given.criteria, texts)
+        self._chooser = Chooser(given.processors, given.config.do_sample)
+        self.report = DraftReport()
+        self.members = list(texts.active)
+        cache = given.model_kwargs.get("past_key_values")
+        self.keeps_cache = given.config.return_dict_in_generate or getattr(cache, "_is_user_defined", False)
+        own = ("attention_mask", "inputs_embeds", "logits_to_keep", "past_key_values", "position_ids", "use_cache")
+        kept = {name: value for name, value in given.model_kwargs.items() if name not in own}
+        self._options = {**kept, **drafter.forward_inputs}
+
+    def run(self) -> None:
+        """Generate."""
+        texts, drafter = self._texts, self._drafter
+        output = self._read_prompts()
+        draft = texts.ids.new_empty(len(texts.active), 0)
+        while True:
+            chosen = self._chooser.choose(output.logits, draft, texts)
+            step = self._stops.verify(chosen, draft, texts)
+            texts.write(chosen, step.counts)
+            self._chooser.written(chosen)
+            self.report.count(draft.shape[1], step.counts, step.matched)
+            self._stream(chosen, step.counts)
+            self._rows.rewind([self._prompts[row] + texts.lengths[row] - texts.prompt - 1 for row in self.members])
+            drafter.see(output, torch.tensor(step.counts, device=chosen.device) - 1)
+            if any(step.ended):
+                self._drop([place for place, ended in enumerate(step.ended) if not ended])
+            if not texts.active:
+                break
+            draft = drafter.propose(texts, min(drafter.most, self._stops.room(texts) - 1))
+            output = self._verify(draft)
+        self.report.draft_forwards = drafter.forwards
+
+    def _read_prompts(self) -> Any:
+        """What the model says after the prompts; opens the cache by row."""
+        model, given = self._model, self._given
+        kwargs = {**given.model_kwargs, **self._drafter.forward_inputs}
+        output = model._prefill(given.input_ids, given.config, kwargs, is_first_iteration=True)
+        positions = kwargs.get("position_ids")
+        following = None if positions is None else positions[..., -1] + 1
+        mask = given.model_kwargs.get("attention_mask")
+        self._columns = output.past_key_values.get_seq_length()
+        self._rows = open_rows(output.past_key_values, mask, model.model.config, following)
+        self._prompts = list(self._rows.lengths)
+        return output
+
+    def _verify(self, draft: torch.Tensor) -> Any:
+        """What the model says after the last symbol and after each drafted one."""
+        texts = self._texts
+        fed = torch.cat([texts.last(), draft], dim=1)
+        places = None
+        if len(self.members) > len(texts.active):
+            places = [self.members.index(row) for row in texts.active]
+            everyone = fed.new_full((len(self.members), fed.shape[1]), texts.pad)
+            everyone[places] = fed
+            fed = everyone
+        output = self._model(input_ids=fed, **self._rows.inputs(fed.shape[1]), **self._options)
+        if places is not None:
+            for name in ("logits", "head_logits"):
+                if output.get(name) is not None:
+                    output[name] = output[name][places]
+        return output
+
+    def _drop(self, going: list[int]) -> None:
+        """Let only the active rows at the places ``going`` go on."""
+        texts = self._texts
+        texts.active = [texts.active[place] for place in going]
+        self._drafter.keep(going)
+        if texts.active and not self.keeps_cache:
+            self._rows.keep(going)
+            self.members = list(texts.active)
+
+    def _stream(self, chosen: torch.Tensor, counts: list[int]) -> None:
+        if self._given.streamer is not None:
+            for symbol in chosen[:, : counts[0]].cpu().unbind(dim=1):
+                self._given.streamer.put(symbol)
+
+    def hand_back(self) -> Any:
+        """The cache as one-byte generation would leave it: all but each text's last symbol."""
+        return self._rows.hand_back(self._columns + max(self._texts.lengths) - self._texts.prompt - 1)
