@@ -2,8 +2,8 @@
 
 The decoder's parameters have the same names and shapes in both. The layouts differ in ``config.json`` and in the head:
 EvaByte's ``lm_head.weight`` stacks one block of vocabulary rows for each predicted position, the next byte first (the
-6.5B models: 8 blocks of 320 rows). The first block is our ``lm_head.weight``; the others are kept beside the model in
-``pred_heads.safetensors``, as ``pred_heads.weight`` in the same order.
+6.5B models: 8 blocks of 320 rows). The first block is our ``lm_head.weight``, the others are our ``pred_heads.weight``
+in the same order.
 
 EvaByte's prompts open with ``<bos>``, not ``<raw>``, and its documents have no sentinels: the configuration's
 ``bos_token_id`` says so.
@@ -12,7 +12,7 @@ EvaByte's prompts open with ``<bos>``, not ``<raw>``, and its documents have no 
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from proxybyte.symbols import COMPRESSED_OFFSET
 
 HEAD = "lm_head.weight"
 MORE_HEADS = "pred_heads.weight"
-MORE_HEADS_FILE = "pred_heads.safetensors"
 _CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -52,8 +51,8 @@ _FIXED = {
     "num_chunks": None,
 }
 """Settings of EvaByte that our decoder has one value for."""
-_Convert = Callable[[str, torch.Tensor, Path], torch.Tensor]
-"""From name, weight and the folder being written to the weight's other form."""
+_Convert = Callable[[str, torch.Tensor], dict[str, torch.Tensor]]
+"""From a weight of the source and its name to the weights that it becomes, by name."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,12 @@ class _Layout:
 
     Attributes:
         config: of the decoder.
-        head_rows: rows of ``lm_head.weight`` in the source.
+        heads: shapes of the heads' weights in the source, by name.
         settings: what ``config.json`` is to hold.
     """
 
     config: EvaConfig
-    head_rows: int
+    heads: Mapping[str, tuple[int, ...]]
     settings: dict[str, Any]
 
 
@@ -83,12 +82,10 @@ def from_evabyte(source: Path, out: Path) -> Path:
     layout = _ours(_read_settings(source, "evabyte"), source)
     rows = layout.config.vocab_size
 
-    def convert(name: str, weight: torch.Tensor, folder: Path) -> torch.Tensor:
-        if name != HEAD:
-            return weight
-        if len(weight) > rows:
-            save_file({MORE_HEADS: weight[rows:].clone()}, folder / MORE_HEADS_FILE, metadata={"format": "pt"})
-        return weight[:rows].clone()
+    def convert(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        if name != HEAD or len(weight) == rows:
+            return {name: weight}
+        return {HEAD: weight[:rows].clone(), MORE_HEADS: weight[rows:].clone()}
 
     return _convert(source, out, layout, convert)
 
@@ -96,20 +93,20 @@ def from_evabyte(source: Path, out: Path) -> Path:
 def to_evabyte(source: Path, out: Path) -> Path:
     """Write the ProxyByte model with an EVA backbone in ``source`` in the EvaByte layout, whole or not at all.
 
-    Heads in ``pred_heads.safetensors`` are put back; without that file the result predicts one byte at a time.
-
     Returns:
         ``out``; the published code files (``configuration_evabyte.py``, ...) are to be added to it.
 
     Raises:
-        ProxyByteError: if the model has another backbone or a weight is missing, or ``out`` exists.
+        ProxyByteError: if the model has another backbone or raw heads, a weight is missing, or ``out`` exists.
     """
     settings = _read_settings(source, ProxyByteConfig.model_type)
-    more = _more_heads(source)
-    layout = _published(ProxyByteConfig.from_dict(settings), more, source)
+    layout = _published(ProxyByteConfig.from_dict(settings), source)
+    more = list(_find(source, MORE_HEADS))
 
-    def convert(name: str, weight: torch.Tensor, folder: Path) -> torch.Tensor:
-        return torch.cat([weight, more]) if name == HEAD and more is not None else weight
+    def convert(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        if name == MORE_HEADS:
+            return {}
+        return {name: torch.cat([weight, *more]) if name == HEAD else weight}
 
     return _convert(source, out, layout, convert)
 
@@ -126,21 +123,24 @@ def _ours(settings: dict[str, Any], source: Path) -> _Layout:
     config = ProxyByteConfig(
         backbone_config={"model_type": EvaConfig.model_type, **backbone, "rope_parameters": rope},
         num_compressed_symbols=symbols,
+        num_pred_heads=heads,
         bos_token_id=settings.get("bos_token_id", 1),
     )
     config.architectures = ["ProxyByteForCausalLM"]
     config.dtype = settings.get("torch_dtype", settings.get("dtype"))
-    return _Layout(config.backbone_config, heads * config.vocab_size, json.loads(config.to_json_string(use_diff=False)))
+    shapes = {HEAD: (heads * config.vocab_size, config.hidden_size)}
+    return _Layout(config.backbone_config, shapes, json.loads(config.to_json_string(use_diff=False)))
 
 
-def _published(config: ProxyByteConfig, more: torch.Tensor | None, source: Path) -> _Layout:
+def _published(config: ProxyByteConfig, source: Path) -> _Layout:
     decoder = config.backbone_config
     if not isinstance(decoder, EvaConfig) or config.tie_word_embeddings:
         raise ProxyByteError(f"{source} is no model with an EVA backbone and a head of its own: nothing else fits")
     rope = decoder.rope_parameters or {}
     if rope.get("rope_type", "default") != "default":
         raise ProxyByteError(f"{source / _CONFIG} scales RoPE, which is not supported: set rope_type to 'default'")
-    heads = 1 if more is None else 1 + more.shape[0] // decoder.vocab_size
+    if config.num_raw_pred_heads:
+        raise ProxyByteError(f"{source} has {config.num_raw_pred_heads} raw heads: this layout holds full ones alone")
     settings = {
         "architectures": ["EvaByteForCausalLM"],
         "model_type": "evabyte",
@@ -148,7 +148,7 @@ def _published(config: ProxyByteConfig, more: torch.Tensor | None, source: Path)
         **{name: getattr(decoder, name) for name in _SAME_NAME},
         **_FIXED,
         "rope_theta": rope["rope_theta"],
-        "num_pred_heads": heads,
+        "num_pred_heads": config.num_pred_heads,
         "pad_token_id": decoder.pad_token_id,
         "bos_token_id": config.bos_token_id,
         "eos_token_id": config.eos_token_id,
@@ -159,7 +159,10 @@ def _published(config: ProxyByteConfig, more: torch.Tensor | None, source: Path)
         "fp32_ln": True,
         "torch_dtype": None if config.dtype is None else str(config.dtype).removeprefix("torch."),
     }
-    return _Layout(decoder, decoder.vocab_size, settings)
+    shapes = {HEAD: (decoder.vocab_size, decoder.hidden_size)}
+    if config.num_pred_heads > 1:
+        shapes[MORE_HEADS] = ((config.num_pred_heads - 1) * decoder.vocab_size, decoder.hidden_size)
+    return _Layout(decoder, shapes, settings)
 
 
 def _read_settings(folder: Path, model_type: str) -> dict[str, Any]:
@@ -173,19 +176,19 @@ def _read_settings(folder: Path, model_type: str) -> dict[str, Any]:
     return settings
 
 
-def _more_heads(folder: Path) -> torch.Tensor | None:
-    path = folder / MORE_HEADS_FILE
-    if not path.exists():
-        return None
-    return dict(_weights(path))[MORE_HEADS]
+def _find(folder: Path, name: str) -> Iterator[torch.Tensor]:
+    """The weight called ``name``, if a file of the checkpoint holds it."""
+    for file in _files(folder):
+        yield from (weight for _, weight in _weights(folder / file, name))
 
 
-def _weights(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and tensors of one file, one at a time."""
+def _weights(path: Path, only: str | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of one file, one at a time; of all, or of one name."""
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 (it is no dictionary)
-                yield name, file.get_tensor(name)
+                if only in (None, name):
+                    yield name, file.get_tensor(name)
     except (OSError, SafetensorError) as error:
         raise ProxyByteError(f"{path} cannot be read: fetch it again ({error})") from error
 
@@ -205,7 +208,7 @@ def _shapes(layout: _Layout) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         decoder = EvaModel(layout.config)
     shapes = {f"model.{name}": tuple(weight.shape) for name, weight in decoder.state_dict().items()}
-    return {**shapes, HEAD: (layout.head_rows, layout.config.hidden_size)}
+    return {**shapes, **layout.heads}
 
 
 def _convert(source: Path, out: Path, layout: _Layout, convert: _Convert) -> Path:
@@ -228,11 +231,13 @@ def _convert(source: Path, out: Path, layout: _Layout, convert: _Convert) -> Pat
 def _write(source: Path, folder: Path, layout: _Layout, convert: _Convert) -> None:
     missing, places, size = _shapes(layout), {}, 0
     for file in tqdm(_files(source), desc="weights", delay=2):
-        weights = {}
+        weights: dict[str, torch.Tensor] = {}
         for name, weight in _weights(source / file):
             _check(source / file, name, weight, missing.pop(name, None))
-            weights[name] = convert(name, weight, folder)
-            size += weights[name].nbytes
+            weights.update(convert(name, weight))
+        if not weights:
+            continue
+        size += sum(weight.nbytes for weight in weights.values())
         save_file(weights, folder / file, metadata={"format": "pt"})
         places.update(dict.fromkeys(weights, file))
     if missing:

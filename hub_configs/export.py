@@ -1,12 +1,13 @@
 """Write a trained model as a folder for the Hub, in one of two formats.
 
 *native*: the rows of the compressed symbols are cut off (raw text never uses them, and the logits of the other 320
-symbols do not depend on them); what is left is a plain checkpoint of the backbone's own family, for which no remote
-code is needed. *full*: our class with its code files and the compressor.
+symbols do not depend on them), and so are the heads that predict further; what is left is a plain checkpoint of the
+backbone's own family, for which no remote code is needed. *full*: our class with its code files and the compressor.
 """
 
 import copy
 import json
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -58,7 +59,10 @@ NATIVE_FAMILIES = frozenset(
     }
 )
 """Families whose plain checkpoints are tested to give our logits and to keep a byte tokenizer as it is."""
+log = logging.getLogger(__name__)
+
 _CUT = ("model.embed_tokens.weight", "lm_head.weight")
+_MORE_HEADS = ("pred_heads.weight", "raw_pred_heads.weight")
 _PROBE = "".join(map(chr, range(0x250))) + "A\u030a \ufb01 \u4e16\u754c \U0001f642 \r\n\t  x"
 
 
@@ -168,7 +172,14 @@ def _save_native(model: "ProxyByteForCausalLM", folder: Path) -> None:
     weights = {
         name: tensor[:NUM_RAW_SYMBOLS].clone() if name in _CUT else tensor
         for name, tensor in model.state_dict().items()
+        if name not in _MORE_HEADS
     }
+    if dropped := model.config.num_pred_heads - 1 + model.config.num_raw_pred_heads:
+        log.warning(
+            "%d heads that predict further are left out, for which a plain %r has no place: --format full keeps them",
+            dropped,
+            config.model_type,
+        )
     if odd := sorted(weights.keys() ^ plain.state_dict().keys()):
         raise ProxyByteError(f"a plain {config.model_type!r} cannot hold this model ({odd[0]}): pass --format full")
     if config.tie_word_embeddings:
@@ -221,7 +232,8 @@ def _raw_logits(model: "torch.nn.Module", probe: torch.Tensor) -> torch.Tensor:
 def _check_tokenizer(folder: Path, opening: list[int]) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    # No limit, or Transformers warns that the probe is longer than a small model's context.
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, model_max_length=None)
     probe = _PROBE if tokenizer.chat_template else _PROBE + special_spelling(Special.RAW_CLOSE)
     if tokenizer(probe)["input_ids"] != [*opening, *encode_bytes(probe.encode()).tolist()]:
         raise ProxyByteError(

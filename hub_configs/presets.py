@@ -54,10 +54,15 @@ class Preset:
     backbone_config: dict[str, Any]
     training: TrainingHints
 
-    def config(self, num_compressed_symbols: int = 0) -> ProxyByteConfig:
-        """A model's configuration for a compressor of ``num_compressed_symbols`` symbols."""
+    def config(self, num_compressed_symbols: int = 0, **settings: Any) -> ProxyByteConfig:
+        """A model's configuration for a compressor of ``num_compressed_symbols`` symbols.
+
+        Args:
+            num_compressed_symbols: of the compressor.
+            **settings: further fields of ``ProxyByteConfig``, such as ``num_pred_heads``.
+        """
         return ProxyByteConfig(
-            backbone_config=dict(self.backbone_config), num_compressed_symbols=num_compressed_symbols
+            backbone_config=dict(self.backbone_config), num_compressed_symbols=num_compressed_symbols, **settings
         )
 
 

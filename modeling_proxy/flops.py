@@ -4,14 +4,15 @@ With :math:`N` the weights that multiply a symbol (all matrices, the head among 
 looked up; of a mixture of experts only those that a symbol visits), :math:`H` heads of size :math:`d` and :math:`c`
 keys that an average query attends to,
 
-.. math:: F_{forward} = 2 N + \sum_{layers} 4 H d c, \qquad F_{training} = 3 F_{forward},
+.. math:: F_{forward} = 2 N + \sum_{layers} 4 H d c, \qquad F_{training} = 3 (F_{forward} + 2 N_{heads}),
 
-because a multiply-add counts two, a query meets each key twice (score and value), and backward computes two products
-for each one of forward. Without windows a causal document of :math:`L` symbols has :math:`c = (L + 1) / 2`; in EVA
-attention a summary counts as a key. Packed documents attend to themselves alone, so :math:`L` is a document's length,
-not the row's. Norms, activations, the
-softmax and recomputation under activation checkpointing are not counted, which is the convention of model FLOPs
-utilisation (Chowdhery et al. 2022, arXiv 2204.02311, appendix B; causal attention is counted as what it needs, half).
+where :math:`N_{heads}` counts the weights of the heads that predict further, which training computes (a pass that is
+asked for drafts computes the 320 raw rows of each); a multiply-add counts two, a query meets each key twice (score and
+value), and backward computes two products for each one of forward. Without windows a causal document of :math:`L`
+symbols has :math:`c = (L + 1) / 2`; in EVA attention a summary counts as a key. Packed documents attend to themselves
+alone, so :math:`L` is a document's length, not the row's. Norms, activations, the softmax and recomputation under
+activation checkpointing are not counted, which is the convention of model FLOPs utilisation (Chowdhery et al. 2022,
+arXiv 2204.02311, appendix B; causal attention is counted as what it needs, half).
 """
 
 import math
@@ -23,6 +24,7 @@ from transformers import AutoModel, PreTrainedConfig
 
 from .configuration_eva import EvaConfig
 from .configuration_proxybyte import ProxyByteConfig
+from .symbols import COMPRESSED_OFFSET
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,31 @@ class SymbolFlops:
     """Forward FLOPs of one symbol.
 
     Attributes:
-        weights: in products with weights.
+        weights: in products with weights, heads that predict further left out.
         attention: in scores and weighted values, the mean over a document.
+        heads: in the products of the heads that predict further, which training adds.
+        drafts: in those with their raw rows alone, which a pass adds that is asked for drafts.
     """
 
     weights: float
     attention: float
+    heads: float = 0.0
+    drafts: float = 0.0
 
     @property
     def forward(self) -> float:
-        """FLOPs of a forward pass."""
+        """FLOPs of a forward pass that predicts the next symbol."""
         return self.weights + self.attention
 
     @property
+    def drafting(self) -> float:
+        """FLOPs of a forward pass that also drafts."""
+        return self.forward + self.drafts
+
+    @property
     def training(self) -> float:
-        """FLOPs of forward and backward."""
-        return 3 * self.forward
+        """FLOPs of forward and backward of the loss of all heads."""
+        return 3 * (self.forward + self.heads)
 
 
 def symbol_flops(config: ProxyByteConfig, document_length: int) -> SymbolFlops:
@@ -56,8 +67,14 @@ def symbol_flops(config: ProxyByteConfig, document_length: int) -> SymbolFlops:
         keys = backbone.num_hidden_layers * mean_eva_keys(document_length, backbone.window_size, backbone.chunk_size)
     else:
         keys = math.fsum(mean_keys(document_length, window) for window in _windows(backbone))
-    head = config.vocab_size * config.hidden_size
-    return SymbolFlops(weights=2.0 * (_backbone_weights(backbone) + head), attention=4.0 * width * keys)
+    head, raw_head = config.vocab_size * config.hidden_size, COMPRESSED_OFFSET * config.hidden_size
+    more, raw = config.num_pred_heads - 1, config.num_raw_pred_heads
+    return SymbolFlops(
+        weights=2.0 * (_backbone_weights(backbone) + head),
+        attention=4.0 * width * keys,
+        heads=2.0 * (more * head + raw * raw_head),
+        drafts=2.0 * (more + raw) * raw_head,
+    )
 
 
 def training_flops(config: ProxyByteConfig, row_length: int, document_length: int | None = None) -> float:

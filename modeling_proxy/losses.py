@@ -54,11 +54,11 @@ def head_loss(
         chunk_size: positions whose logits of one head exist at once; shared among the heads of any other module.
         weights: of each target, shape of ``targets``; 1 if absent.
     """
-    stacked = targets.view(-1, targets.shape[-1])
+    stacked = targets if targets.ndim == 2 else targets.unsqueeze(0)
     if is_plain_linear(head):
         gradients = torch.is_grad_enabled()
         wanted = (gradients and hidden.requires_grad, gradients and head.weight.requires_grad)
-        factors = None if weights is None else weights.view_as(stacked)
+        factors = None if weights is None else weights.reshape(stacked.shape)
         total, nll = _FusedLinearLoss.apply(hidden, head.weight, stacked, factors, chunk_size, wanted)
         return HeadLoss(total, nll.view_as(targets))
     size = max(1, chunk_size // len(stacked))

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
@@ -23,6 +23,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="symbols of a preset's compressor (default: %(default)s)",
     )
     parser.add_argument(
+        "--heads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="a preset's heads over all symbols, the next symbol's among them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--raw-heads",
+        type=int,
+        default=0,
+        metavar="M",
+        help="a preset's heads over the raw symbols, after those (default: %(default)s)",
+    )
+    parser.add_argument(
         "--length", type=int, default=4096, help="symbols of a document, for attention's FLOPs (default: %(default)s)"
     )
 
@@ -40,7 +54,8 @@ def run(args: argparse.Namespace) -> None:
         _print_table(_table(_config_of(Path(args.model)), args.length))
     else:
         preset = load_preset(args.model)
-        rows = _table(preset.config(args.compressed), args.length)
+        heads: dict[str, Any] = {"num_pred_heads": args.heads, "num_raw_pred_heads": args.raw_heads}
+        rows = _table(preset.config(args.compressed, **heads), args.length)
         _print_table([*rows, *_training_rows(preset.training)])
 
 
@@ -70,23 +85,28 @@ def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:
     flops = symbol_flops(config, length)
     ends = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
     total = sum(weight.numel() for weight in model.parameters())
+    further = sum(weight.numel() for name, weight in model.named_parameters() if "pred_heads." in name)
+    more = [] if not further else [("  heads that predict further", f"{further:,}")]
+    drafting = [] if not further else [("  with drafts of all heads", f"{flops.drafting:.4g}")]
     compressed = f"{COMPRESSED_OFFSET} to {config.vocab_size - 1}" if config.num_compressed_symbols else "none"
     return [
         ("backbone", config.backbone_config.model_type),
         ("layers x hidden size", f"{config.num_hidden_layers} x {config.hidden_size}"),
         (
-            "heads (key/value)",
+            "attention heads (key/value)",
             f"{config.num_attention_heads} ({config.num_key_value_heads or config.num_attention_heads})",
         ),
         ("parameters", f"{total:,}"),
         ("  embedding and head", f"{ends:,}{' (tied)' if config.tie_word_embeddings else ''}"),
-        ("  the rest", f"{total - ends:,}"),
+        *more,
+        ("  the rest", f"{total - ends - further:,}"),
         ("symbols", f"{config.vocab_size:,}"),
         ("  specials", f"0 to {NUM_SPECIALS - 1}"),
         ("  bytes", f"{BYTE_OFFSET} to {COMPRESSED_OFFSET - 1}"),
         ("  compressed", compressed),
         ("forward FLOPs a symbol", f"{flops.forward:.4g}"),
         (f"  attention, {length} symbols", f"{flops.attention:.4g}"),
+        *drafting,
         ("training FLOPs a symbol", f"{flops.training:.4g}"),
     ]
 
@@ -109,7 +129,8 @@ def _print_table(rows: list[tuple[str, str]]) -> None:
 
 COMMAND = Command(
     summary="parameters, FLOPs and symbols of a model size or a model folder",
-    examples="  proxybyte info\n  proxybyte info 1.5b-llama --compressed 65536\n  proxybyte info runs/quickstart/model",
+    examples="  proxybyte info\n  proxybyte info 1.5b-llama --compressed 65536 --heads 8\n"
+    "  proxybyte info runs/quickstart/model",
     add_arguments=add_arguments,
     run=run,
 )

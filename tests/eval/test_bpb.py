@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import normalizers
 from transformers import LlamaForCausalLM
 
+from proxybyte import ProxyByteForCausalLM
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import (
     Scoring,
@@ -130,6 +131,25 @@ def test_compressed_view_is_per_byte_of_text(proxy_llama, brute_force_bits, monk
     expected = sum(brute_force_bits(proxy_llama, [14], [320 + int(c) for c in code], 16, 8) for code in codes)
     assert result.bits_per_byte == pytest.approx(expected / 161, abs=1e-4)
     assert result.n_symbols == 44
+
+
+@pytest.mark.parametrize("logits_in_a_pass", [scoring.LOGITS_IN_A_PASS, 1], ids=["by logits", "by target_nll"])
+def test_heads_that_predict_further_are_not_computed_and_change_nothing(proxy_llama, monkeypatch, logits_in_a_pass):
+    monkeypatch.setattr(scoring, "LOGITS_IN_A_PASS", logits_in_a_pass)
+    config = copy.deepcopy(proxy_llama.config)
+    config.num_pred_heads = 3
+    model = ProxyByteForCausalLM(config)
+    model.load_state_dict(proxy_llama.state_dict(), strict=False)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("computed")
+
+    model.pred_heads.register_forward_pre_hook(refuse)  # a head with a hook is always called as a module
+    codes = [np.arange(40, dtype=np.uint16)]
+    assert compressed_bits_per_byte(model, codes, [99]).bits == compressed_bits_per_byte(proxy_llama, codes, [99]).bits
+    assert bits_per_byte(model, DOCUMENTS).bits == bits_per_byte(proxy_llama, DOCUMENTS).bits
+    with pytest.raises(AssertionError, match="computed"):
+        model(torch.tensor([[70, 71]]), labels=torch.tensor([[70, 71]]))
 
 
 def test_codes_of_another_compressor_are_refused(byte_llama):

@@ -126,6 +126,9 @@ def test_a_published_checkpoint_comes_back_as_it_was(tmp_path, shards):
     assert all(torch.equal(back[name], weight) for name, weight in weights.items())
     settings = json.loads((tmp_path / "back" / "config.json").read_text())
     assert {name: settings[name] for name in PUBLISHED} == PUBLISHED
+    ours = all_weights(tmp_path / "ours")
+    assert torch.equal(ours["pred_heads.weight"], weights["lm_head.weight"][ROWS:])
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["num_pred_heads"] == HEADS
     if shards > 1:
         index = json.loads((tmp_path / "back" / "model.safetensors.index.json").read_text())
         assert index["weight_map"].keys() == weights.keys()
@@ -140,23 +143,53 @@ def test_the_converted_model_gives_the_published_logits(tmp_path):
     ids = torch.randint(64, 320, (3 * WINDOW + 5,), generator=torch.Generator().manual_seed(1))
     expected = published_logits(weights, ids)
     with torch.no_grad():
-        output = model(ids[None], output_hidden_states=True)
+        output = model(ids[None], return_head_logits=True)
     torch.testing.assert_close(output.logits[0], expected[:, 0], rtol=0, atol=1e-5)
-    more = load_file(tmp_path / "ours" / "pred_heads.safetensors")["pred_heads.weight"].double()
-    found = (output.hidden_states[-1][0] @ more.T).view(len(ids), HEADS - 1, ROWS)
-    torch.testing.assert_close(found, expected[:, 1:], rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.head_logits[0], expected[:, 1:], rtol=0, atol=1e-5)
 
 
-def test_a_trained_model_goes_out_with_one_head(tmp_path):
+def test_a_trained_model_goes_out_with_all_its_heads(tmp_path):
     from_evabyte(write(tmp_path / "published", published_weights()), tmp_path / "ours")
     model = ProxyByteForCausalLM.from_pretrained(tmp_path / "ours")
     torch.nn.init.normal_(model.model.norm.weight)
+    torch.nn.init.normal_(model.pred_heads.weight)
     model.save_pretrained(tmp_path / "trained")
     to_evabyte(tmp_path / "trained", tmp_path / "back")
-    assert json.loads((tmp_path / "back" / "config.json").read_text())["num_pred_heads"] == 1
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["num_pred_heads"] == HEADS
     back = all_weights(tmp_path / "back")
-    assert back["lm_head.weight"].shape == (ROWS, WIDTH)
+    assert torch.equal(back["lm_head.weight"], torch.cat([model.lm_head.weight, model.pred_heads.weight]))
     assert torch.equal(back["model.norm.weight"], model.model.norm.weight)
+
+
+def test_heads_in_a_file_of_their_own_go_out_with_the_first(tmp_path):
+    ours = from_evabyte(write(tmp_path / "published", published_weights()), tmp_path / "ours")
+    weights = load_file(ours / "model.safetensors")
+    files = {name: f"model-{1 + (name == 'pred_heads.weight')}.safetensors" for name in weights}
+    for file in set(files.values()):
+        save_file({name: weight for name, weight in weights.items() if files[name] == file}, ours / file)
+    (ours / "model.safetensors").unlink()
+    (ours / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    back = to_evabyte(ours, tmp_path / "back")
+    assert [path.name for path in sorted(back.glob("*.safetensors"))] == ["model-1.safetensors"]
+    assert torch.equal(all_weights(back)["lm_head.weight"], published_weights()["lm_head.weight"])
+
+
+def test_a_model_of_one_head_goes_out_as_one(tmp_path):
+    weights = {**published_weights(), "lm_head.weight": torch.randn(ROWS, WIDTH)}
+    ours = from_evabyte(write(tmp_path / "published", weights, num_pred_heads=1), tmp_path / "ours")
+    assert "pred_heads.weight" not in all_weights(ours)
+    back = to_evabyte(ours, tmp_path / "back")
+    assert json.loads((back / "config.json").read_text())["num_pred_heads"] == 1
+    assert torch.equal(all_weights(back)["lm_head.weight"], weights["lm_head.weight"])
+
+
+def test_raw_heads_have_no_place_in_that_layout(tmp_path):
+    ours = from_evabyte(write(tmp_path / "published", published_weights()), tmp_path / "ours")
+    settings = json.loads((ours / "config.json").read_text())
+    (ours / "config.json").write_text(json.dumps({**settings, "num_raw_pred_heads": 2}))
+    with pytest.raises(ProxyByteError, match="has 2 raw heads: this layout holds full ones alone"):
+        to_evabyte(ours, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
 
 
 def test_a_vocabulary_with_compressed_symbols_is_kept(tmp_path):

@@ -98,6 +98,26 @@ def test_a_native_export_carries_no_code(llama_run, tmp_path):
     assert "auto_map" not in json.loads((out / "config.json").read_text())
 
 
+def test_heads_that_predict_further_stay_in_a_full_export_and_are_left_out_of_a_native_one(
+    model_writer, tmp_path, caplog
+):
+    def said() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name.startswith("proxybyte")]
+
+    model = model_writer(tmp_path / "model", "llama", num_pred_heads=3, num_raw_pred_heads=2)
+    full = AutoModelForCausalLM.from_pretrained(export_model(tmp_path / "model", tmp_path / "full", FULL))
+    assert torch.equal(full.pred_heads.weight, model.pred_heads.weight)
+    assert torch.equal(full.raw_pred_heads.weight, model.raw_pred_heads.weight)
+    assert not said()
+    native = AutoModelForCausalLM.from_pretrained(export_model(tmp_path / "model", tmp_path / "native", NATIVE))
+    assert said() == [
+        "4 heads that predict further are left out, for which a plain 'llama' has no place: --format full keeps them"
+    ]
+    assert not any("pred_heads" in name for name in native.state_dict())
+    assert "num_pred_heads" not in json.loads((tmp_path / "native" / "config.json").read_text())
+    torch.testing.assert_close(raw_logits(native), raw_logits(model), rtol=1e-5, atol=1e-5)
+
+
 def test_the_prefix_and_the_context_travel_in_the_tokenizer(model_writer, tmp_path):
     model_writer(tmp_path / "model", "llama", document_prefix=True)
     tokenizer = AutoTokenizer.from_pretrained(export_model(tmp_path / "model", tmp_path / "out", NATIVE))

@@ -25,6 +25,17 @@ def test_a_preset_shows_what_it_holds_and_costs(capsys):
     assert "0.002 after 200 steps" in text
 
 
+def test_heads_show_what_they_hold_and_cost(capsys):
+    size = ("small-llama", "--compressed", "4096", "--length", "1024")
+    text = shown(capsys, *size, "--heads", "3", "--raw-heads", "2")
+    assert f"{2 * 4416 * 320 + 2 * 320 * 320:,}" in text
+    weights = 8 * (4 * 320**2 + 3 * 320 * 864) + 4416 * 320
+    attention = 8 * 4 * 320 * 1025 / 2
+    assert f"{2 * weights + attention + 2 * 4 * 320 * 320:.4g}" in text
+    assert f"{6 * (weights + 2 * 4416 * 320 + 2 * 320 * 320) + 3 * attention:.4g}" in text
+    assert "drafts" not in shown(capsys, *size)
+
+
 def test_a_folder_shows_its_own_model(capsys, tmp_path):
     from proxybyte import ProxyByteConfig
 
@@ -49,7 +60,7 @@ def test_a_folder_that_is_no_model_is_refused(capsys, tmp_path, content, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(["tiny-lama"], "did you mean"), (["tiny-llama", "--compressed", "-1"], "at least 0"),
-     (["tiny-llama", "--length", "0"], "at least 1")],
+     (["tiny-llama", "--length", "0"], "at least 1"), (["tiny-llama", "--heads", "0"], "num_pred_heads is 0")],
 )  # fmt: skip
 def test_bad_arguments_are_refused_in_one_sentence(capsys, arguments, words):
     assert main(["info", *arguments]) == 2

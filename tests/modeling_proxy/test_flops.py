@@ -8,15 +8,27 @@ from proxybyte.flops import mean_eva_keys, mean_keys, symbol_flops, training_flo
 LENGTH = 16
 
 
-def counted(config: ProxyByteConfig, *, backward: bool) -> float:
+def counted(config: ProxyByteConfig, *, backward: bool, **settings) -> float:
     """What PyTorch counts for one row: eager attention computes all keys, causal or not."""
     config._attn_implementation = "eager"
     model = ProxyByteForCausalLM(config)
     symbols = torch.randint(64, 320, (1, LENGTH))
     with FlopCounterMode(display=False) as counter:
-        logits = model(symbols).logits
+        logits = model(symbols, **settings).logits
         if backward:
             logits.sum().backward()
+    return counter.get_total_flops()
+
+
+def counted_training(config: ProxyByteConfig) -> float:
+    """What PyTorch counts for forward and backward of the loss of one row."""
+    config._attn_implementation = "eager"
+    model = ProxyByteForCausalLM(config)
+    symbols = torch.randint(64, 320, (1, LENGTH))
+    # A product that is added in place is one that PyTorch's own table leaves out.
+    in_place = {torch.ops.aten.addmm_: lambda total, left, right, **_: 2 * left[0] * left[1] * right[1]}
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        model(symbols, labels=symbols).loss.backward()
     return counter.get_total_flops()
 
 
@@ -28,6 +40,19 @@ def test_the_formula_is_what_pytorch_counts(tiny_config, kind, tied):
     everything = causal.weights + causal.attention * LENGTH / mean_keys(LENGTH)
     assert counted(config, backward=False) == LENGTH * everything
     assert counted(config, backward=True) == 3 * LENGTH * everything
+
+
+@pytest.mark.parametrize(("heads", "raw_heads"), [(1, 0), (3, 0), (1, 2), (4, 2)])
+def test_heads_count_in_training_and_their_raw_rows_in_drafting(tiny_config, heads, raw_heads):
+    config = tiny_config(num_pred_heads=heads, num_raw_pred_heads=raw_heads)
+    flops = symbol_flops(config, LENGTH)
+    rest_of_the_keys = flops.attention * (LENGTH / mean_keys(LENGTH) - 1)
+    assert counted_training(config) == LENGTH * (flops.training + 3 * rest_of_the_keys)
+    assert counted(config, backward=False) == LENGTH * (flops.forward + rest_of_the_keys)
+    if heads + raw_heads > 1:
+        drafted = counted(config, backward=False, return_head_logits=True)
+        assert drafted == LENGTH * (flops.drafting + rest_of_the_keys)
+    assert training_flops(config, LENGTH) == LENGTH * flops.training
 
 
 @pytest.mark.parametrize(("length", "window"), [(1, None), (9, None), (9, 4), (9, 1), (3, 50)])

@@ -119,6 +119,17 @@ def test_a_raw_head_is_valid_only_where_every_symbol_up_to_its_target_is_raw():
     assert raw == [IGNORED, IGNORED, 12, 161, 162, 13, IGNORED, IGNORED, IGNORED, IGNORED]
 
 
+def test_targets_of_the_documented_row():
+    """The table of docs/model.md."""
+    labels = torch.tensor([[IGNORED, 400, 15, 2, IGNORED, 161, 162, 13, 2]])
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4]])
+    assert head_targets(labels, positions, 2, 1)[:, 0].tolist() == [
+        [400, 15, 2, IGNORED, 161, 162, 13, 2, IGNORED],
+        [15, 2, IGNORED, IGNORED, 162, 13, 2, IGNORED, IGNORED],
+        [IGNORED, IGNORED, IGNORED, IGNORED, 13, 2, IGNORED, IGNORED, IGNORED],
+    ]
+
+
 @settings(max_examples=40, deadline=None)
 @given(packed_rows(), st.integers(1, 5), st.integers(0, 4))
 def test_weights_of_a_position_add_up_to_one_over_its_valid_heads(row_batch, heads, raw_heads):

@@ -2,7 +2,8 @@
 
 The bare loop is what one writes to train a Transformers Llama by hand: random symbols, forward, backward, clip, AdamW.
 Ours trains the same shape on packed rows of two views, with metrics of each view. Both run in one process, a few steps
-of one and a few of the other in turn, so that they meet the same weather.
+of one and a few of the other in turn, so that they meet the same weather. A model with heads that predict further is
+measured beside the same bare loop, and its ratio to that is set against the one without.
 """
 
 import dataclasses
@@ -35,6 +36,7 @@ ROW_LENGTH = 256
 ROWS = 4
 STEPS_A_TURN = 4
 TURNS = 12
+HEADS = {"num_pred_heads": 4, "num_raw_pred_heads": 4}
 BACKBONE: dict[str, Any] = {
     "hidden_size": 256,
     "intermediate_size": 704,
@@ -46,31 +48,44 @@ BACKBONE: dict[str, Any] = {
 
 
 def measure() -> list[dict]:
-    """Row ``train_vs_bare_ratio`` for ``proxybyte bench``: medians over turns, the first left out."""
+    """Rows of ``proxybyte bench``: medians over turns, the first left out."""
     with tempfile.TemporaryDirectory() as folder:
-        ours, bare = _take_turns(Path(folder))
+        _prepare(Path(folder) / "data")
+        ours, bare = _take_turns(Path(folder), {})
+        headed, bare_beside = _take_turns(Path(folder), HEADS)
     return [
         {
             "name": "train_vs_bare_ratio",
             "value": statistics.median(ours),
             "unit": "symbols per (CPU) second of training a 4M Llama",
             "baseline": statistics.median(bare),
-            "ratio": statistics.median(mine / other for mine, other in zip(ours, bare, strict=True)),
-        }
+            "ratio": _ratio(ours, bare),
+        },
+        {
+            "name": "train_heads_vs_off_ratio",
+            "value": statistics.median(headed),
+            "unit": "symbols per (CPU) second of training it with 4 heads over all symbols and 4 over the raw ones",
+            "baseline": statistics.median(ours),
+            "ratio": _ratio(headed, bare_beside) / _ratio(ours, bare),
+        },
     ]
 
 
-def _take_turns(folder: Path) -> tuple[list[float], list[float]]:
+def _ratio(some: list[float], others: list[float]) -> float:
+    """Median over turns of what each made of the same weather."""
+    return statistics.median(one / other for one, other in zip(some, others, strict=True))
+
+
+def _take_turns(folder: Path, heads: dict[str, int]) -> tuple[list[float], list[float]]:
     """Symbols per second of our loop and of the bare one, turn by turn.
 
     The bare loop stands where our loop evaluates: between two of its steps.
     """
-    _prepare(folder / "data")
     config = TrainConfig.model_validate(
         {
-            "output": folder / "run",
+            "output": folder / f"run-{len(heads)}",
             "data": folder / "data",
-            "model": {"backbone_config": {"model_type": "llama", **BACKBONE}},
+            "model": {"backbone_config": {"model_type": "llama", **BACKBONE}, **heads},
             "plan": {
                 "row_length": ROW_LENGTH,
                 "budget": ROW_LENGTH * ROWS * STEPS_A_TURN * TURNS,

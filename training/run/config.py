@@ -69,6 +69,14 @@ class ModelConfig(_Section):
     backbone_config: dict[str, Any] | None = Field(None, description="a Transformers decoder's config, with model_type")
     checkpoint: Path | None = Field(None, description="model folder whose weights the run starts from")
     attention: Attention = Attention.SDPA
+    num_pred_heads: int | None = Field(None, ge=1, description="heads over all symbols; 1, or the checkpoint's own")
+    num_raw_pred_heads: int | None = Field(None, ge=0, description="heads over raw symbols; 0, or the checkpoint's own")
+
+    @property
+    def heads(self) -> dict[str, Any]:
+        """The numbers of heads that are given, as ``ProxyByteConfig`` names them."""
+        given = {"num_pred_heads": self.num_pred_heads, "num_raw_pred_heads": self.num_raw_pred_heads}
+        return {name: number for name, number in given.items() if number is not None}
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:

@@ -16,7 +16,7 @@ from proxybyte.errors import ProxyByteError
 from .checkpoint import CheckpointFolder, RunState, optimizer_tensors, whole_tensors
 from .config import TrainConfig
 from .distributed import World
-from .metrics import Count, MetricsLog, Nats, Totals, refuse_nan, step_losses
+from .metrics import Count, MetricsLog, Totals, refuse_nan, step_losses
 from .optim import learning_rate
 from .rows import RowShare, StepBatches, fetch_ahead
 from .signals import StopRequest
@@ -142,7 +142,7 @@ class Loop:
         nats = torch.stack([entry.result.nats for entry in pending]).double().cpu().numpy()
         norms = torch.stack([entry.result.grad_norm for entry in pending]).double().cpu().tolist()
         # (processes, steps, micro-batches, rows, kinds) -> (steps, rows in their order, kinds)
-        by_row = np.moveaxis(run.world.gather(nats), 0, 2).reshape(len(pending), -1, len(Nats))
+        by_row = np.moveaxis(run.world.gather(nats), 0, 2).reshape(len(pending), -1, nats.shape[-1])
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
         rows = run.config.batch.rows_per_step

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.modeling_proxybyte import ProxyByteOutput
 from proxybyte.symbols import COMPRESSED_OFFSET, NUM_SPECIALS, View
 
 from ..stream.mixed_view import PackedBatch
@@ -64,21 +65,27 @@ def count_batch(batch: PackedBatch) -> np.ndarray:
     return counts
 
 
-def nats_by_row(target_nll: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def nats_by_row(output: ProxyByteOutput, labels: torch.Tensor) -> torch.Tensor:
     """Each row's summed losses.
 
     Args:
-        target_nll: nats of each target, shape ``(B, T - 1)``, 0 where there is none.
+        output: of the model, with labels: ``target_nll`` of shape ``(B, T - 1)``, and with heads 1 to ``H``
+            ``head_nll`` and ``head_targets`` of shape ``(B, 1 + H)``.
         labels: shape ``(B, T)``.
 
     Returns:
-        Shape ``(B, len(Nats))``: over all targets, over raw text, over compressed text.
+        Shape ``(B, len(Nats) + 2 * H)``: over all targets, over raw text, over compressed text; then over the targets
+        of each head from 1, and then their numbers.
     """
+    target_nll = cast(torch.Tensor, output.target_nll)
     targets = labels[:, 1:]
     compressed = targets >= COMPRESSED_OFFSET
     raw = (targets >= NUM_SPECIALS) & ~compressed
     masked = (target_nll, target_nll * raw, target_nll * compressed)
-    return torch.stack([values.sum(dim=1) for values in masked], dim=1)
+    sums = torch.stack([values.sum(dim=1) for values in masked], dim=1)
+    if output.head_nll is None or output.head_targets is None:
+        return sums
+    return torch.cat([sums, output.head_nll[:, 1:], output.head_targets[:, 1:].to(sums.dtype)], dim=1)
 
 
 @dataclass
@@ -124,10 +131,10 @@ class Totals:
 
 
 def step_losses(nats: np.ndarray, counts: np.ndarray) -> dict[str, float]:
-    """Loss and BPB of one step, by metric name; a view that the step does not hold has none.
+    """Loss and BPB of one step, by metric name; a view or a head without targets in it has none.
 
     Args:
-        nats: shape ``(rows, len(Nats))``, float64, in the order of the rows.
+        nats: shape ``(rows, len(Nats) + 2 * H)`` of :func:`nats_by_row`, float64, in the order of the rows.
         counts: shape ``(len(Count),)``.
     """
     total = nats.sum(axis=0)
@@ -139,7 +146,15 @@ def step_losses(nats: np.ndarray, counts: np.ndarray) -> dict[str, float]:
         if counts[symbols] > 0:
             losses[f"{view}/loss"] = float(total[nat] / counts[symbols])
             losses[f"{view}/bpb"] = float(total[nat] / math.log(2) / counts[text_bytes])
+    for head, (nat, targets) in enumerate(total[len(Nats) :].reshape(2, -1).T, start=1):
+        if targets > 0:
+            losses[head_metric(head)] = float(nat / targets)
     return losses
+
+
+def head_metric(head: int) -> str:
+    """Name of the loss of head ``head``; the first head's is ``loss``."""
+    return f"head_{head}/loss" if head else "loss"
 
 
 def refuse_nan(step: int, rows: np.ndarray, nats: np.ndarray, grad_norm: float) -> None:
@@ -148,13 +163,13 @@ def refuse_nan(step: int, rows: np.ndarray, nats: np.ndarray, grad_norm: float) 
     Args:
         step: number of the step, from 1.
         rows: row numbers of the step, shape ``(rows,)``.
-        nats: shape ``(rows, len(Nats))``, in the same order.
+        nats: shape ``(rows, len(Nats) + 2 * H)``, in the same order.
         grad_norm: the step's gradient norm before clipping.
 
     Raises:
         ProxyByteError: naming the step and the rows whose loss is not finite.
     """
-    bad = np.flatnonzero(~np.isfinite(nats[:, Nats.ALL]))
+    bad = np.flatnonzero(~np.isfinite(nats).all(axis=1))
     advice = "resume from the last checkpoint with a smaller optimizer.lr in a new output folder"
     if len(bad):
         named = ", ".join(str(row) for row in sorted(rows[bad])[:8]) + (", ..." if len(bad) > 8 else "")

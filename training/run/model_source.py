@@ -1,6 +1,7 @@
 """The model of a run: new from a size, or going on from a folder."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -27,6 +28,8 @@ def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> 
     """
     transformers_logging.disable_progress_bar()
     folder = checkpoint or config.model.checkpoint
+    # A model from a folder, too, may get heads that it did not have.
+    torch.manual_seed(config.seed)
     model = _load(folder, config) if folder else _new(config, num_codes)
     rows = int(model.config.vocab_size)
     if rows < NUM_RAW_SYMBOLS + num_codes:
@@ -46,7 +49,6 @@ def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> 
 
 def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
     asked = config.model
-    torch.manual_seed(config.seed)
     if asked.preset:
         # A model knows the positions that it was trained on: its config must not promise more.
         backbone = {**load_preset(asked.preset).backbone_config, "max_position_embeddings": config.plan.row_length}
@@ -56,6 +58,7 @@ def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
         backbone_config=backbone,
         num_compressed_symbols=num_codes,
         document_prefix=config.plan.document_prefix,
+        **asked.heads,
     )
     return AutoModelForCausalLM.from_config(made, dtype=torch.float32, attn_implementation=asked.attention.value)
 
@@ -64,8 +67,20 @@ def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:
     if not (folder / "config.json").is_file():
         raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
     try:
+        _check_heads(folder, config.model.heads)
         return ProxyByteForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation=config.model.attention.value
+            folder, dtype=torch.float32, attn_implementation=config.model.attention.value, **config.model.heads
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ProxyByteError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def _check_heads(folder: Path, asked: dict[str, Any]) -> None:
+    """Refuse another number of heads than the model has, unless it has none yet."""
+    found = ProxyByteConfig.from_pretrained(folder)
+    for name, none in (("num_pred_heads", 1), ("num_raw_pred_heads", 0)):
+        there = getattr(found, name)
+        if asked.get(name, there) != there and there != none:
+            raise ProxyByteError(
+                f"the model in {folder} has {name}={there}: leave model.{name} out, heads are only added to none"
+            )

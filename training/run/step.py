@@ -22,7 +22,7 @@ class StepResult:
     """What a step leaves on the device; reading it would make the host wait, so the loop reads many at once.
 
     Attributes:
-        nats: each row's summed losses, shape ``(micro_batches, rows_per_device, len(Nats))``.
+        nats: each row's summed losses, shape ``(micro_batches, rows_per_device, K)``, by :func:`nats_by_row`.
         grad_norm: gradient norm over all processes before clipping, no dimensions.
     """
 
@@ -60,7 +60,7 @@ def train_step(engine: Engine, batches: Sequence[PackedBatch], targets: float, l
                 output = model(**moved.model_inputs(), num_items_in_batch=share)
             # Not accelerator.backward: that divides by an accumulation of its own, which the environment can set.
             output.loss.backward()
-        nats.append(nats_by_row(output.target_nll.detach(), moved.labels))
+        nats.append(nats_by_row(output, moved.labels))
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), engine.clip)
     set_learning_rate(engine.optimizer, learning_rate)
     engine.optimizer.step()

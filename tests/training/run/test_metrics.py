@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.modeling_proxybyte import ProxyByteOutput
 from proxybyte.training.run.metrics import Count, MetricsLog, Totals, nats_by_row, refuse_nan, step_losses
 
 
@@ -14,7 +15,7 @@ def test_nats_of_each_view_are_those_of_a_loop_over_targets():
     labels = torch.randint(0, 400, (5, 40), generator=generator)
     labels[torch.rand((5, 40), generator=generator) < 0.2] = -100
     nll = torch.rand((5, 39), generator=generator, dtype=torch.float64) * (labels[:, 1:] >= 0)
-    got = nats_by_row(nll, labels)
+    got = nats_by_row(ProxyByteOutput(target_nll=nll), labels)
     for row in range(5):
         pairs = list(zip(labels[row, 1:].tolist(), nll[row].tolist(), strict=True))
         assert got[row, 0] == pytest.approx(sum(n for _, n in pairs))
@@ -46,6 +47,29 @@ def test_bpb_is_bits_per_byte_of_text_and_loss_nats_per_symbol():
 def test_a_view_that_a_step_does_not_hold_has_no_loss():
     made = step_losses(np.array([[3.0, 3.0, 0.0]]), counts(targets=2, raw_symbols=2, raw_bytes=2))
     assert set(made) == {"loss", "raw/loss", "raw/bpb"}
+
+
+def test_each_heads_loss_is_its_nats_over_its_own_targets():
+    nats = np.array([[3.0, 3.0, 0.0, 8.0, 0.0, 4.0, 0.0], [1.0, 1.0, 0.0, 1.0, 0.0, 2.0, 0.0]])
+    made = step_losses(nats, counts(targets=2, raw_symbols=2, raw_bytes=2))
+    assert made["loss"] == 2.0
+    assert made["head_1/loss"] == 9 / 6
+    assert "head_2/loss" not in made
+
+
+def test_a_row_holds_the_nats_and_then_the_targets_of_the_heads_after_the_first():
+    labels = torch.full((2, 4), 70)
+    head_nll, head_targets = torch.rand(2, 3), torch.tensor([[3, 2, 1], [3, 1, 0]])
+    output = ProxyByteOutput(target_nll=torch.rand(2, 3), head_nll=head_nll, head_targets=head_targets)
+    found = nats_by_row(output, labels)
+    assert torch.equal(found[:, 3:5], head_nll[:, 1:])
+    assert found[:, 5:].tolist() == [[2, 1], [1, 0]]
+
+
+def test_a_head_whose_loss_is_not_finite_names_its_row():
+    nats = np.array([[1.0, 1.0, 0.0, 2.0, 3.0], [1.0, 1.0, 0.0, np.nan, 3.0]])
+    with pytest.raises(ProxyByteError, match=r"row\(s\) 9 is not finite at step 4"):
+        refuse_nan(4, np.array([5, 9]), nats, 1.0)
 
 
 def test_totals_survive_json_and_their_shares_add_up():
