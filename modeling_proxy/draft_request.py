@@ -7,7 +7,10 @@ from typing import Any
 from transformers import GenerationConfig
 from transformers.generation.configuration_utils import GenerationMode
 
+from .draft_cross_view import CrossViewDrafter
+from .draft_heads import HeadsDrafter
 from .errors import ProxyByteError
+from .spelling import Spelling
 
 _UNSUPPORTED = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
 
@@ -16,6 +19,9 @@ class DraftKind(StrEnum):
     """Who drafts."""
 
     HEADS = "heads"
+    """The model's multi-byte heads."""
+    COMPRESSED = "compressed"
+    """The model itself, in the compressed view."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +30,17 @@ class DraftRequest:
 
     Attributes:
         kind: who drafts.
-        bytes: most bytes drafted at once; as many as the drafter can where absent.
+        bytes: most bytes drafted at once; as many as the drafter thinks best where absent.
+        spelling: of the compressed symbols, where they draft.
     """
 
     kind: DraftKind
     bytes: int | None = None
+    spelling: Spelling | None = None
 
     @classmethod
     def of(cls, config: GenerationConfig) -> "DraftRequest | None":
-        """What ``draft`` and ``draft_bytes`` of ``config`` ask for.
+        """What ``draft``, ``draft_bytes`` and ``draft_spelling`` of ``config`` ask for.
 
         Raises:
             ProxyByteError: if they make no sense.
@@ -45,7 +53,23 @@ class DraftRequest:
         if kind not in list(DraftKind):
             names = " or ".join(repr(one.value) for one in DraftKind)
             raise ProxyByteError(f"draft is {kind!r}: give {names}, or leave it out")
-        return cls(DraftKind(kind), count)
+        spelling = getattr(config, "draft_spelling", None)
+        if (kind == DraftKind.COMPRESSED) != (spelling is not None):
+            raise ProxyByteError(
+                "draft='compressed' and draft_spelling go together: load_spelling of proxybyte.training.compressors "
+                "makes one from the folder compressor/ of the model"
+            )
+        return cls(DraftKind(kind), count, spelling)
+
+    def drafter(self, model: Any) -> Any:
+        """Who drafts for ``model``.
+
+        Raises:
+            ProxyByteError: if the model has nothing to draft with.
+        """
+        if self.spelling is None:
+            return HeadsDrafter(model.config, self.bytes)
+        return CrossViewDrafter(model, self.spelling, self.bytes)
 
     def check(self, mode: GenerationMode, config: GenerationConfig, others: dict[str, Any]) -> None:
         """Refuse what drafts cannot be combined with.

@@ -6,7 +6,6 @@ import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 
 from .configuration_proxybyte import ProxyByteConfig
-from .draft_heads import HeadsDrafter
 from .draft_request import DraftRequest
 from .multibyte_decoding import Generation, decode_with_drafts
 from .symbols import Special
@@ -20,7 +19,9 @@ class ProxyByteGenerationMixin(GenerationMixin):
 
     * ``draft="heads"``: the model's multi-byte heads draft the next bytes and each forward pass verifies them. The
       output is that of one byte at a time: the same with greedy decoding, from the same distribution with sampling.
-    * ``draft_bytes``: how many bytes are drafted at most; one for each head where it is left out.
+    * ``draft="compressed"`` with ``draft_spelling``: the model itself drafts in the compressed view, several bytes a
+      symbol, with the same guarantee. ``proxybyte.training.compressors.load_spelling`` makes the spelling.
+    * ``draft_bytes``: how many bytes are drafted at most.
 
     With ``return_dict_in_generate=True`` the output then holds ``drafts``, a :class:`DraftReport`.
     """
@@ -28,7 +29,8 @@ class ProxyByteGenerationMixin(GenerationMixin):
     config: ProxyByteConfig
 
     def _prepare_generation_config(self, generation_config: GenerationConfig | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        asked = {name: kwargs.pop(name) for name in ("draft", "draft_bytes") if name in kwargs}
+        names = ("draft", "draft_bytes", "draft_spelling")
+        asked = {name: kwargs.pop(name) for name in names if name in kwargs}
         config, model_kwargs = super()._prepare_generation_config(generation_config, *args, **kwargs)  # type: ignore[misc]
         for name, value in asked.items():
             setattr(config, name, value)
@@ -63,7 +65,7 @@ class ProxyByteGenerationMixin(GenerationMixin):
         for name in ("synced_gpus", "tokenizer", "assistant_tokenizer"):
             model_kwargs.pop(name, None)
         given = Generation(input_ids, logits_processor, stopping_criteria, generation_config, streamer, model_kwargs)
-        return decode_with_drafts(self, HeadsDrafter(self.config, request.bytes), given)
+        return decode_with_drafts(self, request.drafter(self), given)
 
     def _expand_inputs_for_generation(  # type: ignore[override]
         self,

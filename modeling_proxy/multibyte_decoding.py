@@ -7,8 +7,8 @@ right, and the position where it ends is where the next draft begins.
 
 *Why it is exact.* Let :math:`x_1, x_2, \dots` be what is kept. Symbol :math:`x_i` is chosen from the distribution
 :math:`p(\cdot \mid x_{<i})`, because it is kept only if the draft before it equals :math:`x_{<i}`; with greedy decoding
-it is the maximum of that distribution, with sampling a fresh draw from it. Whether it agrees with the draft decides only
-how far the forward pass reaches, not what is written. That is speculative sampling (Leviathan et al. 2023,
+it is the maximum of that distribution, with sampling a fresh draw from it. Whether it agrees with the draft decides
+only how far the forward pass reaches, not what is written. That is speculative sampling (Leviathan et al. 2023,
 arXiv 2211.17192) for a draft that is certain of its symbol: accepting :math:`d` with probability :math:`p(d)` and
 otherwise drawing from :math:`p` without :math:`d` is to draw from :math:`p`. A draft may come from anywhere, as long as
 it does not know what will be drawn.
@@ -25,7 +25,7 @@ from .draft_scores import Chooser
 from .draft_stopping import Stops
 from .draft_text import Texts
 from .errors import ProxyByteError
-from .row_cache import EvaRows, RowCache, open_rows
+from .row_cache import open_rows
 
 
 class Drafter(Protocol):
