@@ -26,6 +26,7 @@ from proxybyte.byte_codec import decode_bytes, encode_bytes
 from proxybyte.chat import CHAT_TEMPLATE, encode_chat
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import bits_per_byte, document_opening
+from proxybyte.eval.drafting import drafting_options
 from proxybyte.eval.loading import BROKEN, ModelKind, cannot_load, model_kind
 from proxybyte.eval.scoring import Scoring, Sequences, score_sequences
 from proxybyte.eval.stopping import StopAtBytes, cut_at_stop
@@ -69,6 +70,7 @@ class ProxyByteLM(HFLM):
         pretrained: model folder or name on the Hub, or a loaded model.
         stride: distance between windows where a text is longer than ``max_length``; half a window by default.
         max_gen_toks: most bytes generated where a task does not say; 1,024 or half the context by default.
+        draft: who drafts several bytes a step (``"heads"``, ``"compressed"``): the same answers, in less time.
         kwargs: as for ``--model hf`` (``dtype``, ``max_length``, ``peft``, ``parallelize``, ...). ``max_length``
             counts positions, that is bytes and the sentinel; ``batch_size`` counts rows of that length.
 
@@ -77,7 +79,13 @@ class ProxyByteLM(HFLM):
     """
 
     def __init__(
-        self, pretrained: Any, *, stride: int | None = None, max_gen_toks: int | None = None, **kwargs: Any
+        self,
+        pretrained: Any,
+        *,
+        stride: int | None = None,
+        max_gen_toks: int | None = None,
+        draft: str | None = None,
+        **kwargs: Any,
     ) -> None:
         if isinstance(pretrained, str) and pretrained.startswith((".", "/", "~")) and not Path(pretrained).is_dir():
             raise ProxyByteError(f"no such model folder: {pretrained}")
@@ -90,6 +98,7 @@ class ProxyByteLM(HFLM):
         self._stride = None if stride is None else int(stride)
         self._max_gen_toks = None if max_gen_toks is None else int(max_gen_toks)
         self._opening = document_opening(self.model, View.RAW)
+        self._drafting = {} if draft is None else drafting_options(self.model, pretrained, draft)
 
     @property
     def max_gen_toks(self) -> int:
@@ -191,6 +200,7 @@ class ProxyByteLM(HFLM):
                 stopping_criteria=[StopAtBytes(plan.stops, width)],
                 eos_token_id=ends,
                 pad_token_id=int(Special.PAD),
+                **self._drafting,
                 **plan.options,
             )
         texts = (decode_bytes(row) for row in written[:, width:].cpu().numpy())

@@ -41,7 +41,7 @@ class _Row:
         ends: bytes of ``text`` that the codes up to each spell.
         held: symbols that the cache holds.
         draft: bytes drafted in this step, as symbols.
-        sure: how likely they are right.
+        sure: how likely they are right; 0 if the draft cannot go on.
     """
 
     opening: list[int]
@@ -114,6 +114,7 @@ class CrossViewDrafter:
         if self._cache is not None and places:
             self._cache.keep(places)
 
+    @torch.no_grad()
     def propose(self, texts: Texts, most: int) -> torch.Tensor:
         """A draft for each active row, shape ``(A, n)`` with ``n <= most``; a shorter one ends in padding."""
         if most <= 0:
@@ -134,7 +135,7 @@ class CrossViewDrafter:
             begun = [b""] * len(begun)
         width = min(most, max(len(row.draft) for row in self._texts))
         drafts = [(row.draft + [texts.pad] * width)[:width] for row in self._texts]
-        return torch.tensor(drafts, device=texts.ids.device)
+        return torch.tensor(drafts, dtype=torch.long, device=texts.ids.device)
 
     def _feed(self, pad: int, device: torch.device) -> torch.Tensor:
         """Feed each row what its cache does not hold; logits of what follows, shape ``(A, V)``."""
@@ -175,7 +176,8 @@ class CrossViewDrafter:
         end = [] if start else [int(Special.COMPRESSED_CLOSE)]
         codes = self._spelling.beginning_with(start) + COMPRESSED_OFFSET
         choices = torch.cat([torch.from_numpy(codes), torch.tensor(end, dtype=torch.long)]).to(logits.device)
-        if not len(choices):
+        if row.sure == 0.0 or not len(choices):
+            # This row's draft is over, while others go on.
             row.symbols.append(int(Special.COMPRESSED_CLOSE))
             row.sure = 0.0
             return

@@ -56,7 +56,7 @@ class DraftRequest:
         spelling = getattr(config, "draft_spelling", None)
         if (kind == DraftKind.COMPRESSED) != (spelling is not None):
             raise ProxyByteError(
-                "draft='compressed' and draft_spelling go together: load_spelling of proxybyte.training.compressors "
+                "draft='compressed' and draft_spelling go together: load_spelling of proxybyte.training "
                 "makes one from the folder compressor/ of the model"
             )
         return cls(DraftKind(kind), count, spelling)

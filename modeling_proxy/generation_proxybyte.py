@@ -20,7 +20,7 @@ class ProxyByteGenerationMixin(GenerationMixin):
     * ``draft="heads"``: the model's multi-byte heads draft the next bytes and each forward pass verifies them. The
       output is that of one byte at a time: the same with greedy decoding, from the same distribution with sampling.
     * ``draft="compressed"`` with ``draft_spelling``: the model itself drafts in the compressed view, several bytes a
-      symbol, with the same guarantee. ``proxybyte.training.compressors.load_spelling`` makes the spelling.
+      symbol, with the same guarantee. ``proxybyte.training.load_spelling`` makes the spelling.
     * ``draft_bytes``: how many bytes are drafted at most.
 
     With ``return_dict_in_generate=True`` the output then holds ``drafts``, a :class:`DraftReport`.

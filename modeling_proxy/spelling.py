@@ -11,7 +11,7 @@ from .errors import ProxyByteError
 class Spelling:
     """A table from codes to byte strings, and the way back.
 
-    ``proxybyte.training.compressors.load_spelling`` makes one from the ``compressor/`` folder of a full export.
+    ``proxybyte.training.load_spelling`` makes one from the ``compressor/`` folder of a full export.
 
     Args:
         spelled: bytes of each code, empty or ``None`` for one that spells nothing by itself.
