@@ -104,7 +104,7 @@ class CrossViewDrafter:
         self._texts: list[_Row] | None = None
         self._cache: EvaRows | RowCache | None = None
 
-    def see(self, output: Any, at: torch.Tensor) -> None:
+    def see(self, output: Any, at: list[int]) -> None:
         """Nothing: the raw view does not draft."""
 
     def keep(self, places: list[int]) -> None:
@@ -115,27 +115,26 @@ class CrossViewDrafter:
             self._cache.keep(places)
 
     @torch.no_grad()
-    def propose(self, texts: Texts, most: int) -> torch.Tensor:
-        """A draft for each active row, shape ``(A, n)`` with ``n <= most``; a shorter one ends in padding."""
+    def propose(self, texts: Texts, most: int) -> list[list[int]]:
+        """A draft for each active row, of ``most`` symbols or fewer; one shorter than the others ends in padding."""
         if most <= 0:
-            return texts.ids.new_empty(len(texts.active), 0)
+            return [[] for _ in texts.active]
         if self._texts is None:
             self._texts = [_Row(self._opening) for _ in texts.active]
         begun = []
         for row, number in zip(self._texts, texts.active, strict=True):
-            row.take_in(texts.ids[number, row.read : texts.lengths[number]].tolist())
+            row.take_in(texts.symbols(number, row.read))
             begun.append(row.encode(self._spelling))
         going = True
         while going:
-            logits = self._feed(texts.pad, texts.ids.device)
+            logits = self._feed(texts.pad, texts.device)
             going = False
             for row, scores, start in zip(self._texts, logits, begun, strict=True):
                 self._draft_symbol(row, scores, start)
                 going |= row.sure >= _SURE and len(row.draft) < most
             begun = [b""] * len(begun)
         width = min(most, max(len(row.draft) for row in self._texts))
-        drafts = [(row.draft + [texts.pad] * width)[:width] for row in self._texts]
-        return torch.tensor(drafts, dtype=torch.long, device=texts.ids.device)
+        return [(row.draft + [texts.pad] * width)[:width] for row in self._texts]
 
     def _feed(self, pad: int, device: torch.device) -> torch.Tensor:
         """Feed each row what its cache does not hold; logits of what follows, shape ``(A, V)``."""

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-
 from .draft_text import Texts
 from .errors import ProxyByteError
 
@@ -15,31 +13,33 @@ class HeadsDrafter:
     accepted position's heads say begins right behind the symbol that its head 0 has just given.
 
     Args:
-        config: of the model.
+        model: a ``ProxyByteForCausalLM``.
         most: most symbols to draft.
 
     Raises:
         ProxyByteError: if the model has no heads to draft with.
     """
 
-    def __init__(self, config: Any, most: int | None) -> None:
-        heads = getattr(config, "num_pred_heads", 1) - 1 + getattr(config, "num_raw_pred_heads", 0)
+    def __init__(self, model: Any, most: int | None) -> None:
+        heads = model.config.num_pred_heads - 1 + model.config.num_raw_pred_heads
         if not heads:
             raise ProxyByteError("draft='heads' needs a model with multi-byte heads: this one has none")
+        self._model = model
         self.most = heads if most is None else min(most, heads)
-        self.forward_inputs: dict[str, Any] = {"return_head_logits": True}
+        # The heads are for one position of each row, which is known only after it was verified.
+        self.forward_inputs: dict[str, Any] = {"return_last_hidden": True}
         self.forwards = 0
-        self._drafts: torch.Tensor
+        self._drafts: list[list[int]] = []
 
-    def see(self, output: Any, at: torch.Tensor) -> None:
-        """Take what a forward pass says at position ``at`` of each active row, shape ``(A,)``."""
-        rows = torch.arange(len(at), device=at.device)
-        self._drafts = output.head_logits[rows, at, : self.most].argmax(dim=-1)
+    def see(self, output: Any, at: list[int]) -> None:
+        """Take what a forward pass says at position ``at`` of each active row."""
+        hidden = output.last_hidden_state[list(range(len(at))), at][:, None]
+        self._drafts = self._model.head_logits(hidden)[:, 0, : self.most].argmax(dim=-1).tolist()
 
     def keep(self, places: list[int]) -> None:
         """Drop all active rows but those at ``places``."""
-        self._drafts = self._drafts[places]
+        self._drafts = [self._drafts[place] for place in places]
 
-    def propose(self, texts: Texts, most: int) -> torch.Tensor:
-        """A draft for each active row, shape ``(A, n)`` with ``n <= most``."""
-        return self._drafts[:, :most]
+    def propose(self, texts: Texts, most: int) -> list[list[int]]:
+        """A draft for each active row, of ``most`` symbols or fewer."""
+        return [draft[:most] for draft in self._drafts]

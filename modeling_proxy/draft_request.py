@@ -68,7 +68,7 @@ class DraftRequest:
             ProxyByteError: if the model has nothing to draft with.
         """
         if self.spelling is None:
-            return HeadsDrafter(model.config, self.bytes)
+            return HeadsDrafter(model, self.bytes)
         return CrossViewDrafter(model, self.spelling, self.bytes)
 
     def check(self, mode: GenerationMode, config: GenerationConfig, others: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from transformers.generation.logits_process import (
 )
 
 from .draft_text import Texts
-from .symbols import NUM_SPECIALS
+from .symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS
 from .utf8 import Utf8LogitsProcessor
 from .view_rule import STATE_AFTER, ViewLogitsProcessor
 
@@ -57,75 +57,75 @@ class Chooser:
     def __init__(self, processors: LogitsProcessorList, do_sample: bool) -> None:
         self.processors = processors
         self.do_sample = do_sample
-        self._sets = any(type(processor) is RepetitionPenaltyLogitsProcessor for processor in processors)
+        kinds = {type(processor) for processor in processors}
+        self._sets = RepetitionPenaltyLogitsProcessor in kinds
+        self._tails = Utf8LogitsProcessor in kinds
         self._at_once = all(map(_any_length, processors))
-        self._opening: torch.Tensor | None = None
-        self._sentinels = torch.tensor([int(sentinel) for sentinel in STATE_AFTER])
+        # What some processors number by, beyond the raw symbols, may be anywhere.
+        self._any_width = SuppressTokensLogitsProcessor not in kinds and not self._sets
+        self._openings: list[int] = []
 
-    def choose(self, logits: torch.Tensor, draft: torch.Tensor, texts: Texts) -> torch.Tensor:
+    def choose(self, logits: torch.Tensor, draft: list[list[int]], texts: Texts, only_raw: bool) -> list[list[int]]:
         """A symbol for each position of a step.
 
         Args:
             logits: after the last symbol and after each drafted one, shape ``(A, 1 + n, V)``.
-            draft: shape ``(A, n)``.
-            texts: before the draft, which is written behind them.
+            draft: ``n`` symbols for each active row.
+            texts: before the draft.
+            only_raw: whether minus infinity is all there is beyond the raw symbols.
 
         Returns:
-            Shape ``(A, 1 + n)``. What is behind a row's first symbol that differs from the draft means nothing.
+            ``1 + n`` symbols for each active row. What is behind a row's first symbol that differs from the draft
+            means nothing.
         """
-        texts.write(draft)
+        if not self._at_once:
+            return self._by_length(logits.to(torch.float32), draft, texts)
+        if only_raw and self._any_width:
+            logits = logits[..., :NUM_RAW_SYMBOLS]
         # As ``generate`` does, in float32 whatever the model computes in.
-        logits = logits.to(torch.float32)
-        return self._all_at_once(logits, draft, texts) if self._at_once else self._by_length(logits, draft, texts)
+        scores = logits.to(torch.float32).flatten(0, 1)
+        scores = self.processors(self._contexts(draft, texts), scores)  # type: ignore[arg-type]
+        return self._pick(scores).view(logits.shape[:2]).tolist()
 
-    def _all_at_once(self, logits: torch.Tensor, draft: torch.Tensor, texts: Texts) -> torch.Tensor:
-        contexts = self._contexts(draft, texts)
-        scores = self.processors(contexts, logits.flatten(0, 1))  # type: ignore[arg-type]
-        return self._pick(scores).view(logits.shape[:2])
-
-    def _contexts(self, draft: torch.Tensor, texts: Texts) -> torch.Tensor:
+    def _contexts(self, draft: list[list[int]], texts: Texts) -> torch.Tensor:
         """A text for each position that the processors cannot tell from the whole one, shape ``(A * (1 + n), any)``."""
-        device, width = texts.ids.device, draft.shape[1] + 1
-        lengths = torch.tensor(texts.active_lengths, device=device)[:, None] + torch.arange(width, device=device)
-        rows = torch.tensor(texts.active, device=device)[:, None, None]
-        whole = self._sets or bool((draft < NUM_SPECIALS).any())
+        width = len(draft[0]) + 1
+        if not self._openings:
+            self._openings = _last_sentinels(texts)
+        whole = self._sets or any(symbol < NUM_SPECIALS for symbols in draft for symbol in symbols)
+        openings = torch.tensor([self._openings[row] for row in texts.active], device=texts.device)
+        openings = openings.repeat_interleave(width)[:, None]
+        if not whole and not self._tails:
+            return openings
+        lengths = torch.tensor(texts.active_lengths, device=texts.device)[:, None]
+        lengths = lengths + torch.arange(width, device=texts.device)
         size = max(texts.active_lengths) + width - 1 if whole else _TAIL
         # A text that is too short begins with its first symbol several times over.
-        columns = (lengths[..., None] - size + torch.arange(size, device=device)).clamp(min=0)
-        tails = texts.ids[rows, columns].flatten(0, 1)
-        if whole:
-            return tails
-        opening = self._openings(texts)[torch.tensor(texts.active, device=device)]
-        return torch.cat([opening.repeat_interleave(width)[:, None], tails], dim=1)
+        columns = (lengths[..., None] - size + torch.arange(size, device=texts.device)).clamp(min=0)
+        rows = torch.tensor(texts.active, device=texts.device)[:, None, None]
+        tails = texts.ids(draft)[rows, columns].flatten(0, 1)
+        return tails if whole else torch.cat([openings, tails], dim=1)
 
-    def _openings(self, texts: Texts) -> torch.Tensor:
-        """The last sentinel of each row, or padding, shape ``(B,)``."""
-        if self._opening is None:
-            found = torch.isin(texts.ids, self._sentinels.to(texts.ids.device))
-            at = torch.where(found, torch.arange(texts.ids.shape[1], device=found.device), -1).amax(dim=1)
-            last = texts.ids.gather(1, at.clamp(min=0)[:, None]).squeeze(1)
-            self._opening = last.where(at >= 0, texts.pad)
-        return self._opening
+    def written(self, symbols: list[list[int]]) -> None:
+        """Take note of the symbols that stay."""
+        if any(symbol < NUM_SPECIALS for row in symbols for symbol in row):
+            self._openings = []
 
-    def written(self, symbols: torch.Tensor) -> None:
-        """Take note of what was chosen and stays, any shape."""
-        if bool((symbols < NUM_SPECIALS).any()):
-            self._opening = None
-
-    def _by_length(self, logits: torch.Tensor, draft: torch.Tensor, texts: Texts) -> torch.Tensor:
-        chosen = torch.full(logits.shape[:2], texts.pad, device=draft.device)
-        going, lengths = list(range(len(logits))), texts.active_lengths
+    def _by_length(self, logits: torch.Tensor, draft: list[list[int]], texts: Texts) -> list[list[int]]:
+        ids, lengths = texts.ids(draft), texts.active_lengths
+        chosen = [[texts.pad] * logits.shape[1] for _ in draft]
+        going = list(range(len(draft)))
         for position in range(logits.shape[1]):
             for length in sorted({lengths[place] for place in going}):
                 places = [place for place in going if lengths[place] == length]
                 rows = [texts.active[place] for place in places]
-                scores = logits.new_zeros(len(texts.ids), logits.shape[2])
+                scores = logits.new_zeros(len(ids), logits.shape[2])
                 scores[rows] = logits[places, position]
-                processed = self.processors(texts.ids[:, : length + position], scores)  # type: ignore[arg-type]
-                chosen[places, position] = self._pick(processed[rows])
-            if position < draft.shape[1]:
-                matches = (chosen[:, position] == draft[:, position]).tolist()
-                going = [place for place in going if matches[place]]
+                processed = self.processors(ids[:, : length + position], scores)  # type: ignore[arg-type]
+                for place, symbol in zip(places, self._pick(processed[rows]).tolist(), strict=True):
+                    chosen[place][position] = symbol
+            if position < len(draft[0]):
+                going = [place for place in going if chosen[place][position] == draft[place][position]]
         return chosen
 
     def _pick(self, scores: torch.Tensor) -> torch.Tensor:
@@ -133,6 +133,17 @@ class Chooser:
         if not self.do_sample:
             return scores.argmax(dim=-1)
         return torch.multinomial(scores.softmax(dim=-1), num_samples=1).squeeze(1)
+
+
+def _last_sentinels(texts: Texts) -> list[int]:
+    """The last sentinel of each row, or padding."""
+    ids = texts.ids()
+    found = torch.isin(ids, torch.tensor([int(sentinel) for sentinel in STATE_AFTER], device=ids.device))
+    columns = torch.arange(ids.shape[1], device=ids.device)
+    found &= columns < torch.tensor(texts.lengths, device=ids.device)[:, None]
+    at = torch.where(found, columns, -1).amax(dim=1)
+    last = ids.gather(1, at.clamp(min=0)[:, None]).squeeze(1)
+    return last.where(at >= 0, texts.pad).tolist()
 
 
 def _any_length(processor: object) -> bool:

@@ -42,52 +42,49 @@ class Stops:
         if not limits:
             raise ProxyByteError("drafting needs a greatest length: give max_new_tokens")
         self.max_length = min(limits)
-        ends = [one.eos_token_id for one in criteria if type(one) is EosTokenCriteria]
-        self._ends = torch.cat([end.to(texts.ids.device) for end in ends]) if ends else None
+        self._ends = {end for one in criteria if type(one) is EosTokenCriteria for end in one.eos_token_id.tolist()}
         self._others = [one for one in criteria if type(one) not in (MaxLengthCriteria, EosTokenCriteria)]
-        if self._ends is None and self._others and len(texts.lengths) > 1:
+        if not self._ends and self._others and len(texts.new) > 1:
             raise ProxyByteError("drafting for a batch with stopping criteria needs an eos_token_id")
 
     def room(self, texts: Texts) -> int:
         """How many symbols the active row with the most room can still get."""
         return self.max_length - min(texts.active_lengths)
 
-    def verify(self, chosen: torch.Tensor, draft: torch.Tensor, texts: Texts) -> Verified:
+    def verify(self, chosen: list[list[int]], draft: list[list[int]], texts: Texts) -> Verified:
         """How far the texts go: to the first symbol that differs from the draft, or ends its row.
 
         Args:
-            chosen: symbols, shape ``(A, 1 + n)``.
-            draft: shape ``(A, n)``.
+            chosen: ``1 + n`` symbols for each active row.
+            draft: ``n`` for each.
             texts: before them.
         """
-        right = (chosen[:, :-1] == draft).long().cumprod(dim=1).sum(dim=1)
-        end = torch.full_like(right, chosen.shape[1] + 1)
-        if self._ends is not None:
-            ending = torch.isin(chosen, self._ends)
-            end = torch.where(ending.any(dim=1), ending.int().argmax(dim=1) + 1, end)
-        matched, ends = torch.stack([right, end]).tolist()
+        matched, ends = [], []
+        for row, symbols, drafted in zip(texts.active, chosen, draft, strict=True):
+            match = next((i for i, symbol in enumerate(drafted) if symbol != symbols[i]), len(drafted))
+            end = next((i + 1 for i, symbol in enumerate(symbols) if symbol in self._ends), len(symbols) + 1)
+            matched.append(match)
+            ends.append(min(end, self.max_length - texts.prompt - len(texts.new[row])))
         if self._others:
             ends = self._by_others(matched, ends, chosen, texts)
-        ends = [min(end, self.max_length - length) for end, length in zip(ends, texts.active_lengths, strict=True)]
         counts = [min(1 + match, end) for match, end in zip(matched, ends, strict=True)]
         ended = [count == end for count, end in zip(counts, ends, strict=True)]
         return Verified(counts, [min(pair) for pair in zip(matched, counts, strict=True)], ended)
 
-    def _by_others(self, matched: list[int], ends: list[int], chosen: torch.Tensor, texts: Texts) -> list[int]:
+    def _by_others(self, matched: list[int], ends: list[int], chosen: list[list[int]], texts: Texts) -> list[int]:
         """``ends`` or where any other criterion ends a row before, each asked at each length that is verified."""
-        texts.write(chosen)
-        starts, ends = texts.active_lengths, list(ends)
-        lengths = {start + step for start, match in zip(starts, matched, strict=True) for step in range(1, match + 2)}
+        ids, starts, ends = texts.ids(chosen), texts.active_lengths, list(ends)
+        reach = [min(1 + match, end) for match, end in zip(matched, ends, strict=True)]
+        lengths = {start + step for start, far in zip(starts, reach, strict=True) for step in range(1, far + 1)}
         for length in sorted(lengths):
-            ended = self._ended(texts, length)
+            ended = self._ended(ids[:, :length])
             for place, row in enumerate(texts.active):
                 step = length - starts[place]
-                if 1 <= step <= matched[place] + 1 and ended[row]:
+                if 1 <= step <= reach[place] and ended[row]:
                     ends[place] = min(ends[place], step)
         return ends
 
-    def _ended(self, texts: Texts, length: int) -> list[bool]:
-        ids = texts.ids[:, :length]
+    def _ended(self, ids: torch.Tensor) -> list[bool]:
         ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         for criterion in self._others:
             ended = ended | criterion(ids, None)  # type: ignore[arg-type]

@@ -41,14 +41,14 @@ class Drafter(Protocol):
     forward_inputs: dict[str, Any]
     forwards: int
 
-    def see(self, output: Any, at: torch.Tensor) -> None:
-        """Take what a forward pass says at position ``at`` of each active row, shape ``(A,)``."""
+    def see(self, output: Any, at: list[int]) -> None:
+        """Take what a forward pass says at position ``at`` of each active row."""
 
     def keep(self, places: list[int]) -> None:
         """Drop all active rows but those at ``places``."""
 
-    def propose(self, texts: Texts, most: int) -> torch.Tensor:
-        """A draft for each active row, shape ``(A, n)`` with ``0 <= n <= most``."""
+    def propose(self, texts: Texts, most: int) -> list[list[int]]:
+        """A draft for each active row, all of the same length of at most ``most`` symbols."""
         ...
 
 
@@ -83,7 +83,7 @@ def decode_with_drafts(model: Any, drafter: Drafter, given: Generation) -> torch
     if given.streamer is not None and len(given.input_ids) > 1:
         raise ProxyByteError(f"a streamer follows one row, not a batch of {len(given.input_ids)}")
     pad = getattr(given.config, "_pad_token_tensor", None)
-    texts = Texts.of(given.input_ids, 0 if pad is None else int(pad))
+    texts = Texts(given.input_ids, 0 if pad is None else int(pad))
     loop = _Loop(model, drafter, given, texts)
     loop.run()
     if given.streamer is not None:
@@ -120,21 +120,26 @@ class _Loop:
     def run(self) -> None:
         """Generate."""
         texts, drafter = self._texts, self._drafter
+        only_raw = bool(self._options.get("raw_symbols_only"))
         output = self._read_prompts()
-        draft = texts.ids.new_empty(len(texts.active), 0)
+        draft: list[list[int]] = [[] for _ in texts.active]
         while True:
-            chosen = self._chooser.choose(output.logits, draft, texts)
+            chosen = self._chooser.choose(output.logits, draft, texts, only_raw)
             step = self._stops.verify(chosen, draft, texts)
-            texts.write(chosen, step.counts)
-            self._chooser.written(chosen)
-            self.report.count(draft.shape[1], step.counts, step.matched)
-            self._stream(chosen, step.counts)
-            self._rows.rewind([self._prompts[row] + texts.lengths[row] - texts.prompt - 1 for row in self.members])
-            drafter.see(output, torch.tensor(step.counts, device=chosen.device) - 1)
+            kept = [symbols[:count] for symbols, count in zip(chosen, step.counts, strict=True)]
+            for row, symbols in zip(texts.active, kept, strict=True):
+                texts.new[row] += symbols
+            self._chooser.written(kept)
+            self._stream(kept)
+            self.report.count(len(draft[0]), step.counts, step.matched)
+            self._rows.rewind([self._prompts[row] + len(texts.new[row]) - 1 for row in self.members])
             if any(step.ended):
-                self._drop([place for place, ended in enumerate(step.ended) if not ended])
-            if not texts.active:
-                break
+                going = [place for place, ended in enumerate(step.ended) if not ended]
+                if not going:
+                    break
+            drafter.see(output, [count - 1 for count in step.counts])
+            if any(step.ended):
+                self._drop(going)
             draft = drafter.propose(texts, min(drafter.most, self._stops.room(texts) - 1))
             output = self._verify(draft)
         self.report.draft_forwards = drafter.forwards
@@ -152,19 +157,21 @@ class _Loop:
         self._prompts = list(self._rows.lengths)
         return output
 
-    def _verify(self, draft: torch.Tensor) -> Any:
+    def _verify(self, draft: list[list[int]]) -> Any:
         """What the model says after the last symbol and after each drafted one."""
         texts = self._texts
-        fed = torch.cat([texts.last(), draft], dim=1)
+        fed = [[last, *symbols] for last, symbols in zip(texts.last(), draft, strict=True)]
         places = None
         if len(self.members) > len(texts.active):
             places = [self.members.index(row) for row in texts.active]
-            everyone = fed.new_full((len(self.members), fed.shape[1]), texts.pad)
-            everyone[places] = fed
+            everyone = [[texts.pad] * len(fed[0]) for _ in self.members]
+            for place, symbols in zip(places, fed, strict=True):
+                everyone[place] = symbols
             fed = everyone
-        output = self._model(input_ids=fed, **self._rows.inputs(fed.shape[1]), **self._options)
+        input_ids = torch.tensor(fed, device=texts.device)
+        output = self._model(input_ids=input_ids, **self._rows.inputs(len(fed[0])), **self._options)
         if places is not None:
-            for name in ("logits", "head_logits"):
+            for name in ("logits", "last_hidden_state"):
                 if output.get(name) is not None:
                     output[name] = output[name][places]
         return output
@@ -174,15 +181,15 @@ class _Loop:
         texts = self._texts
         texts.active = [texts.active[place] for place in going]
         self._drafter.keep(going)
-        if texts.active and not self.keeps_cache:
+        if not self.keeps_cache:
             self._rows.keep(going)
             self.members = list(texts.active)
 
-    def _stream(self, chosen: torch.Tensor, counts: list[int]) -> None:
+    def _stream(self, kept: list[list[int]]) -> None:
         if self._given.streamer is not None:
-            for symbol in chosen[:, : counts[0]].cpu().unbind(dim=1):
-                self._given.streamer.put(symbol)
+            for symbol in kept[0]:
+                self._given.streamer.put(torch.tensor([symbol]))
 
     def hand_back(self) -> Any:
         """The cache as one-byte generation would leave it: all but each text's last symbol."""
-        return self._rows.hand_back(self._columns + max(self._texts.lengths) - self._texts.prompt - 1)
+        return self._rows.hand_back(self._columns + max(map(len, self._texts.new)) - 1)

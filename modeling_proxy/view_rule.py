@@ -5,7 +5,7 @@ from enum import IntEnum
 import torch
 from transformers import LogitsProcessor
 
-from .symbols import BYTE_OFFSET, COMPRESSED_OFFSET, Special
+from .symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_SPECIALS, Special
 
 
 class ViewState(IntEnum):
@@ -23,18 +23,21 @@ STATE_AFTER = {
     Special.COMPRESSED_CLOSE: ViewState.CLOSED,
 }
 
+_STATE_OF_SYMBOL = torch.full((NUM_SPECIALS + 1,), -1)
+for _sentinel, _state in STATE_AFTER.items():
+    _STATE_OF_SYMBOL[_sentinel] = int(_state)
+
 
 def view_states(input_ids: torch.Tensor) -> torch.Tensor:
     """State of each row of ``input_ids`` ``(B, T)``, shape ``(B,)``; raw where it holds no sentinel."""
-    states = torch.full(input_ids.shape[:1], int(ViewState.RAW), device=input_ids.device)
-    last = torch.full_like(states, -1)
-    index = torch.arange(input_ids.shape[1], device=input_ids.device)
-    for sentinel, state in STATE_AFTER.items():
-        where = torch.where(input_ids == sentinel, index, -1)
-        found = where.amax(dim=1) if input_ids.shape[1] else last
-        states = torch.where(found > last, int(state), states)
-        last = torch.maximum(last, found)
-    return states
+    if not input_ids.shape[1]:
+        return torch.full(input_ids.shape[:1], int(ViewState.RAW), device=input_ids.device)
+    table = _STATE_OF_SYMBOL.to(input_ids.device)
+    # A symbol's state, if it is a sentinel, above all that come before it.
+    found = table[input_ids.clamp(max=len(table) - 1)]
+    last = torch.where(found >= 0, torch.arange(input_ids.shape[1], device=input_ids.device), -1).argmax(dim=1)
+    state = found.gather(1, last[:, None]).squeeze(1)
+    return state.where(state >= 0, int(ViewState.RAW))
 
 
 class ViewLogitsProcessor(LogitsProcessor):
@@ -61,10 +64,10 @@ class ViewLogitsProcessor(LogitsProcessor):
         self.forbidden = ~allowed.to(device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """Scores ``(B, V)`` of the symbol after ``input_ids`` ``(B, T)``."""
+        """Scores of the symbol after ``input_ids`` ``(B, T)``, shape ``(B, V)`` or fewer of its columns."""
         states = view_states(input_ids).to(scores.device)
         self.forbidden = self.forbidden.to(scores.device)
-        scores = scores.masked_fill(self.forbidden[states], -torch.inf)
+        scores = scores.masked_fill(self.forbidden[:, : scores.shape[1]][states], -torch.inf)
         # A closed row has one way on, even where a minimum length forbids to end.
         closed = states == ViewState.CLOSED
         scores[:, Special.EOS] = scores[:, Special.EOS].masked_fill(closed, 0.0)

@@ -64,12 +64,12 @@ class Foretold:
     def keep(self, places):
         pass
 
-    def propose(self, texts, most: int) -> torch.Tensor:
+    def propose(self, texts, most: int) -> list[list[int]]:
         starts = torch.tensor(texts.active_lengths)[:, None]
         columns = (starts + torch.arange(most)).clamp(max=self.texts.shape[1] - 1)
         draft = self.texts[texts.active].gather(1, columns)
         wrong = torch.rand(draft.shape, generator=self.generator) < self.error
-        return torch.where(wrong, (draft + 1) % 320, draft)
+        return torch.where(wrong, (draft + 1) % 320, draft).tolist()
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_drafts_from_the_caches_are_those_of_whole_texts(tiny_model, spelling, k
     model = tiny_model(kind)
     source = random.Random(0)
     drafter = CrossViewDrafter(model, spelling, most=5)
-    texts = Texts.of(torch.tensor([[0, 0, RAW, 65 + 96], [RAW, 161, 162, 163], [0, RAW, 162, 319]]), pad=0)
+    texts = Texts(torch.tensor([[0, 0, RAW, 65 + 96], [RAW, 161, 162, 163], [0, RAW, 162, 319]]), pad=0)
     contents = [b"a", b"abc", b"b\xff"]
     for step in range(14):
         before = drafter.forwards
@@ -82,15 +82,14 @@ def test_drafts_from_the_caches_are_those_of_whole_texts(tiny_model, spelling, k
         assert 1 <= drafter.forwards - before <= 6
         for place, row in enumerate(texts.active):
             expected = expected_draft(model, contents[row], 5, drafter.forwards - before)
-            found = drafts[place].tolist()
+            found = drafts[place]
             assert found == (expected + [0] * 5)[: len(found)]
         new = []
         for place in range(len(texts.active)):
-            right = [symbol for symbol in drafts[place].tolist() if symbol >= 64][: source.randint(0, 5)]
+            right = [symbol for symbol in drafts[place] if symbol >= 64][: source.randint(0, 5)]
             new.append([*right, 64 + source.choice(b"abcdx")])
-        counts = [len(symbols) for symbols in new]
-        texts.write(torch.tensor([symbols + [0] * (8 - len(symbols)) for symbols in new]), counts)
         for row, symbols in zip(texts.active, new, strict=True):
+            texts.new[row] += symbols
             contents[row] += bytes(symbol - 64 for symbol in symbols)
         if step == 6:
             texts.active = [0, 2]
@@ -115,7 +114,7 @@ def test_text_after_another_special_symbol_begins_anew(tiny_model, spelling):
         model.generate(prompts, max_new_tokens=16, draft="compressed", draft_spelling=spelling), expected
     )
     drafter = CrossViewDrafter(model, spelling, most=4)
-    (first, second) = drafter.propose(Texts.of(prompts, pad=0), 4).tolist()
+    (first, second) = drafter.propose(Texts(prompts, pad=0), 4)
     symbols = drafter.forwards
     assert first == (expected_draft(model, b"a", 4, symbols) + [0] * 4)[: len(first)]
     assert second == (expected_draft(model, b"", 4, symbols) + [0] * 4)[: len(second)]
