@@ -24,6 +24,7 @@ from transformers import AutoModel, PreTrainedConfig
 
 from .configuration_eva import EvaConfig
 from .configuration_proxybyte import ProxyByteConfig
+from .modeling_eva import EvaModel
 from .symbols import COMPRESSED_OFFSET
 
 
@@ -129,7 +130,7 @@ def _head_size(backbone: PreTrainedConfig) -> int:
 def _backbone_weights(backbone: PreTrainedConfig) -> float:
     """Weights of ``backbone`` that multiply one symbol, counted on a model without storage."""
     with torch.device("meta"):
-        model = AutoModel.from_config(backbone)
+        model = EvaModel(backbone) if isinstance(backbone, EvaConfig) else AutoModel.from_config(backbone)
     chosen = getattr(backbone, "num_experts_per_tok", None)
     total = 0.0
     for module in model.modules():

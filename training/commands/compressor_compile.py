@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> None:
         documents = list(source.read(progress="reading"))
         trie = reweigh(trie, documents, rule.boundary, args.rounds)
         made["reweighed_bytes"] = sum(map(len, documents))
-    compressor = CodebookCompressor(trie, made=made)
+    parts = [f"codebook-{len(trie)}", *([rule.boundary.value] if args.boundary != "none" else [])]
+    compressor = CodebookCompressor(trie, "-".join([*parts, *(["reweighed"] if args.reweigh else [])]), made)
     compressor.save(args.out)
     if args.picture:
         draw_trie(trie, args.picture_from.encode(), args.picture)

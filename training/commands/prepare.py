@@ -1,6 +1,7 @@
 """``proxybyte prepare``: encode a corpus into the two-view dataset that training reads."""
 
 import argparse
+import os
 from pathlib import Path
 
 from proxybyte.cli import Command
@@ -8,9 +9,12 @@ from proxybyte.cli import Command
 EXAMPLES = """\
   proxybyte prepare corpus --compressor bpe-16384 --out prepared
   proxybyte prepare corpus --compressor gzip --out prepared-gzip --workers 2 --verify sample
+  accelerate launch --num_processes 8 -m proxybyte.cli prepare corpus --compressor m1 --out prepared-neural
+  torchrun --nproc-per-node 8 -m proxybyte.cli prepare corpus --compressor m1 --out prepared-neural
 
 An interrupted run goes on where it stopped. A finished output is left alone while corpus, compressor and options are
-the same, and replaced when they are not. What the compressor cannot code stays raw, and is counted by reason."""
+the same, and replaced when they are not. What the compressor cannot code stays raw, and is counted by reason. Under a
+launcher its processes share the work, each on its own device; the output is the same."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,8 +38,10 @@ def run(args: argparse.Namespace) -> None:
     from proxybyte.training.prepare import PrepareOptions, Verify, prepare_corpus
 
     options = PrepareOptions(args.corpus, args.compressor, args.out, args.workers, Verify(args.verify))
-    print(prepare_corpus(options))
-    print(f"prepared folder: {args.out}")
+    manifest = prepare_corpus(options)
+    if os.environ.get("RANK", "0") == "0":
+        print(manifest)
+        print(f"prepared folder: {args.out}")
 
 
 COMMAND = Command(

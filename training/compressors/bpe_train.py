@@ -98,5 +98,4 @@ def train_bpe(
     tokenizer.train_from_iterator(seen.texts(documents), trainer)
     if seen.n_documents == seen.not_utf8:
         raise ProxyByteError(f"none of the {seen.n_documents} documents is UTF-8 text: there is nothing to train on")
-    suffix = "" if split is Split.CODE else f"-{split}"
-    return BpeCompressor(tokenizer.to_str(pretty=True), f"bpe-{tokenizer.get_vocab_size()}{suffix}")
+    return BpeCompressor(tokenizer.to_str(pretty=True), f"bpe-{tokenizer.get_vocab_size()}-{split}")

@@ -13,7 +13,7 @@ import numpy as np
 
 from proxybyte.errors import ProxyByteError
 
-from .protocol import CannotEncode, Compressor, usable_threads
+from .protocol import CannotEncode, Compressor, CutsWindows, usable_threads
 
 _BATCH = 2048
 _UNICODE_END = 0x110000
@@ -67,10 +67,12 @@ class Collisions:
 
 
 def collisions(compressor: Compressor, documents: Sequence[bytes], codes: Sequence[np.ndarray]) -> Collisions | None:
-    """Collisions in ``documents`` and their codes; None if the compressor has no borders."""
+    """Collisions in ``documents`` and their codes; None if no symbol of the compressor stands for bytes of its own."""
     seen: defaultdict[int, Counter[bytes]] = defaultdict(Counter)
     for document, code in zip(documents, codes, strict=True):
         ends = compressor.borders(code)
+        if ends is None and isinstance(compressor, CutsWindows):
+            ends = compressor.chunk_ends(document)
         if ends is None:
             return None
         starts = np.concatenate([np.zeros(1, dtype=np.int64), ends])[:-1] if len(ends) else ends

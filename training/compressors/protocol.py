@@ -79,6 +79,26 @@ class Compressor(Protocol):
         ...
 
 
+@runtime_checkable
+class CutsWindows(Protocol):
+    """A compressor whose codes may lose bytes, and that counts them.
+
+    Attributes:
+        cut_windows: symbols coded since the compressor was made that do not determine their last byte.
+    """
+
+    cut_windows: int
+
+    def chunk_ends(self, document: bytes) -> np.ndarray:
+        """Byte offset at the end of what each symbol of ``document`` took in, int64, one for each symbol."""
+        ...
+
+
+def cut_windows(compressor: Compressor) -> int:
+    """Symbols that ``compressor`` has coded with the loss of a byte; 0 for families that lose none."""
+    return compressor.cut_windows if isinstance(compressor, CutsWindows) else 0
+
+
 def code_dtype(num_symbols: int) -> type[np.unsignedinteger]:
     """Smallest unsigned type that holds codes ``0 .. num_symbols - 1``."""
     for dtype in (np.uint8, np.uint16):

@@ -20,7 +20,7 @@ from .measures import (
     frequencies,
     stability,
 )
-from .protocol import CannotEncode, Compressor, usable_threads
+from .protocol import CannotEncode, Compressor, cut_windows, usable_threads
 
 MEGABYTE = 1_000_000
 _BATCH_BYTES = 2 * MEGABYTE
@@ -52,15 +52,17 @@ class CompressorReport:
     Attributes:
         name: what the report calls it.
         num_symbols: size of its vocabulary.
-        lossless: as it says; ``changed`` counts documents that did not come back all the same.
+        lossless: as it says.
         refused: documents it cannot code; the rest of the figures is over those that it can.
+        changed: documents that did not come back all the same; None for a compressor that is not lossless.
+        cut_share: share of the symbols that lost a byte (neural windows with the lossy ending); 0 if lossless.
         bytes_per_symbol: bytes of text over symbols.
         encode_mb_per_s: megabytes of text a second, all cores.
-        decode_mb_per_s: the same for decoding, one document at a time.
+        decode_mb_per_s: the same for decoding, one document at a time; None for a compressor that is not lossless.
         frequencies: of the symbols.
         bpb_fixed: bits a byte if each symbol is stored in ``log2(num_symbols)`` bits.
         bpb_unigram: bits a byte for a model that knows the symbols' frequencies and nothing else.
-        collisions: None without borders.
+        collisions: None where no symbol stands for bytes of its own (gzip).
         stability: None if it was left out.
     """
 
@@ -68,10 +70,11 @@ class CompressorReport:
     num_symbols: int
     lossless: bool
     refused: int
-    changed: int
+    changed: int | None
+    cut_share: float
     bytes_per_symbol: float
     encode_mb_per_s: float
-    decode_mb_per_s: float
+    decode_mb_per_s: float | None
     frequencies: Frequencies
     bpb_fixed: float
     bpb_unigram: float
@@ -123,7 +126,7 @@ def measure(
 ) -> CompressorReport:
     """Measure one compressor; see :class:`CompressorReport`."""
     coded = _encode(compressor, documents)
-    changed, decode_seconds = _decode(compressor, coded)
+    changed, decode_seconds = _decode(compressor, coded) if compressor.lossless else (None, None)
     n_bytes, n_symbols = sum(map(len, coded.texts)), sum(map(len, coded.codes))
     ratio = n_bytes / n_symbols
     found = frequencies(coded.codes, compressor.num_symbols)
@@ -134,9 +137,10 @@ def measure(
         lossless=compressor.lossless,
         refused=len(documents) - len(coded.texts),
         changed=changed,
+        cut_share=coded.cut_windows / n_symbols,
         bytes_per_symbol=ratio,
         encode_mb_per_s=n_bytes / MEGABYTE / coded.seconds,
-        decode_mb_per_s=n_bytes / MEGABYTE / decode_seconds,
+        decode_mb_per_s=n_bytes / MEGABYTE / decode_seconds if decode_seconds else None,
         frequencies=found,
         bpb_fixed=float(np.log2(compressor.num_symbols)) / ratio,
         bpb_unigram=found.entropy_bits / ratio,
@@ -147,17 +151,18 @@ def measure(
 
 @dataclass(frozen=True)
 class _Coded:
-    """The documents that could be coded, their codes, and the seconds that coding took."""
+    """The documents that could be coded, their codes, the windows cut in them, and the seconds that coding took."""
 
     texts: list[bytes]
     codes: list[np.ndarray]
+    cut_windows: int
     seconds: float
 
 
 def _encode(compressor: Compressor, documents: Sequence[bytes]) -> _Coded:
     compressor.encode_batch(documents[:1])  # whatever is built on first use is not part of the speed
-    coded = _Coded([], [], 0.0)
-    seconds = 0.0
+    coded = _Coded([], [], 0, 0.0)
+    seconds, cut_before = 0.0, cut_windows(compressor)
     with _bar(f"{compressor.name}: encode", sum(map(len, documents)), "B") as bar:
         for batch in _batches(documents):
             start = time.perf_counter()
@@ -170,7 +175,7 @@ def _encode(compressor: Compressor, documents: Sequence[bytes]) -> _Coded:
                     coded.codes.append(code)
     if not sum(map(len, coded.codes)):
         raise ProxyByteError(f"{compressor.name}: can code none of the {len(documents)} documents")
-    return replace(coded, seconds=seconds)
+    return replace(coded, seconds=seconds, cut_windows=cut_windows(compressor) - cut_before)
 
 
 def _decode(compressor: Compressor, coded: _Coded) -> tuple[int, float]:

@@ -21,12 +21,14 @@ _COLUMNS = (
     "prefix",
     "refused",
     "changed",
+    "cut",
 )
 _LEGEND = """\
 distance: mean normalised Levenshtein distance between the codes of {samples:,} snippets of {characters} characters
 before and after {share:.0%} of the characters are deleted (0 same, 1 unlike). used: share of the vocabulary seen.
 entropy: bits a symbol by frequency. BPB unigram, BPB fixed: bits a byte of a model that knows the frequencies alone,
-and of fixed-width storage. chunks/sym: different strings behind one symbol; prefix: how much of them they share."""
+and of fixed-width storage. chunks/sym: different strings behind one symbol; prefix: how much of them they share.
+cut: share of the symbols that lost a byte."""
 
 
 def as_table(report: Report) -> str:
@@ -47,18 +49,23 @@ def _row(one: CompressorReport, n_documents: int) -> tuple[str, ...]:
         one.name,
         f"{one.num_symbols:,}",
         f"{one.bytes_per_symbol:.3f}",
-        f"{one.encode_mb_per_s:.1f}",
-        f"{one.decode_mb_per_s:.1f}",
-        "-" if one.stability is None else f"{one.stability.distance:.3f}",
+        f"{one.encode_mb_per_s:.3g}",
+        _or_dash(one.decode_mb_per_s, ".3g"),
+        _or_dash(None if one.stability is None else one.stability.distance, ".3f"),
         f"{one.frequencies.used_share:.1%}",
         f"{one.frequencies.entropy_bits:.2f}",
         f"{one.bpb_unigram:.3f}",
         f"{one.bpb_fixed:.3f}",
-        "-" if hits is None else f"{hits.chunks_per_symbol:.2f}",
-        "-" if hits is None or hits.prefix_ratio is None else f"{hits.prefix_ratio:.2f}",
+        _or_dash(None if hits is None else hits.chunks_per_symbol, ".2f"),
+        _or_dash(None if hits is None else hits.prefix_ratio, ".2f"),
         f"{one.refused}/{n_documents}",
-        str(one.changed),
+        _or_dash(one.changed, "d"),
+        "-" if one.lossless else f"{one.cut_share:.1%}",
     )
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
@@ -117,13 +124,13 @@ def _plot_ranks(report: Report, folder: Path) -> Path:
 
 def _plot_choice(report: Report, folder: Path) -> Path:
     """Ratio against stability: a good proxy lies to the lower right."""
-    figure, axes = _figure(1, 1, 7, 4.5)
-    for one in report.compressors:
+    figure, axes = _figure(1, 1, 8, 4.5)
+    markers = "osD^v<>"  # seven, so that they do not repeat in step with the ten colours
+    for place, one in enumerate(report.compressors):
         if one.stability is not None:
-            axes[0, 0].scatter(one.bytes_per_symbol, one.stability.distance)
-            place = (one.bytes_per_symbol, one.stability.distance)
-            axes[0, 0].annotate(one.name, place, xytext=(3, 4), textcoords="offset points", fontsize=8, rotation=20)
-    axes[0, 0].margins(x=0.15)
+            marker = markers[place % len(markers)]
+            axes[0, 0].scatter(one.bytes_per_symbol, one.stability.distance, marker=marker, label=one.name)
+    figure.legend(loc="outside right upper", fontsize=8)
     axes[0, 0].set(xlabel="bytes per symbol", ylabel="distance after deletions", ylim=(0, 1))
     return _save(figure, folder / "compressors_choice.png")
 

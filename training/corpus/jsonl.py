@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.corpus.file_reader import FileReader
 from proxybyte.training.corpus.records import (
     Advance,
     Document,
@@ -28,23 +29,8 @@ _PATIENCE = 100
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class JsonLinesReader:
-    """One document a line, from the text column of a JSON object."""
-
-    def __init__(self, path: Path, rules: TextRules):
-        self._path = path
-        self._rules = rules
-
-    def stored_bytes(self) -> int:
-        """Bytes of the file as it lies on disk."""
-        return self._path.stat().st_size
-
-    def read(self, advance: Advance) -> Iterator[Document | Skip]:
-        """Every line that is not blank."""
-        try:
-            yield from self._read(advance)
-        except OSError as error:
-            raise damaged(str(self._path), error) from error
+class JsonLinesReader(FileReader):
+    """One document a line that is not blank, from the text column of a JSON object."""
 
     def _read(self, advance: Advance) -> Iterator[Document | Skip]:
         columns, name = _ColumnWatch(self._path, self._rules), printable(self._path.name)

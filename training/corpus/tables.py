@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.corpus.file_reader import FileReader
 from proxybyte.training.corpus.jsonl import COMPRESSIONS, open_stored
 from proxybyte.training.corpus.records import (
     MEGABYTE,
@@ -19,7 +20,6 @@ from proxybyte.training.corpus.records import (
     Reason,
     Skip,
     TextRules,
-    damaged,
     first_line,
     nearest,
     printable,
@@ -67,23 +67,10 @@ def documents_of(batch: pa.RecordBatch, rules: TextRules, where: str, first_row:
             yield Document(text, source, str(keys[row]) if keys else None)
 
 
-class ParquetReader:
+class ParquetReader(FileReader):
     """One document a row of a parquet file."""
 
-    def __init__(self, path: Path, rules: TextRules):
-        self._path = path
-        self._rules = rules
-
-    def stored_bytes(self) -> int:
-        """Bytes of the file as it lies on disk."""
-        return self._path.stat().st_size
-
-    def read(self, advance: Advance) -> Iterator[Document | Skip]:
-        """Every row."""
-        try:
-            yield from self._read(advance)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise damaged(str(self._path), error) from error
+    unreadable = (pa.ArrowException, OSError, UnicodeDecodeError)
 
     def _read(self, advance: Advance) -> Iterator[Document | Skip]:
         with tempfile.TemporaryFile() as unpacked, self._path.open("rb") as stored:

@@ -25,6 +25,7 @@ class SplitTotals:
         raw_reasons: those documents by reason (numbers in the message are written ``N``).
         raw_examples: the first of them, each with its source and the whole reason.
         has_borders: whether hand-offs are possible; false too where no document is coded.
+        cut_windows: symbols that lost a byte, of a neural compressor that cuts its windows.
         encode_seconds: time spent in the compressor, summed over workers, verification included.
         files: size in bytes of each Arrow file.
     """
@@ -38,6 +39,7 @@ class SplitTotals:
     raw_reasons: dict[str, int] = field(default_factory=dict)
     raw_examples: list[str] = field(default_factory=list)
     has_borders: bool = False
+    cut_windows: int = 0
     encode_seconds: float = 0.0
     files: dict[str, int] = field(default_factory=dict)
 
@@ -62,6 +64,7 @@ def add_totals(parts: Sequence[SplitTotals]) -> SplitTotals:
         raw_reasons=dict(reasons.most_common()),
         raw_examples=[example for part in parts for example in part.raw_examples][:LISTED],
         has_borders=any(part.has_borders for part in parts),
+        cut_windows=sum(part.cut_windows for part in parts),
         encode_seconds=sum(part.encode_seconds for part in parts),
         files={name: size for part in parts for name, size in part.files.items()},
     )
@@ -118,6 +121,9 @@ class PreparedManifest:
                 f"{part.raw_documents:>10,}"
             )
         lines.extend(f"stays raw {count:>10,}  {reason}" for reason, count in total.raw_reasons.items())
+        if not self.compressor.lossless:
+            share = total.cut_windows / max(1, total.symbols)
+            lines.append(f"cut windows {total.cut_windows:>8,}  symbols ({share:.1%}) do not determine their last byte")
         lines.append(
             f"{self.compressor.name}: {self.mb_per_s:.2f} MB/s with {self.workers} worker(s), {self.seconds:.1f} s"
         )

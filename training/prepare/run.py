@@ -11,9 +11,11 @@ from typing import Any
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.compressors import load_compressor
 from proxybyte.training.corpus.records import MEGABYTE
 from proxybyte.training.folders import check_output, partial_folder, publish, write_text
 from proxybyte.training.prepare.columns import prepared_features
+from proxybyte.training.prepare.launch import Crew, crew
 from proxybyte.training.prepare.manifest import (
     MANIFEST,
     CompressorInfo,
@@ -58,6 +60,18 @@ def prepare_corpus(options: PrepareOptions) -> PreparedManifest:
         ProxyByteError: for a wrong corpus, compressor or output, a damaged shard, or a compressor that breaks its
             contract.
     """
+    with crew(options.workers) as together:
+        if not together.is_first:
+            _follow(options, together)
+            together.wait()
+            return read_manifest(options.output)
+        manifest = _lead(options, together)
+        together.wait()
+        return manifest
+
+
+def _lead(options: PrepareOptions, together: Crew) -> PreparedManifest:
+    """Set up, encode a share of the tasks (all, if alone), put the folder together."""
     started = time.perf_counter()
     check_output(options.output, MANIFEST)
     check_corpus(options.corpus)
@@ -71,12 +85,16 @@ def prepare_corpus(options: PrepareOptions) -> PreparedManifest:
     if ready is not None:
         shutil.rmtree(partial)
         _log.info("%s is up to date", options.output)
+        together.wait()
         return ready
     kept = _keep_finished(partial, tasks)
-    workers = options.workers or default_workers()
-    results = _encode(
-        Job(partial, prepared_features(info.num_symbols).arrow_schema, options.verify), tasks, kept, workers
+    workers = together.size if together.size > 1 else options.workers or default_workers()
+    job = Job(partial, prepared_features(info.num_symbols).arrow_schema, options.verify)
+    together.wait()
+    _encode(
+        job, [task for task in tasks if task not in kept], sum(each.bytes for each in kept.values()), together, workers
     )
+    results = _results(partial, tasks)
     seconds = time.perf_counter() - started
     train, validation = (add_totals([results[task] for task in tasks if task.split == split]) for split in SPLITS)
     encoded = sum(results[task].bytes for task in tasks if task not in kept)
@@ -97,10 +115,20 @@ def prepare_corpus(options: PrepareOptions) -> PreparedManifest:
     return manifest
 
 
+def _follow(options: PrepareOptions, together: Crew) -> None:
+    """Encode a share of what the first process has set up, if there is anything to do."""
+    partial = partial_folder(options.output)
+    together.wait()
+    if not (partial / COMPRESSOR).is_dir():
+        return
+    tasks = plan_tasks(options.corpus, folder_digest(partial / COMPRESSOR), options.verify)
+    num_symbols = load_compressor(partial / COMPRESSOR).num_symbols
+    job = Job(partial, prepared_features(num_symbols).arrow_schema, options.verify)
+    _encode(job, [task for task in tasks if finished(partial, task) is None], 0, together, 1)
+
+
 def _carry_compressor(name_or_folder: str, partial: Path) -> CompressorInfo:
     """Load the compressor and save it into the folder that is being built, which is made if absent."""
-    from proxybyte.training.compressors import load_compressor
-
     compressor = load_compressor(name_or_folder)
     for name in (*SPLITS, DONE):
         (partial / name).mkdir(parents=True, exist_ok=True)
@@ -140,17 +168,41 @@ def _keep_finished(partial: Path, tasks: list[ShardTask]) -> dict[ShardTask, Spl
     return kept
 
 
-def _encode(
-    job: Job, tasks: list[ShardTask], kept: dict[ShardTask, SplitTotals], workers: int
-) -> dict[ShardTask, SplitTotals]:
-    """Run what is left to do; the totals of all tasks."""
-    results = dict(kept)
-    left = [task for task in tasks if task not in kept]
-    before = sum(totals.bytes for totals in kept.values())
-    total = before + sum(task.n_bytes for task in left)
-    with tqdm(total=total, initial=before, desc="preparing", unit="B", unit_scale=True, delay=2) as bar:
-        for task, totals in run_tasks(job, left, workers, bar.update):
-            results[task] = totals
+def _encode(job: Job, left: list[ShardTask], before: int, together: Crew, workers: int) -> None:
+    """Run this process's share of the tasks that are ``left``, and wait until all are done.
+
+    Args:
+        job: what to do with each task.
+        left: tasks that no earlier run finished; every process has the same.
+        before: bytes of text that an earlier run encoded, for the progress bar.
+        together: the processes.
+        workers: processes that this one starts, where it is alone.
+    """
+    together.wait()  # so that what one process finishes is still left in the eyes of the others
+    mine = together.share(left)
+    total = before + sum(task.n_bytes for task in mine)
+    progress = "preparing" if together.size == 1 else f"preparing, process 1 of {together.size}"
+    shown = {"unit": "B", "unit_scale": True, "delay": 2, "disable": not together.is_first}
+    with tqdm(total=total, initial=before, desc=progress, **shown) as bar:
+        for _ in run_tasks(job, mine, 1 if together.size > 1 else workers, bar.update):
+            pass
+    together.wait()
+
+
+def _results(partial: Path, tasks: list[ShardTask]) -> dict[ShardTask, SplitTotals]:
+    """The totals of every task, read from the reports beside its files.
+
+    Raises:
+        ProxyByteError: if one is absent: processes on several machines need one file system.
+    """
+    results = {}
+    for task in tasks:
+        totals = finished(partial, task)
+        if totals is None:
+            raise ProxyByteError(
+                f"{partial / task.split / task.file_name} is not there: do all processes see {partial}?"
+            )
+        results[task] = totals
     return results
 
 

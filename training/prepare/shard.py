@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.compressors.protocol import CannotEncode, Compressor
+from proxybyte.training.compressors.protocol import CannotEncode, Compressor, cut_windows
 from proxybyte.training.corpus.records import damaged
 from proxybyte.training.folders import sync, write_text
 from proxybyte.training.prepare.columns import prepared_batch
@@ -97,7 +97,7 @@ class ShardEncoder:
 
     def _encode(self, columns: pa.Table) -> tuple[pa.RecordBatch, SplitTotals]:
         texts: list[bytes] = columns["text"].to_pylist()
-        started = time.perf_counter()
+        started, cut_before = time.perf_counter(), cut_windows(self._compressor)
         coded = self._code(texts)
         seconds = time.perf_counter() - started
         raw = [index for index, reason in enumerate(coded.reasons) if reason is not None]
@@ -113,6 +113,7 @@ class ShardEncoder:
             raw_reasons=Counter(re.sub(r"\d+", "N", str(coded.reasons[index])) for index in raw),
             raw_examples=[f"{source}: {coded.reasons[index]}" for index, source in zip(raw, sources, strict=False)],
             has_borders=any(ends is not None for ends in coded.ends),
+            cut_windows=cut_windows(self._compressor) - cut_before,
             encode_seconds=seconds,
         )
         return prepared_batch(self._schema, columns, coded.codes, coded.ends), totals

@@ -21,7 +21,7 @@ from proxybyte.training.prepare.tasks import ShardTask
 
 COMPRESSOR = "compressor"
 """Sub-folder of a prepared folder that holds its compressor."""
-_ONE_THREAD = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+ONE_THREAD = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 _POLL_SECONDS = 0.2
 
 
@@ -105,7 +105,7 @@ _encoder: ShardEncoder | None = None
 def _start_worker(job: Job, done_bytes: Any, stop: Any) -> None:
     """Make this process a worker: one thread, deaf to Ctrl-C (the parent decides), gone when the parent is gone."""
     global _encoder
-    os.environ.update(_ONE_THREAD)
+    os.environ.update(ONE_THREAD)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -4,14 +4,12 @@ Accelerate places devices, starts the process group and wraps the model. What th
 of targets, a request to stop) are a few numbers on the host: they travel through gloo, so no device waits for them.
 """
 
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
-import psutil
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
@@ -28,6 +26,7 @@ from torch.optim import Optimizer
 
 from proxybyte.errors import ProxyByteError
 
+from ..processes import check_asked, check_launch
 from .config import ComputeConfig, Parallel, Precision, TrainConfig
 from .precision import settle_precision
 
@@ -71,25 +70,6 @@ class World:
         """
         if self.size > 1:
             time.sleep(1.0)
-
-
-def asked_processes(environment: Mapping[str, str], parent_command: Sequence[str]) -> int | None:
-    """How many processes the launcher was asked for, or ``None`` where it did not say.
-
-    ``accelerate launch --cpu --num_processes 2`` starts one process and leaves no trace in its environment, so the
-    launcher's own command line is read too.
-    """
-    if "WORLD_SIZE" in environment:
-        return int(environment["WORLD_SIZE"])
-    words = list(parent_command)
-    if not any("accelerate" in word for word in words[:4]):
-        return None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        name, _, value = word.partition("=")
-        if name.replace("-", "_") == "__num_processes":
-            number = value or following
-            return int(number) if number.isdigit() else None
-    return None
 
 
 @dataclass(frozen=True)
@@ -139,13 +119,8 @@ def check_size(size: int, config: TrainConfig) -> None:
     Raises:
         ProxyByteError: naming both numbers and the way out.
     """
-    asked = asked_processes(os.environ, psutil.Process(os.getppid()).cmdline())
-    wishes = ((asked, "the launcher was asked for"), (config.compute.processes, "compute.processes asks for"))
-    for wanted, who in wishes:
-        if wanted is not None and wanted != size:
-            raise ProxyByteError(
-                f"{size} process(es) run, but {who} {wanted}: on a CPU launch with 'torchrun --nproc-per-node {wanted}'"
-            )
+    check_launch(size)
+    check_asked(size, config.compute.processes, "compute.processes asks for")
     batch = config.batch
     if batch.rows_per_step % (batch.rows_per_device * size):
         raise ProxyByteError(

@@ -246,7 +246,7 @@ def test_training_leaves_out_and_counts_what_is_not_utf8(sources):
 
 def test_a_corpus_too_small_for_the_vocabulary_gives_a_smaller_one():
     compressor = train_bpe([b"aa bb aa bb"], 5000)
-    assert 256 < compressor.num_symbols < 300 and compressor.name == f"bpe-{compressor.num_symbols}"
+    assert 256 < compressor.num_symbols < 300 and compressor.name == f"bpe-{compressor.num_symbols}-code"
 
 
 def test_a_compressor_travels_to_another_process(trained, held_out):

@@ -71,7 +71,7 @@ def test_paths_that_hold_no_text_are_refused_by_name(tmp_path, corpus):
 def test_fit_token_bytes_and_report_from_the_command_line(corpus, tmp_path, capsys, held_out):
     fitted, gray = str(tmp_path / "bpe"), str(tmp_path / "gray")
     assert main(["compressor", "fit", "bpe", "--corpus", str(corpus), "--symbols", "700", "--out", fitted]) == 0
-    assert "bpe-700: 700 symbols" in (said := capsys.readouterr().out) and "1 documents are not UTF-8" in said
+    assert "bpe-700-code: 700 symbols" in (said := capsys.readouterr().out) and "1 documents are not UTF-8" in said
     assert main(["compressor", "fit", "token-bytes", "--tokenizer", fitted, "--order", "gray", "--out", gray]) == 0
     assert "700 tokens as 2 bytes each" in capsys.readouterr().out
     one, other = encode_one(load_compressor(fitted), held_out[0]), encode_one(load_compressor(gray), held_out[0])
@@ -79,7 +79,7 @@ def test_fit_token_bytes_and_report_from_the_command_line(corpus, tmp_path, caps
     command = ["compressor", "report", "gzip", fitted, gray, "--corpus", str(corpus)]
     assert main([*command, "--samples", "20", "--characters", "80", "--out", str(tmp_path / "report")]) == 0
     table = capsys.readouterr().out
-    assert all(f"\n{name} " in table for name in ("gzip", "bpe-700", "bpe-700-bytes-gray"))
+    assert all(f"\n{name} " in table for name in ("gzip", "bpe-700-code", "bpe-700-code-bytes-gray"))
     saved = json.loads((tmp_path / "report" / "report.json").read_text())
     assert saved["n_bytes"] == sum(map(len, held_out))
 

@@ -14,26 +14,43 @@ from hypothesis import strategies as st
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.compressors import FAMILIES, Compressor, code_dtype, encode_one, load_compressor, short_names
 from proxybyte.training.compressors.bpe_train import Split
+from proxybyte.training.compressors.codebook import CodebookCompressor
+from proxybyte.training.compressors.codebook.growth import GrowthRule, grow
+from proxybyte.training.compressors.neural import NeuralCompressor, NeuralSettings
 from proxybyte.training.compressors.token_bytes import Order, TokenBytesCompressor
 
-NAMES = ["bpe", "gzip", "bits-1", "bits-2", "bits-4", "bits-16", "token-bytes", "token-bytes-gray"]
+NAMES = [
+    "bpe",
+    "gzip",
+    "bits-1",
+    "bits-2",
+    "bits-4",
+    "bits-16",
+    "token-bytes",
+    "token-bytes-gray",
+    "codebook",
+    "neural",
+]
 WITH_BORDERS = [name for name in NAMES if name != "gzip"]
 DOCUMENTS = st.binary(max_size=200) | st.text(max_size=100).map(str.encode) | st.binary().map(lambda data: data + b"\0")
 
 
 @pytest.fixture(scope="module")
-def compressors(trained) -> dict[str, Compressor]:
+def compressors(trained, small_lm) -> dict[str, Compressor]:
     bpe = trained[Split.CODE]
     made = {
         "bpe": bpe,
         "token-bytes": TokenBytesCompressor(bpe, Order.PLAIN),
         "token-bytes-gray": TokenBytesCompressor(bpe, Order.GRAY),
+        "codebook": CodebookCompressor(grow(small_lm, GrowthRule(1000))),
+        # Documents that it codes badly stay raw unless asked otherwise; here every one is to come back.
+        "neural": NeuralCompressor(small_lm, NeuralSettings(least_bytes_per_symbol=0.0)),
     }
     return {name: made.get(name) or load_compressor(name) for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(document=DOCUMENTS)
 def test_any_document_comes_back(compressors, name, document):
     compressor = compressors[name]
@@ -65,7 +82,7 @@ def test_the_same_document_gives_the_same_code_alone_and_in_a_batch(compressors,
 
 
 @pytest.mark.parametrize("name", WITH_BORDERS)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(document=DOCUMENTS)
 def test_borders_rise_to_the_length_of_the_document(compressors, name, document):
     codes = encode_one(compressors[name], document)

@@ -3,8 +3,9 @@
 import pytest
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.processes import asked_processes
 from proxybyte.training.run.config_io import load_config
-from proxybyte.training.run.distributed import asked_processes, check_size
+from proxybyte.training.run.distributed import check_size
 from proxybyte.training.train import train
 
 TWO = ("torch.distributed.run", "--nproc-per-node", "2", "-m")

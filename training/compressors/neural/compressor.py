@@ -61,6 +61,15 @@ class NeuralSettings:
         return self.bits / 8 if self.least_bytes_per_symbol is None else self.least_bytes_per_symbol
 
 
+@dataclass(frozen=True)
+class _CodedStretch:
+    """Codes of a stretch and the bytes that each took in, as the bytes of arrays; how many windows were cut."""
+
+    codes: bytes
+    lengths: bytes
+    cut: int
+
+
 class NeuralCompressor:
     """Arithmetic coding under M1 in windows of equal information, within segments that M1's entropy makes.
 
@@ -94,7 +103,7 @@ class NeuralCompressor:
         self._rule = SegmentRule(settings.threshold, settings.jump)
         self._coder = WindowCoder(self.lm, settings.bits, settings.ending)
         self.num_symbols = self._coder.num_codes
-        self._stretches: dict[bytes, tuple[bytes, int] | None] = {}
+        self._stretches: dict[bytes, _CodedStretch | None] = {}
         self._windows: dict[bytes, Window] = {}
         self._spelled: dict[int, bytes] = {}
 
@@ -104,11 +113,18 @@ class NeuralCompressor:
         :attr:`windows` and :attr:`cut_windows` count what was coded since the compressor was made, and how many of
         these windows lose their last byte.
         """
-        pieces = [stretches(document) for document in documents]
-        self._make_room()
-        for batch in _batches(set(chain.from_iterable(pieces)) - self._stretches.keys(), self._lanes):
-            self._code_stretches(batch)
+        pieces = self._coded_stretches(documents)
         return [self._assemble(document, parts) for document, parts in zip(documents, pieces, strict=True)]
+
+    def chunk_ends(self, document: bytes) -> np.ndarray:
+        """Byte offset at the end of what each symbol of ``document`` took in, shape ``(symbols,)``, int64.
+
+        What :meth:`borders` says, but from the document, and so known where windows are cut as well.
+        """
+        (parts,) = self._coded_stretches([document])
+        coded = [self._stretches[part] for part in parts]
+        lengths = np.frombuffer(b"".join(one.lengths for one in coded if one is not None), np.uint16)
+        return np.cumsum(lengths, dtype=np.int64)
 
     def decode(self, codes: np.ndarray) -> bytes:
         """Bytes of one document.
@@ -155,6 +171,14 @@ class NeuralCompressor:
     def _lanes(self) -> int:
         return _LANES.get(self.lm.device.type, _LANES["cpu"])
 
+    def _coded_stretches(self, documents: Sequence[bytes]) -> list[list[bytes]]:
+        """The stretches of each document, all of them coded and remembered."""
+        pieces = [stretches(document) for document in documents]
+        self._make_room()
+        for batch in _batches(set(chain.from_iterable(pieces)) - self._stretches.keys(), self._lanes):
+            self._code_stretches(batch)
+        return pieces
+
     def _make_room(self) -> None:
         for remembered in (self._stretches, self._windows):
             if len(remembered) > CACHED:
@@ -169,7 +193,9 @@ class NeuralCompressor:
                 self._stretches[string] = None
                 continue
             codes = np.array([window.code for window in windows], code_dtype(self.num_symbols))
-            self._stretches[string] = codes.tobytes(), sum(window.cut for window in windows)
+            lengths = np.array([window.length for window in windows], np.uint16)
+            cut_windows = sum(window.cut for window in windows)
+            self._stretches[string] = _CodedStretch(codes.tobytes(), lengths.tobytes(), cut_windows)
 
     def _find_windows(self, strings: set[bytes]) -> None:
         """Remember the first window of each string, of what follows it, and so on."""
@@ -194,13 +220,13 @@ class NeuralCompressor:
         if len(whole) < len(coded):
             where = sum(map(len, parts[: coded.index(None)]))
             return CannotEncode(f"M1 finds no {self.settings.bits}-bit code for a byte after offset {where}")
-        codes = np.frombuffer(b"".join(code for code, _ in whole), code_dtype(self.num_symbols))
+        codes = np.frombuffer(b"".join(one.codes for one in whole), code_dtype(self.num_symbols))
         if len(document) < self.settings.least * len(codes):
             return CannotEncode(
                 f"codes to {len(document) / len(codes):.2f} bytes a symbol, fewer than {self.settings.least:g}"
             )
         self.windows += len(codes)
-        self.cut_windows += sum(cut for _, cut in whole)
+        self.cut_windows += sum(one.cut for one in whole)
         return codes
 
     def _spell(self, codes: np.ndarray) -> list[bytes]:
