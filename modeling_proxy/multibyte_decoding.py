@@ -92,7 +92,8 @@ def decode_with_drafts(model: Any, drafter: Drafter, given: Generation) -> torch
         if loop.keeps_cache:
             loop.hand_back()
         return texts.sequences()
-    return DraftedOutput(sequences=texts.sequences(), past_key_values=loop.hand_back(), drafts=loop.report)
+    sequences: Any = texts.sequences()
+    return DraftedOutput(sequences=sequences, past_key_values=loop.hand_back(), drafts=loop.report)
 
 
 class _Loop:

@@ -30,7 +30,7 @@ class EvaRows:
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
-        self._layers: list[Any] = cache.layers  # type: ignore[assignment]
+        self._layers: list[Any] = list(cache.layers)
         self.lengths: list[int] = list(self._layers[0].lengths)
 
     def inputs(self, columns: int) -> dict[str, Any]:
@@ -64,6 +64,8 @@ class EvaRows:
 class _RowLayer(CacheLayerMixin):
     """One layer's buffers ``(B, H, slots, D)``; where to write is the owner's business."""
 
+    keys: torch.Tensor  # type: ignore[assignment]
+    values: torch.Tensor  # type: ignore[assignment]
     is_sliding = False
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -141,7 +143,8 @@ class RowCache(Cache):
                 "load the model with attn_implementation='sdpa'"
             )
         self._source, self._config = cache, config
-        columns, keys = cache.get_seq_length(), cache.layers[0].keys
+        first: Any = cache.layers[0]
+        columns, keys = cache.get_seq_length(), first.keys
         batch, self._device, self._dtype = keys.shape[0], keys.device, keys.dtype
         if attention_mask is None:
             attention_mask = torch.ones(batch, columns, dtype=torch.long, device=self._device)
@@ -153,12 +156,12 @@ class RowCache(Cache):
         holes = attended[:, :-1] & ~attended[:, 1:]
         if DynamicSlidingWindowLayer in kinds and bool(holes.any()):
             raise ProxyByteError("drafting with sliding attention needs prompts that are padded on the left alone")
-        layers = [_RowLayer(*self._taken_in(layer, columns)) for layer in cache.layers]
+        self._layers = [_RowLayer(*self._taken_in(layer, columns)) for layer in cache.layers]
         self._offset = None
         if next_positions is not None and not torch.equal(next_positions, self._held):
             self._offset = (next_positions - self._held)[:, None]
         self._index = torch.arange(batch, device=self._device)[:, None]
-        super().__init__(layers=layers)
+        super().__init__(layers=[*self._layers])
 
     def _taken_in(self, layer: Any, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
         lost = columns - layer.keys.shape[2]
@@ -173,7 +176,7 @@ class RowCache(Cache):
         starts = torch.tensor(self.lengths[:1] if alike else self.lengths, device=self._device)[:, None]
         slots = starts + torch.arange(columns, device=self._device)
         place = (slice(used - columns, used),) if alike else (self._index, slots)
-        for layer in self.layers:
+        for layer in self._layers:
             layer.reserve(used)
             layer.place, layer.used = place, used
         positions = slots if self._offset is None else slots + self._offset
@@ -219,7 +222,7 @@ class RowCache(Cache):
         self.lengths = [self.lengths[row] for row in rows]
         index = torch.tensor(rows, device=self._device)
         used = max(self.lengths)
-        for layer in self.layers:
+        for layer in self._layers:
             for name in ("keys", "values"):
                 setattr(layer, name, getattr(layer, name)[:, :, :used].index_select(0, index))
         self._held, self._columns, self._index = self._held[index], self._columns[index], self._index[: len(rows)]
@@ -234,7 +237,8 @@ class RowCache(Cache):
         where = torch.where(slots < self._held[:, None], known, before + slots - self._held[:, None])
         lengths = torch.tensor(self.lengths, device=self._device)[:, None]
         where = torch.where(slots < lengths, where, columns).clamp(max=columns)
-        for layer, source in zip(self.layers, self._source.layers, strict=True):
+        sources: list[Any] = list(self._source.layers)
+        for layer, source in zip(self._layers, sources, strict=True):
             for name in ("keys", "values"):
                 held = getattr(layer, name)[:, :, : slots.shape[1]]
                 full = held.new_zeros(*held.shape[:2], columns + 1, held.shape[3])

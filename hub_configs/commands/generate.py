@@ -25,7 +25,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draft",
         choices=("heads", "compressed"),
-        help="write several bytes a step, drafted by the model's heads or in its compressed view; the output is the same",
+        help="write several bytes a step, drafted by its heads or in its compressed view; the output is the same",
     )
     parser.add_argument("--draft-bytes", type=int, metavar="N", help="draft at most so many (default: what it can)")
     parser.add_argument("--report", action="store_true", help="say on standard error how well the drafts were")

@@ -1,4 +1,4 @@
-"""Drafts in the compressed view: aligned with the text, from caches that forget what changed, and never in the output."""
+"""Drafts in the compressed view: aligned with the text, from caches that forget what changed, never in the output."""
 
 import random
 

@@ -20,10 +20,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from proxybyte import encode_bytes
+from proxybyte import ProxyByteForCausalLM, encode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import Special
 from proxybyte.training.compressors import load_spelling
@@ -102,7 +101,7 @@ def _checkpoint() -> tuple[Any, Any]:
     folder = run / "model" if (run / "model").is_dir() else run
     if not (folder / "config.json").is_file():
         raise ProxyByteError(f"PROXYBYTE_BENCH_CHECKPOINT={given} is neither a run nor a full export")
-    return AutoModelForCausalLM.from_pretrained(folder).eval(), load_spelling(run / "compressor")
+    return ProxyByteForCausalLM.from_pretrained(folder).eval(), load_spelling(run / "compressor")
 
 
 def _train() -> None:
