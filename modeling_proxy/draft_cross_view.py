@@ -97,7 +97,6 @@ class CrossViewDrafter:
     def __init__(self, model: Any, spelling: Spelling, most: int | None) -> None:
         self._model, self._spelling = model, spelling
         self.most = 16 if most is None else most
-        self.forward_inputs: dict[str, Any] = {}
         self.forwards = 0
         opening = [int(Special.BOS)] if model.config.document_prefix else []
         self._opening = [*opening, int(Special.COMPRESSED_OPEN)]

@@ -26,13 +26,12 @@ class HeadsDrafter:
             raise ProxyByteError("draft='heads' needs a model with multi-byte heads: this one has none")
         self._model = model
         self.most = heads if most is None else min(most, heads)
-        # The heads are for one position of each row, which is known only after it was verified.
-        self.forward_inputs: dict[str, Any] = {"return_last_hidden": True}
         self.forwards = 0
         self._drafts: list[list[int]] = []
 
     def see(self, output: Any, at: list[int]) -> None:
         """Take what a forward pass says at position ``at`` of each active row."""
+        # For one position of each row, and so only now that it is known.
         hidden = output.last_hidden_state[list(range(len(at))), at][:, None]
         self._drafts = self._model.head_logits(hidden)[:, 0, : self.most].argmax(dim=-1).tolist()
 

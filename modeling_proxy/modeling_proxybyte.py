@@ -41,7 +41,7 @@ class ProxyByteOutput(CausalLMOutputWithPast):
         head_targets: over how many targets that is, of the same shape.
         head_logits: drafts of heads 1 and up over the raw symbols, shape ``(B, K, n - 1 + m, 320)``. Only with
             ``return_head_logits``.
-        last_hidden_state: what the heads read, shape ``(B, K, D)``. Only with ``return_last_hidden``.
+        last_hidden_state: what the heads read, shape ``(B, K, D)``, where there are logits.
     """
 
     target_nll: torch.Tensor | None = None
@@ -120,7 +120,6 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         return_logits: bool | None = None,
         raw_symbols_only: bool = False,
         return_head_logits: bool = False,
-        return_last_hidden: bool = False,
         next_symbol_only: bool = False,
         **kwargs: Any,
     ) -> ProxyByteOutput:
@@ -139,7 +138,6 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             return_logits: whether to return logits, where the default is wrong.
             raw_symbols_only: compute the head's first 320 rows and give minus infinity to the others.
             return_head_logits: whether to return what heads 1 and up draft, at the positions of ``logits_to_keep``.
-            return_last_hidden: whether to return the hidden states that heads read, at the same positions.
             next_symbol_only: leave heads 1 and up out of the loss, as evaluation does.
             **kwargs: passed on to the backbone.
 
@@ -165,9 +163,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         if labels is not None:
             fields |= self._loss(hidden, labels, position_ids, num_items_in_batch, next_symbol_only)
         if return_logits or (return_logits is None and labels is None):
-            fields["logits"] = self._logits(kept, raw_symbols_only)
+            fields |= {"logits": self._logits(kept, raw_symbols_only), "last_hidden_state": kept}
         fields["head_logits"] = self.head_logits(kept) if return_head_logits else None
-        fields["last_hidden_state"] = kept if return_last_hidden else None
         return ProxyByteOutput(**fields)
 
     def _stacked_heads(self) -> list[tuple[nn.Module, int]]:

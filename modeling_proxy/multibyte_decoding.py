@@ -33,12 +33,10 @@ class Drafter(Protocol):
 
     Attributes:
         most: most symbols of a draft.
-        forward_inputs: what every forward pass over raw text is to be given for its sake.
         forwards: forward passes of its own so far.
     """
 
     most: int
-    forward_inputs: dict[str, Any]
     forwards: int
 
     def see(self, output: Any, at: list[int]) -> None:
@@ -115,8 +113,7 @@ class _Loop:
         cache = given.model_kwargs.get("past_key_values")
         self.keeps_cache = given.config.return_dict_in_generate or getattr(cache, "_is_user_defined", False)
         own = ("attention_mask", "inputs_embeds", "logits_to_keep", "past_key_values", "position_ids", "use_cache")
-        kept = {name: value for name, value in given.model_kwargs.items() if name not in own}
-        self._options = {**kept, **drafter.forward_inputs}
+        self._options = {name: value for name, value in given.model_kwargs.items() if name not in own}
 
     def run(self) -> None:
         """Generate."""
@@ -148,13 +145,12 @@ class _Loop:
     def _read_prompts(self) -> Any:
         """What the model says after the prompts; opens the cache by row."""
         model, given = self._model, self._given
-        kwargs = {**given.model_kwargs, **self._drafter.forward_inputs}
+        kwargs = given.model_kwargs
         output = model._prefill(given.input_ids, given.config, kwargs, is_first_iteration=True)
         positions = kwargs.get("position_ids")
         following = None if positions is None else positions[..., -1] + 1
-        mask = given.model_kwargs.get("attention_mask")
         self._columns = output.past_key_values.get_seq_length()
-        self._rows = open_rows(output.past_key_values, mask, model.model.config, following)
+        self._rows = open_rows(output.past_key_values, kwargs.get("attention_mask"), model.model.config, following)
         self._prompts = list(self._rows.lengths)
         return output
 

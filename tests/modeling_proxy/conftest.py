@@ -54,7 +54,6 @@ class Foretold:
 
     def __init__(self, texts: torch.Tensor, most: int = 6, error: float = 0.3):
         self.texts, self.most, self.error = texts, most, error
-        self.forward_inputs: dict = {}
         self.forwards = 0
         self.generator = torch.Generator().manual_seed(0)
 
