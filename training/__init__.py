@@ -1,19 +1,18 @@
-"""From text to a trained model: compressors, the prepared dataset, the stream plan, the training loop.
+"""From text to a trained model: compressors, the prepared dataset, the stream plan, the training loop, experiments.
 
-The public names are imported on first use, as those of the other rooms are.
+The public names are imported on first use, so that finding commands stays fast.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from proxybyte.training.compressors import load_spelling
+    from proxybyte.training.compressors import CannotEncode, Compressor, load_compressor, load_spelling
 
-__all__ = ["load_spelling"]
+__all__ = ["CannotEncode", "Compressor", "load_compressor", "load_spelling"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from proxybyte.training import compressors
-
-    return getattr(compressors, name)
+    return getattr(import_module(".compressors", __name__), name)

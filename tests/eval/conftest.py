@@ -1,4 +1,5 @@
 import copy
+import json
 from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
@@ -94,6 +95,51 @@ def token_llama() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<|end|>", eos_token="<|end|>")
     torch.manual_seed(0)
     return LlamaForCausalLM(llama_config(len(tokenizer))).eval(), tokenizer
+
+
+PROBLEMS = [
+    {
+        "task_id": f"Tiny/{number}",
+        "prompt": f'def {name}(x):\n    """{text}"""\n',
+        "entry_point": name,
+        "canonical_solution": f"    return {value}\n",
+        "test": f"def check(candidate):\n    for x in (0, 3, 10):\n        assert candidate(x) == {value}\n",
+    }
+    for number, (name, text, value) in enumerate(
+        [("add_one", "Add one to x.", "x + 1"), ("twice", "Twice x.", "2 * x"), ("square", "x times x.", "x ** 2")]
+    )
+]
+"""Three problems in HumanEval's form."""
+WRITTEN = ["    return x + 1\n\nprint(1 / 0)\n", "    return 2 * x\n#", "    return x * 3\n"]
+"""What the solver answers: right but for a stop string and what follows it; right; wrong."""
+
+
+@pytest.fixture(scope="session")
+def problems_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("problems") / "tiny.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in PROBLEMS))
+    return file
+
+
+@pytest.fixture(scope="session")
+def solver(tmp_path_factory):
+    """Folder of a native model that has learned by heart to answer ``PROBLEMS`` with ``WRITTEN``."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(llama_config(320, initializer_range=0.05, hidden_size=64, max_position_embeddings=256))
+    texts = [row["prompt"] + answer for row, answer in zip(PROBLEMS, WRITTEN, strict=True)]
+    rows = [torch.tensor([12, *encode_bytes(text.encode()), 13, 2]) for text in texts]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
+    labels = ids.masked_fill(ids == 0, -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(150):
+        loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss < 0.1
+    folder = tmp_path_factory.mktemp("solver")
+    model.eval().save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -104,12 +104,12 @@ def _take_turns(folder: Path, heads: dict[str, int]) -> tuple[list[float], list[
     step = _bare_loop(device, stage.precision)
     marks: list[float] = [_clock(device)]
 
-    def bare_turn() -> float:
+    def bare_turn() -> dict[str, float]:
         marks.append(_clock(device))
         for _ in range(STEPS_A_TURN):
             step()
         marks.append(_clock(device))
-        return 0.0
+        return {}
 
     Loop(dataclasses.replace(run, evaluate=bare_turn), 0, Totals()).to_the_end()
     speeds = ROW_LENGTH * ROWS * STEPS_A_TURN / np.diff(marks)

@@ -40,7 +40,7 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "bits": Family("regroup", "RegroupCompressor", names=("bits-1", "bits-2", "bits-4", "bits-16")),
+    "bits": Family("regroup", "RegroupCompressor", names=("bits-1", "bits-2", "bits-4", "bits-8", "bits-16")),
     "bpe": Family("bpe", "BpeCompressor", fitter="bpe_fit"),
     "codebook": Family("codebook", "CodebookCompressor"),
     "gzip": Family("gzip", "GzipCompressor", names=("gzip",)),

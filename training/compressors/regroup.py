@@ -1,4 +1,4 @@
-"""The document's own bits, regrouped: 1, 2, 4 or 16 to a symbol. Nothing is compressed but the sequence's length."""
+"""The document's own bits, regrouped: 1, 2, 4, 8 or 16 to a symbol. Nothing is compressed but the sequence's length."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +11,15 @@ from proxybyte.errors import ProxyByteError
 from .protocol import CannotEncode, check_codes, code_dtype
 from .storage import read_folder, write_folder
 
-WIDTHS = (1, 2, 4, 16)
+WIDTHS = (1, 2, 4, 8, 16)
 
 
 class RegroupCompressor:
     """``width`` bits to a symbol, the highest bits first.
 
-    A byte is 8, 4 or 2 symbols of 1, 2 or 4 bits. Two bytes are one symbol of 16 bits; there the last symbol of
-    every document says how it ends, ``0x0000`` after whole pairs or ``0xBB01`` with the odd last byte ``BB``, so that
-    any length and trailing NULs come back out of 65,536 symbols.
+    A byte is 8, 4, 2 or 1 symbols of 1, 2, 4 or 8 bits (of 8: the bytes again, as compressed symbols). Two bytes are
+    one symbol of 16 bits; there the last symbol of every document says how it ends, ``0x0000`` after whole pairs or
+    ``0xBB01`` with the odd last byte ``BB``, so that any length and trailing NULs come back out of 65,536 symbols.
 
     Args:
         width: bits in a symbol.

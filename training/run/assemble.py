@@ -2,19 +2,18 @@
 
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
 from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
-from proxybyte.eval import Scoring, bits_per_byte
+from proxybyte.eval import Scoring
 from proxybyte.flops import training_flops
+from proxybyte.symbols import View
 
+from ..compressors import load_compressor
 from ..folders import publish
 from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer
 from .config import TrainConfig
@@ -24,45 +23,12 @@ from .loop import Run
 from .metrics import MetricsLog
 from .model_source import make_model
 from .optim import make_adamw
-from .precision import autocast
 from .rows import RowShare
 from .source import COMPRESSOR_FOLDER, TrainingData
 from .step import Engine
+from .validation import TwoViews, Validation, code_documents
 
 PLOT_FILE = "loss.png"
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Raw bits per byte of the validation documents, computed by all processes together.
-
-    Attributes:
-        model: the model without wrappers (or sharded in place).
-        documents: all of them.
-        stage: each process takes its share, but all take all of a sharded model, whose passes are made in step; the
-            precision is that of training.
-        compiled: whether blocks are compiled; documents of every length would compile them anew.
-        scoring: windows no longer than a training row, whose positions are all that the model has seen.
-    """
-
-    model: nn.Module
-    documents: list[bytes]
-    stage: Stage
-    compiled: bool
-    scoring: Scoring
-
-    def __call__(self) -> float:
-        """Bits per byte over all documents, the same on every process."""
-        world = self.stage.world
-        sharded = isinstance(self.model, FSDPModule)
-        mine = self.documents if sharded else self.documents[world.rank :: world.size]
-        eager = torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
-        bits = 0.0
-        if mine:
-            with eager, autocast(self.stage.precision, self.stage.accelerator.device):
-                bits = bits_per_byte(self.model, mine, self.scoring).bits
-        totals = world.gather(np.array([bits, sum(map(len, mine))])).sum(axis=0)
-        return float(totals[0] / totals[1])
 
 
 @dataclass(frozen=True)
@@ -88,16 +54,12 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         ProxyByteError: if the model does not fit the data or cannot be built.
     """
     model = make_model(config, data.num_codes, checkpoint / MODEL_FOLDER if checkpoint else None)
-    # A causal document of L symbols attends to (L + 1) / 2 on average, which is how training_flops counts.
-    document_length = max(1, round(2 * data.mean_keys - 1))
-    flops = training_flops(model.config, config.plan.row_length, document_length)
+    flops = training_flops(model.config, config.plan.row_length, data.document_length)
     placed, optimizer = place(stage, model, config.compute, lambda m: make_adamw(m, config.optimizer))
     raw_model = stage.accelerator.unwrap_model(placed)
     if checkpoint:
         load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE)
     batch, world = config.batch, stage.world
-    documents = data.validation_documents(config.evaluation)
-    windows = Scoring(window=config.plan.row_capacity)
     return Run(
         config=config,
         world=stage.world,
@@ -107,8 +69,19 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         flops_per_row=flops,
         raw_model=raw_model,
         save_model=ModelWriter(model),
-        evaluate=Validation(raw_model, documents, stage, config.compute.compile, windows) if documents else None,
+        evaluate=_validation(config, stage, data, raw_model),
     )
+
+
+def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn.Module) -> Validation | None:
+    """What to score while the run goes on; nothing where there is no validation split."""
+    texts, views = data.validation_documents(config.evaluation), config.evaluation.views
+    if not texts:
+        return None
+    documents = TwoViews(texts, [])
+    if View.COMPRESSED in views:
+        documents = code_documents(texts, load_compressor(data.compressor))
+    return Validation(model, documents, views, stage, config.compute.compile, Scoring(window=config.plan.row_capacity))
 
 
 def start_trackers(run: Run, step: int) -> None:

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from proxybyte.symbols import View
+
 from ..stream.plan import PlanConfig
 
 
@@ -138,6 +140,9 @@ class LogConfig(_Section):
     trackers: tuple[Tracker, ...] = (Tracker.TENSORBOARD,)
     project: str = Field("proxybyte", description="project name at the trackers")
     plot: bool = Field(True, description="draw loss.png at the end")
+    raw_gradient_every: int = Field(
+        0, ge=0, description="steps between measurements of the raw targets' gradient norm, a pass each; 0 for none"
+    )
 
 
 class CheckpointConfig(_Section):
@@ -148,11 +153,12 @@ class CheckpointConfig(_Section):
 
 
 class EvaluationConfig(_Section):
-    """Raw bits per byte on validation documents while the run goes on."""
+    """Bits per byte on validation documents while the run goes on."""
 
     every: int = Field(500, ge=0, description="steps between evaluations, which start and end have too; 0 for none")
     documents: int = Field(64, ge=1, description="documents of the validation split, spread evenly over it")
     max_bytes: int = Field(16384, ge=1, description="bytes of each document that are scored")
+    views: tuple[View, ...] = Field((View.RAW,), min_length=1, description="views to score: raw, compressed")
 
 
 class TrainConfig(_Section):

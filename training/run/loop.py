@@ -18,6 +18,7 @@ from .config import TrainConfig
 from .distributed import World
 from .metrics import Count, MetricsLog, Totals, refuse_nan, step_losses
 from .optim import learning_rate
+from .raw_gradient import raw_gradient_norm
 from .rows import RowShare, StepBatches, fetch_ahead
 from .signals import StopRequest
 from .source import TrainingData
@@ -34,7 +35,7 @@ class Run:
         flops_per_row: FLOPs of forward and backward over one row.
         raw_model: the model without what wraps it for training.
         save_model: writes the given whole tensors as a model folder.
-        evaluate: raw bits per byte on validation; ``None`` where there is no validation split.
+        evaluate: bits per byte on validation by metric name; ``None`` where there is no validation split.
     """
 
     config: TrainConfig
@@ -45,7 +46,7 @@ class Run:
     flops_per_row: float
     raw_model: nn.Module
     save_model: Callable[[Path, dict[str, torch.Tensor]], None]
-    evaluate: Callable[[], float] | None
+    evaluate: Callable[[], dict[str, float]] | None
 
     @property
     def steps(self) -> int:
@@ -61,6 +62,7 @@ class _Pending:
     learning_rate: float
     counts: np.ndarray
     result: StepResult
+    raw_gradient: dict[str, float]
 
 
 class Loop:
@@ -115,9 +117,12 @@ class Loop:
     def _train(self, batches: StepBatches, counts: np.ndarray) -> None:
         run = self.run
         rate = learning_rate(run.config.learning_rate, run.config.optimizer.lr, self.step, run.steps)
-        result = train_step(run.engine, batches.batches, float(counts[Count.TARGETS]), rate)
+        targets, every, raw_gradient = float(counts[Count.TARGETS]), run.config.log.raw_gradient_every, {}
+        if every and (self.step + 1) % every == 0:
+            raw_gradient = {"raw/grad_norm": raw_gradient_norm(run.engine, batches.batches, targets)}
+        result = train_step(run.engine, batches.batches, targets, rate)
         self.step += 1
-        self._pending.append(_Pending(self.step, rate, counts, result))
+        self._pending.append(_Pending(self.step, rate, counts, result, raw_gradient))
         self._bar.update()
 
     def _due(self, stopping: bool) -> None:
@@ -165,6 +170,7 @@ class Loop:
                     {"kind": "train", "step": entry.step}
                     | step_losses(row_nats, entry.counts)
                     | measured
+                    | entry.raw_gradient
                     | seen
                     | spent
                 )
@@ -184,10 +190,12 @@ class Loop:
     def _is_due(self, every: int) -> bool:
         return every > 0 and (self.step % every == 0 or self.step == self.run.steps)
 
-    def _log_evaluation(self, bits: float) -> None:
-        self._log([{"kind": "evaluation", "step": self.step, "validation/raw_bpb": bits}])
+    def _log_evaluation(self, bits: dict[str, float]) -> None:
+        self._log([{"kind": "evaluation", "step": self.step, **bits}])
         if self.run.world.is_main:
-            self._bar.write(f"step {self.step}: {bits:.4f} raw bits per byte on validation", file=sys.stderr)
+            views = {name.removeprefix("validation/").removesuffix("_bpb"): value for name, value in bits.items()}
+            told = ", ".join(f"{value:.4f} {view} bits per byte" for view, value in views.items())
+            self._bar.write(f"step {self.step}: {told} on validation", file=sys.stderr)
 
     def save(self) -> None:
         """Write a checkpoint of the finished step."""

@@ -47,20 +47,31 @@ def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> 
     return model.train()
 
 
-def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
+def new_config(config: TrainConfig, num_codes: int) -> ProxyByteConfig:
+    """Configuration of a new model.
+
+    Raises:
+        ProxyByteError: if the preset is absent, or the decoder is none that ProxyByte can train.
+    """
     asked = config.model
     if asked.preset:
         # A model knows the positions that it was trained on: its config must not promise more.
         backbone = {**load_preset(asked.preset).backbone_config, "max_position_embeddings": config.plan.row_length}
     else:
         backbone = dict(asked.backbone_config or {})
-    made = ProxyByteConfig(
+    return ProxyByteConfig(
         backbone_config=backbone,
         num_compressed_symbols=num_codes,
         document_prefix=config.plan.document_prefix,
         **asked.heads,
     )
-    return AutoModelForCausalLM.from_config(made, dtype=torch.float32, attn_implementation=asked.attention.value)
+
+
+def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
+    torch.manual_seed(config.seed)
+    return AutoModelForCausalLM.from_config(
+        new_config(config, num_codes), dtype=torch.float32, attn_implementation=config.model.attention.value
+    )
 
 
 def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:

@@ -15,6 +15,7 @@ from proxybyte.symbols import View
 from .metrics import head_metric
 
 _COLOURS = {View.RAW: "tab:blue", View.COMPRESSED: "tab:orange"}
+_DARK = {View.RAW: "black", View.COMPRESSED: "saddlebrown"}
 _POINTS = 200
 Colour = str | tuple[float, float, float, float]
 
@@ -30,9 +31,10 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     for view in View:
         _curve(losses, training, f"{view}/loss", _COLOURS[view], f"{view} view")
         _curve(bits, training, f"{view}/bpb", _COLOURS[view], f"{view} view, training")
-    if evaluations:
-        steps = [line["step"] for line in evaluations]
-        bits.plot(steps, [line["validation/raw_bpb"] for line in evaluations], "ko-", label="raw view, validation")
+    for view in View:
+        points = [(line["step"], line[name]) for line in evaluations if (name := f"validation/{view}_bpb") in line]
+        if points:
+            bits.plot(*zip(*points, strict=True), "o-", color=_DARK[view], label=f"{view} view, validation")
     losses.set(xlabel="step", ylabel="nats per symbol", title="Loss by view")
     bits.set(xlabel="step", ylabel="bits per byte of text", title="Bits per byte by view")
     for axes in by_head:

@@ -29,7 +29,7 @@ class TrainingData:
     Attributes:
         dataset: row ``i`` of the plan.
         steps: whole optimizer steps in the plan; rows beyond the last whole step are left out.
-        num_codes: codes of the compressor; 320 + code is a symbol.
+        num_codes: codes of the compressor, 320 + code is a symbol; 0 where the plan shows raw bytes alone.
         compressor: the folder that carries it.
         fingerprint: of the lengths of all documents, on which the plan rests.
         validation: the validation split, or ``None`` where there is none.
@@ -65,6 +65,14 @@ class TrainingData:
         positions = [batch.position_ids[batch.input_ids != Special.PAD] for batch in rows]
         return float(np.concatenate(positions).mean() + 1)
 
+    @property
+    def document_length(self) -> int:
+        """Length of a document alone whose symbols attend to as many positions as these do, on average.
+
+        A causal document of L symbols attends to (L + 1) / 2 on average, which is how ``training_flops`` counts.
+        """
+        return max(1, round(2 * self.mean_keys - 1))
+
     def describe(self) -> str:
         """What the plan will do."""
         return f"{self.steps:,} steps\n{report(self.dataset.plan).table()}"
@@ -88,10 +96,11 @@ def open_data(config: TrainConfig) -> TrainingData:
             f"{config.batch.rows_per_step}: raise plan.budget, or lower batch.rows_per_step or plan.row_length"
         )
     validation = config.data / "validation"
+    compressor = load_compressor(config.data / COMPRESSOR_FOLDER)
     return TrainingData(
         dataset=MixedViewDataset(split, plan),
         steps=steps,
-        num_codes=load_compressor(config.data / COMPRESSOR_FOLDER).num_symbols,
+        num_codes=compressor.num_symbols if config.plan.schedule.shows_compressed else 0,
         compressor=config.data / COMPRESSOR_FOLDER,
         fingerprint=_fingerprint(split),
         validation=PreparedSplit(validation) if validation.is_dir() else None,

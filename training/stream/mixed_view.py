@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, IGNORE_INDEX, Special, View
 
 from .placement import Segments
-from .plan import StreamPlan
+from .plan import PlanConfig, StreamPlan
 from .prepared import PreparedSplit
 
 PACKED_COLUMNS = ("input_ids", "position_ids", "labels")
@@ -24,6 +24,8 @@ PAD, BOS, EOS = int(Special.PAD), int(Special.BOS), int(Special.EOS)
 _VIEWS = (View.RAW, View.COMPRESSED)
 _OPEN = np.array([view.open for view in _VIEWS], np.int64)
 _CLOSE = np.array([view.close for view in _VIEWS], np.int64)
+# Where nothing tells the views apart, a prompt still begins as a raw document does.
+_ONE_OPEN, _ONE_CLOSE = np.full_like(_OPEN, View.RAW.open), np.full_like(_CLOSE, View.RAW.close)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class RowBatch:
     Attributes:
         rows: the plan's row numbers.
         input_ids: symbols; unused slots hold ``<pad>``.
-        position_ids: positions, from 0 at the start of each document (or of what a row shows of it).
+        position_ids: positions, from 0 at the start of each document (or of what a row shows of it); without document
+            masking, from 0 at the start of the row.
         labels: as ``input_ids``, with -100 where a position is no target: the first symbol of each document, unused
             slots, and a closing sentinel right after a reopened one.
         text_bytes: bytes of source text that the symbols of each view stand for, over the batch.
@@ -124,7 +127,7 @@ class MixedViewDataset(Dataset):
         shape = (len(rows), self.plan.config.row_length)
         pieces = self._pieces(rows)
         spans = self.plan.segments(pieces.index)
-        canvas = _Canvas(*shape, self.plan.config.document_prefix)
+        canvas = _Canvas(*shape, self.plan.config)
         text_bytes = self._copy_text(canvas.ids, pieces, spans, canvas.prefix)
         canvas.write_sentinels(pieces, spans)
         canvas.open_again(pieces, spans)
@@ -196,8 +199,11 @@ class MixedViewDataset(Dataset):
 class _Canvas:
     """The flattened batch while it is being written."""
 
-    def __init__(self, rows: int, row_length: int, document_prefix: bool):
-        self.prefix = int(document_prefix)
+    def __init__(self, rows: int, row_length: int, config: PlanConfig):
+        self.prefix = int(config.document_prefix)
+        self.masking = config.document_masking
+        self.row_length = row_length
+        self.open, self.close = (_OPEN, _CLOSE) if config.view_sentinels else (_ONE_OPEN, _ONE_CLOSE)
         self.ids = np.full(rows * row_length, PAD, np.int64)
         self.starts = np.zeros(rows * row_length, bool)
         self.starts[::row_length] = True
@@ -213,11 +219,11 @@ class _Canvas:
         begins = np.zeros_like(first_close)
         if self.prefix:
             self._put(pieces, every, begins, begins + BOS)
-        self._put(pieces, every, begins + self.prefix, _OPEN[spans.view[0]])
-        self._put(pieces, every, first_close, _CLOSE[spans.view[0]])
+        self._put(pieces, every, begins + self.prefix, self.open[spans.view[0]])
+        self._put(pieces, every, first_close, self.close[spans.view[0]])
         if two.any():
-            self._put(pieces, two, first_close + 1, _OPEN[spans.view[1]])
-            self._put(pieces, two, second_close, _CLOSE[spans.view[1]])
+            self._put(pieces, two, first_close + 1, self.open[spans.view[1]])
+            self._put(pieces, two, second_close, self.close[spans.view[1]])
         self._put(pieces, every, last_close + 1, begins + EOS)
 
     def _put(self, pieces: _Pieces, wanted: np.ndarray, offset: np.ndarray, symbol: np.ndarray) -> None:
@@ -236,7 +242,7 @@ class _Canvas:
         cut = pieces.starts_row & (in_first | in_second)
         view = np.where(in_second, spans.view[1], spans.view[0])
         start = pieces.target - cut
-        self.ids[start[cut]] = _OPEN[view[cut]]
+        self.ids[start[cut]] = self.open[view[cut]]
         closes = cut & ((begin == first_close) | (begin == last_close))
         self.no_target.append(pieces.target[closes])
         if self.prefix:
@@ -248,6 +254,8 @@ class _Canvas:
 
     def positions(self) -> np.ndarray:
         """Distance of each slot from the last start before it; every row starts afresh."""
+        if not self.masking:
+            return np.arange(len(self.starts)) % self.row_length
         where = np.flatnonzero(self.starts)
         runs = np.diff(where, append=len(self.starts))
         return np.arange(len(self.starts)) - np.repeat(where, runs)

@@ -46,6 +46,10 @@ class PlanConfig(BaseModel):
     budget: float = Field(1.0, gt=0, description="length of the run, in budget_unit")
     budget_unit: BudgetUnit = BudgetUnit.EPOCHS
     document_prefix: bool = Field(False, description="put <bos> before each document's opening sentinel")
+    document_masking: bool = Field(True, description="documents of a row do not see each other")
+    view_sentinels: bool = Field(
+        True, description="compressed views wear sentinels of their own; else those of raw ones, and nothing tells them"
+    )
     schedule: ScheduleConfig = ScheduleConfig()
 
     @property

@@ -96,6 +96,12 @@ class ScheduleConfig(BaseModel):
             return Mixture(rate, self.pairing, self.hand_off)
         return Mixture(self.rate, self.pairing, self.hand_off)
 
+    @property
+    def shows_compressed(self) -> bool:
+        """Whether any part of a run shows a compressed view."""
+        phases = ((self.warmup, self.warmup_rate), (1.0, self.rate), (self.decay, self.decay_rate))
+        return any(length > 0 and rate > 0 for length, rate in phases)
+
     def phase_at(self, progress: float) -> str:
         """Name of the phase at ``progress``: ``"warmup"``, ``"steady"`` or ``"decay"``."""
         if progress < self.warmup:

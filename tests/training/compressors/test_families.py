@@ -25,6 +25,7 @@ NAMES = [
     "bits-1",
     "bits-2",
     "bits-4",
+    "bits-8",
     "bits-16",
     "token-bytes",
     "token-bytes-gray",
@@ -92,7 +93,9 @@ def test_borders_rise_to_the_length_of_the_document(compressors, name, document)
     assert (int(ends[-1]) if ends.size else 0) == len(document)
 
 
-@pytest.mark.parametrize(("name", "per_unit"), [("bits-1", 8), ("bits-2", 4), ("bits-4", 2), ("token-bytes", 2)])
+@pytest.mark.parametrize(
+    ("name", "per_unit"), [("bits-1", 8), ("bits-2", 4), ("bits-4", 2), ("bits-8", 1), ("token-bytes", 2)]
+)
 def test_a_border_counts_only_bytes_that_are_spelled_in_full(compressors, name, per_unit):
     compressor = compressors[name]
     codes = encode_one(compressor, b"import os\n")

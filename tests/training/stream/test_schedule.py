@@ -46,3 +46,10 @@ def test_no_warmup_and_no_decay_is_one_constant_mixture():
 def test_phases_longer_than_the_run_are_refused():
     with pytest.raises(ValidationError, match="add up to at most 1"):
         ScheduleConfig(warmup=0.7, decay=0.7)
+
+
+@given(st.sampled_from([0.0, 0.5]), st.sampled_from([0.0, 0.5]), st.tuples(*[st.sampled_from([0.0, 0.7])] * 3))
+def test_a_run_shows_compressed_views_if_its_rate_is_ever_above_zero(warmup, decay, rates):
+    schedule = ScheduleConfig(warmup=warmup, decay=decay, rate=rates[0], warmup_rate=rates[1], decay_rate=rates[2])
+    ever = max(schedule.at(progress / 100).rate for progress in range(101)) > 0
+    assert schedule.shows_compressed == ever

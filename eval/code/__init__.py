@@ -1,0 +1,1 @@
+"""Code generation: problems, samples, verdicts, pass@k (docs/code_eval.md)."""

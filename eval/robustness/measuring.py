@@ -1,0 +1,136 @@
+"""What a model, or the published solutions, score on every variant of a set."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from proxybyte.eval.code.judging import Bench, canonical_samples, run_known
+from proxybyte.eval.code.samples import Sample
+from proxybyte.eval.robustness.metrics import Robustness, robustness
+from proxybyte.eval.robustness.variants import Family, RobustnessSet, Variant
+
+Passed = Mapping[str, np.ndarray]
+"""By a variant's name: which samples passed, booleans of shape ``(P, n)``, problems in the variant's order."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the report.
+
+    Attributes:
+        family: of the perturbations.
+        perturbation: its name; empty for the worst case over the family.
+        variants: how many seeds (and perturbations) the worst case is taken over.
+        changed: the mean number of problems whose prompt really differs.
+        model: the model's figures; ``None`` where only the ceiling was asked for.
+        ceiling: the published solutions' figures.
+    """
+
+    family: Family
+    perturbation: str
+    variants: int
+    changed: float
+    model: Robustness | None
+    ceiling: Robustness
+
+
+def find_passed(
+    variants: Sequence[Variant], samples: Mapping[str, Sequence[Sample]], per_problem: int, bench: Bench
+) -> Passed:
+    """Run the samples of every variant; ``samples`` by the variant's name, ``per_problem`` of each problem in order."""
+    programs: list[str] = []
+    for variant in variants:
+        by_id = {problem.task_id: problem for problem in variant.problems}
+        programs += [by_id[sample.task_id].program(sample.completion) for sample in samples[variant.name]]
+    outcomes = iter(run_known(programs, bench))
+    passed = {}
+    for variant in variants:
+        found = [next(outcomes).passed for _ in samples[variant.name]]
+        passed[variant.name] = np.array(found, dtype=bool).reshape(len(variant.problems), per_problem)
+    return passed
+
+
+def find_ceiling(variants: Sequence[Variant], bench: Bench) -> Passed:
+    """Run the published solution of every problem of every variant, ``n`` of 1."""
+    return find_passed(variants, {variant.name: canonical_samples(variant.problems) for variant in variants}, 1, bench)
+
+
+def report_rows(problems: RobustnessSet, ceiling: Passed, model: Passed | None, k: int = 1) -> list[Row]:
+    """One row a perturbation, then one a family, worst case over all its perturbations and seeds."""
+    rows = []
+    for family in Family:
+        members = [variant for variant in problems.variants if variant.family is family]
+        names = list(dict.fromkeys(variant.perturbation for variant in members))
+        groups = {name: [variant for variant in members if variant.perturbation == name] for name in names}
+        if len(groups) > 1:
+            groups[""] = members
+        rows += [_row(name, group, problems.baseline(family), (ceiling, model), k) for name, group in groups.items()]
+    return rows
+
+
+def _row(name: str, group: Sequence[Variant], baseline: Variant, passed: tuple[Passed, Passed | None], k: int) -> Row:
+    shared = set.intersection(*({problem.task_id for problem in variant.problems} for variant in [baseline, *group]))
+    before = {problem.task_id: problem.prompt for problem in baseline.problems}
+    changed = [sum(problem.prompt != before.get(problem.task_id) for problem in v.problems) for v in group]
+
+    def pick(variant: Variant, found: Passed) -> np.ndarray:
+        places = {problem.task_id: place for place, problem in enumerate(variant.problems)}
+        return found[variant.name][[places[task_id] for task_id in sorted(shared)]]
+
+    def figures(found: Passed, at: int) -> Robustness:
+        return robustness(pick(baseline, found), np.stack([pick(variant, found) for variant in group]), at)
+
+    ceiling, model = passed
+    family = group[0].family
+    assert family is not None
+    return Row(
+        family=family,
+        perturbation=name,
+        variants=len(group),
+        changed=float(np.mean(changed)),
+        model=None if model is None else figures(model, k),
+        ceiling=figures(ceiling, 1),
+    )
+
+
+def rows_as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """For the results file; NaN, which JSON has not, as null."""
+    return [
+        {
+            "family": row.family.label,
+            "perturbation": row.perturbation or "worst of all",
+            "variants": row.variants,
+            "changed": row.changed,
+            "model": _figures(row.model),
+            "ceiling": _figures(row.ceiling),
+        }
+        for row in rows
+    ]
+
+
+def _figures(found: Robustness | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "nominal": vars(found.nominal),
+        "robust_pass": vars(found.robust),
+        "robust_drop": None if np.isnan(found.drop) else found.drop,
+        "robust_relative": found.change,
+    }
+
+
+def rows_as_table(rows: Sequence[Row], k: int = 1) -> str:
+    """For people."""
+    head = f"{'family':<11}{'perturbation':<32}{'seeds':>6}{'changed':>9}"
+    if rows and rows[0].model is not None:
+        head += f"{f'pass@{k}':>9}{'robust':>9}{'drop':>8}{'change':>8}"
+    lines = [head + f"{'ceiling':>9}"]
+    for row in rows:
+        line = f"{row.family.label:<11}{row.perturbation or 'worst of all':<32}{row.variants:>6}{row.changed:>9.1f}"
+        if row.model is not None:
+            drop = "-" if np.isnan(row.model.drop) else f"{row.model.drop:.1%}"
+            line += f"{row.model.nominal.mean:>9.1%}{row.model.robust.mean:>9.1%}{drop:>8}{row.model.change:>8.1%}"
+        lines.append(line + f"{row.ceiling.robust.mean:>9.1%}")
+    return "\n".join(lines)

@@ -1,0 +1,213 @@
+r"""How far what a model learnt in one view serves it in the other.
+
+* **Both views**: bits per byte of the same documents as bytes and as the compressor's symbols.
+* **Oracle translation**: one view of a document stands in the context, and the model writes the other, greedily, up to
+  its closing sentinel: ``<comp> codes </comp><raw>`` and then bytes, or the other way round. Reported are exact
+  matches, the edit distance between the bytes written and the document's, over the longer of the two, and
+  the bits per byte of the right answer given the context, which a document that it has never seen twice would cost.
+* **Continuation**: the same first part of a document as bytes and as symbols, continued through either; how many bytes
+  are right before the first wrong one, and how many forward passes a byte takes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import torch
+from rapidfuzz.distance import Levenshtein
+from tqdm import tqdm
+
+from proxybyte.byte_codec import decode_bytes, encode_bytes
+from proxybyte.errors import ProxyByteError
+from proxybyte.eval.bpb import document_opening
+from proxybyte.eval.scoring import Scoring, Sequences, position_limit, score_sequences
+from proxybyte.eval.transfer_data import Pair, TwoViewModel
+from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_RAW_SYMBOLS, View
+from proxybyte.training import Compressor
+
+_SLACK = 16
+"""Symbols that an answer may be longer than the right one before it is cut."""
+
+
+class Direction(StrEnum):
+    """From which view to which."""
+
+    TO_RAW = "compressed to raw"
+    TO_COMPRESSED = "raw to compressed"
+
+    @property
+    def target(self) -> View:
+        """The view that the model writes."""
+        return View.RAW if self is Direction.TO_RAW else View.COMPRESSED
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote for one document.
+
+    Attributes:
+        expected: the bytes that would be right.
+        produced: the bytes that its symbols spell; empty where they spell none.
+        symbols: how many it wrote, without the closing sentinel.
+        ended: whether it closed the view itself.
+    """
+
+    expected: bytes
+    produced: bytes
+    symbols: int
+    ended: bool
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is right to the last byte, and ends there."""
+        return self.ended and self.produced == self.expected
+
+    @property
+    def distance(self) -> float:
+        """Levenshtein distance between produced and expected bytes, over the longer one: 0 equal, 1 nothing alike."""
+        return Levenshtein.normalized_distance(self.produced, self.expected)
+
+    @property
+    def right_bytes(self) -> int:
+        """Bytes before the first wrong one."""
+        pairs = zip(self.produced, self.expected, strict=False)
+        return next(
+            (place for place, (a, b) in enumerate(pairs) if a != b), min(len(self.produced), len(self.expected))
+        )
+
+
+def view_symbols(pair: Pair, view: View) -> np.ndarray:
+    """A document's symbols in one view, int64."""
+    if view is View.RAW:
+        return encode_bytes(pair.text, np.int64)
+    return pair.codes.astype(np.int64) + COMPRESSED_OFFSET
+
+
+def translate(two: TwoViewModel, pairs: Sequence[Pair], direction: Direction, progress: bool = False) -> list[Written]:
+    """Write the other view of each document, given one; greedy, one document at a time.
+
+    What is produced are plain bytes, so a set of programs can be translated here and judged elsewhere.
+
+    Raises:
+        ProxyByteError: if a document does not fit into the model's positions twice.
+    """
+    _check_fits(two, pairs)
+    written = []
+    for pair in tqdm(pairs, desc=direction, unit="doc", delay=2, disable=not progress):
+        prompt = _context(two, pair, direction)
+        limit = len(view_symbols(pair, direction.target)) * 5 // 4 + _SLACK
+        room = position_limit(two.model) - len(prompt)
+        symbols, ended = write_greedily(two.model, prompt, direction.target, min(limit, room))
+        produced = spell(two.compressor, symbols, direction.target)
+        written.append(Written(pair.text, produced, len(symbols), ended))
+    return written
+
+
+def continue_text(two: TwoViewModel, pairs: Sequence[Pair], view: View, progress: bool = False) -> list[Written]:
+    """Continue the first half of each document through one view, as long as the second half; greedy."""
+    written = []
+    for pair in tqdm(pairs, desc=f"continuing {view}", unit="doc", delay=2, disable=not progress):
+        half = max(1, len(pair.text) // 2)
+        (code,) = two.compressor.encode_batch([pair.text[:half]])
+        if not isinstance(code, np.ndarray) or half == len(pair.text):
+            continue
+        start = view_symbols(Pair(pair.text[:half], code), view)
+        prompt = [*document_opening(two.model, view), *start.tolist()]
+        wanted = pair.text[half:]
+        # Symbols of no more than the bytes that are wanted; one symbol stands for one byte at least.
+        rate = 1.0 if view is View.RAW else len(pair.codes) / len(pair.text)
+        limit = min(math.ceil(len(wanted) * rate), position_limit(two.model) - len(prompt))
+        symbols, ended = write_greedily(two.model, prompt, view, limit)
+        written.append(Written(wanted, spell(two.compressor, symbols, view), len(symbols), ended))
+    return written
+
+
+def translation_bpb(two: TwoViewModel, pairs: Sequence[Pair], direction: Direction) -> float:
+    """Bits per byte of text of the right answer, with the other view in the context.
+
+    Raises:
+        ProxyByteError: if a document does not fit into the model's positions twice.
+    """
+    _check_fits(two, pairs)
+    opening = len(document_opening(two.model, direction.target))
+    contexts = [_context(two, pair, direction) for pair in pairs]
+    answers = [view_symbols(pair, direction.target) for pair in pairs]
+    whole = [np.concatenate([context[opening:], answer]) for context, answer in zip(contexts, answers, strict=True)]
+    sequences = Sequences(
+        prefix=tuple(contexts[0][:opening]),
+        lengths=np.array([len(ids) for ids in whole], np.int64),
+        read=lambda i, start, end: whole[i][start:end],
+        score_from=np.array([len(context) - opening for context in contexts], np.int64),
+    )
+    nats = score_sequences(two.model, sequences, Scoring(progress=True)).nats
+    return float(nats.sum() / math.log(2) / sum(len(pair.text) for pair in pairs))
+
+
+def write_greedily(model: Any, prompt: Sequence[int], view: View, limit: int) -> tuple[list[int], bool]:
+    """The likeliest symbols of ``view``, one after the other, up to its closing sentinel or ``limit`` symbols.
+
+    Args:
+        model: ``ProxyByteForCausalLM`` in evaluation mode.
+        prompt: ids, the opening sentinel among them.
+        view: the view that is open; no symbol of another is written.
+        limit: at most so many.
+
+    Returns:
+        The symbols without the sentinel, and whether it was written.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    allowed = torch.zeros(rows, dtype=torch.bool, device=model.device)
+    first, last = (BYTE_OFFSET, NUM_RAW_SYMBOLS) if view is View.RAW else (COMPRESSED_OFFSET, rows)
+    allowed[first:last] = True
+    allowed[view.close] = True
+    ids = torch.tensor([list(prompt)], device=model.device)
+    cache: Any = None
+    symbols: list[int] = []
+    with torch.no_grad():
+        while len(symbols) < limit:
+            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            symbol = int(output.logits[0, -1].masked_fill(~allowed, -torch.inf).argmax())
+            if symbol == view.close:
+                return symbols, True
+            symbols.append(symbol)
+            cache, ids = output.past_key_values, torch.tensor([[symbol]], device=model.device)
+    return symbols, False
+
+
+def spell(compressor: Compressor, symbols: Sequence[int], view: View) -> bytes:
+    """Bytes that symbols of a view stand for; empty where a compressor's spell nothing."""
+    if view is View.RAW:
+        return decode_bytes(symbols)
+    codes = np.asarray(symbols, np.int64) - COMPRESSED_OFFSET
+    if len(codes) and int(codes.max()) >= compressor.num_symbols:  # rows beyond the compressor's, if a model has any
+        return b""
+    try:
+        return compressor.decode(codes)
+    except ProxyByteError:
+        return b""
+
+
+def _context(two: TwoViewModel, pair: Pair, direction: Direction) -> list[int]:
+    """The given view, closed, and the opening of the wanted one, as in a translation pair."""
+    given = View.COMPRESSED if direction.target is View.RAW else View.RAW
+    opening = document_opening(two.model, given)
+    return [*opening, *view_symbols(pair, given).tolist(), int(given.close), int(direction.target.open)]
+
+
+def symbols_of_both(pair: Pair) -> int:
+    """Positions that a document takes in both views, sentinels and prefix among them."""
+    return len(pair.text) + len(pair.codes) + 5
+
+
+def _check_fits(two: TwoViewModel, pairs: Sequence[Pair]) -> None:
+    limit = position_limit(two.model)
+    for number, pair in enumerate(pairs):
+        needed = symbols_of_both(pair)
+        if needed > limit:
+            raise ProxyByteError(
+                f"document {number} takes {needed} symbols in both views, but the model knows {limit} positions: "
+                "lower --translate-bytes"
+            )

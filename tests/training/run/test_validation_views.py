@@ -1,0 +1,53 @@
+"""What a run scores of its validation documents: either view, or both."""
+
+import json
+
+import pytest
+
+from proxybyte import ProxyByteForCausalLM
+from proxybyte.errors import ProxyByteError
+from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
+from proxybyte.training.compressors import load_compressor
+from proxybyte.training.run.config_io import load_config
+from proxybyte.training.run.source import open_data
+from proxybyte.training.run.validation import code_documents
+from proxybyte.training.train import train
+
+
+def evaluations(folder):
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if line["kind"] == "evaluation"]
+
+
+def test_both_views_are_those_of_the_saved_model_on_the_same_documents(recipe):
+    config = load_config(recipe(), ["evaluation.views=[raw, compressed]"])
+    train(config)
+    last = evaluations(config.output)[-1]
+    data = open_data(config)
+    texts = data.validation_documents(config.evaluation)
+    two = code_documents(texts, load_compressor(data.compressor))
+    assert two.texts == texts
+    model = ProxyByteForCausalLM.from_pretrained(config.output / "model")
+    scoring = Scoring(window=config.plan.row_capacity)
+    sizes = [len(text) for text in texts]
+    assert last["validation/raw_bpb"] == pytest.approx(bits_per_byte(model, texts, scoring).bits_per_byte, rel=1e-6)
+    compressed = compressed_bits_per_byte(model, two.codes, sizes, scoring).bits_per_byte
+    assert last["validation/compressed_bpb"] == pytest.approx(compressed, rel=1e-6)
+
+
+def test_the_compressed_view_alone(recipe):
+    config = load_config(recipe(), ["evaluation.views=[compressed]", "log.plot=true"])
+    train(config)
+    assert all(set(line) == {"kind", "step", "validation/compressed_bpb"} for line in evaluations(config.output))
+    assert (config.output / "loss.png").stat().st_size > 1000
+
+
+def test_no_view_at_all_is_refused(recipe):
+    with pytest.raises(ProxyByteError, match=r"key evaluation\.views"):
+        load_config(recipe(), ["evaluation.views=[]"])
+
+
+def test_a_run_of_raw_bytes_alone_has_no_rows_for_compressed_symbols(recipe):
+    config = load_config(recipe(), ["plan.schedule.rate=0", "plan.schedule.warmup=0"])
+    train(config)
+    assert ProxyByteForCausalLM.from_pretrained(config.output / "model").config.vocab_size == 320

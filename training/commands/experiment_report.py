@@ -1,0 +1,32 @@
+"""``proxybyte experiment report``: tables, tests and curves of a plan's finished cells."""
+
+import argparse
+from pathlib import Path
+
+from proxybyte.cli import Command
+
+EXAMPLES = """\
+  proxybyte experiment report runs/raw_share
+  proxybyte experiment report runs/raw_share --out docs/raw_share
+
+Writes report.md, report.json, report.html (one page, pictures inside) and the pictures; cells that are not finished
+are named and left out."""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="folder that 'proxybyte experiment run' works in")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: FOLDER/report)")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from proxybyte.training.experiments.report import read_report
+    from proxybyte.training.experiments.report_output import as_markdown, write_report
+
+    report = read_report(args.folder)
+    page = write_report(report, args.out or args.folder / "report")
+    print(as_markdown(report))
+    print(f"written to {page.parent}; {page} is the whole of it")
+    return 0
+
+
+COMMAND = Command("tables, paired tests and curves of an experiment", EXAMPLES, _add_arguments, _run)

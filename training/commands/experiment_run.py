@@ -1,0 +1,60 @@
+"""``proxybyte experiment run``: train and score every cell of a plan."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from proxybyte.cli import Command
+from proxybyte.errors import ProxyByteError
+
+EXAMPLES = """\
+  proxybyte experiment run raw_share --size smoke --out runs/raw_share
+  proxybyte experiment run my.yaml --out runs/mine --set seeds=[0,1] match.budget=2e13
+  proxybyte experiment run my.yaml --list
+  proxybyte experiment run scaling --size gpu --out runs/scaling --launch "accelerate launch --num_processes 8 -m"
+
+The same command goes on where it was interrupted: finished cells stay, a half-trained one goes on from its checkpoint.
+Started on several machines with one shared --out, each takes cells that no other has."""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("plan", metavar="PLAN", help="a YAML plan, or the name of a shipped one")
+    parser.add_argument("--size", help="defaults that the plan is laid over: smoke (minutes on a CPU), gpu, or a file")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where cells and shared data go (default: runs/PLAN)"
+    )
+    parser.add_argument("--list", action="store_true", help="list the cells and stop")
+    parser.add_argument(
+        "--launch", default="", metavar="WORDS", help="command before the training module, for several processes"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that prepare data (default: one a core)"
+    )
+    parser.add_argument("--set", nargs="+", default=[], metavar="key.sub=value", help="changes to the plan")
+
+
+def _run(args: argparse.Namespace) -> int:
+    from proxybyte.training.experiments.grid import expand
+    from proxybyte.training.experiments.plan_io import load_plan
+    from proxybyte.training.experiments.runner import RunOptions, run_plan
+
+    plan = load_plan(args.plan, args.size, args.set)
+    if args.list:
+        cells = expand(plan)
+        print("\n".join(f"{cell.name}  {cell.kind}" for cell in cells))
+        print(f"{len(cells)} cells, each of {plan.match.budget:g} ({plan.match.by})")
+        return 0
+    output = args.out or Path("runs") / Path(args.plan).stem
+    progress = run_plan(plan, RunOptions(output, tuple(shlex.split(args.launch)), args.workers))
+    print(f"{len(progress.finished)} cells finished in {output}")
+    if progress.elsewhere:
+        print(f"{len(progress.elsewhere)} are being run by other processes: {', '.join(progress.elsewhere)}")
+    if progress.stopped:
+        print(f"stopped in {progress.stopped}, which is saved: the same command goes on from there")
+    if progress.failed:
+        name, reason = next(iter(progress.failed.items()))
+        raise ProxyByteError(f"{len(progress.failed)} cell(s) failed, the first is {name}: {reason}")
+    return 0
+
+
+COMMAND = Command("train and score every cell of an experiment plan", EXAMPLES, _add_arguments, _run)

@@ -1,0 +1,170 @@
+"""One cell from its settings to its result: matched, trained by the public entry, scored."""
+
+import logging
+import math
+import shlex
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from proxybyte import ProxyByteForCausalLM
+from proxybyte.errors import ProxyByteError
+from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
+
+from ..compressors import load_compressor
+from ..run.config import EvaluationConfig, TrainConfig
+from ..run.config_io import CONFIG_FILE, save_config
+from ..run.metrics import MetricsLog
+from ..run.source import open_data
+from ..run.validation import TwoViews, code_documents
+from ..train import train
+from .grid import Cell
+from .matching import Length, settle_length
+from .results import CellResult, Point, claim_settings, machine_name, save_result
+from .schema import ArmKind, EvaluationPlan, MatchBy
+
+log = logging.getLogger(__name__)
+
+RUN_FOLDER = "run"
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """What a cell needs beside itself.
+
+    Attributes:
+        folder: of the cell.
+        data: prepared with its compressor.
+        match: what its budget counts.
+        evaluation: what to score.
+        launcher: words before the module of the training entry (``accelerate launch --num_processes 8 -m``); empty to
+            train in this process.
+    """
+
+    folder: Path
+    data: Path
+    match: MatchBy
+    evaluation: EvaluationPlan
+    launcher: tuple[str, ...] = ()
+
+
+def run_cell(cell: Cell, job: CellJob) -> CellResult | None:
+    """Train and score one cell, going on from its checkpoint if it was interrupted.
+
+    Returns:
+        Its result, which is on disk; ``None`` if a signal asked to stop, after a checkpoint.
+
+    Raises:
+        ProxyByteError: if its folder holds another version of it, or training fails.
+    """
+    started = time.perf_counter()
+    claim_settings(job.folder, cell)
+    output = job.folder / RUN_FOLDER
+    config = cell.config.model_copy(update={"output": output, "data": job.data})
+    length = _paced(settle_length(config, job.match, cell.budget), job.evaluation.points)
+    log.info("%s: %d steps, %.3g FLOPs", cell.name, length.steps, length.flops)
+    if not _train(length.config, job):
+        return None
+    result = _measure(cell, job, length, time.perf_counter() - started)
+    save_result(result, job.folder)
+    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    return result
+
+
+def _paced(length: Length, points: int) -> Length:
+    """The run with its evaluations and checkpoints spread over its steps."""
+    every = math.ceil(length.steps / points)
+    evaluation = length.config.evaluation.model_copy(update={"every": every})
+    checkpoint = length.config.checkpoint.model_copy(update={"every": every})
+    config = length.config.model_copy(update={"evaluation": evaluation, "checkpoint": checkpoint})
+    return Length(config, length.steps, length.flops)
+
+
+def _train(config: TrainConfig, job: CellJob) -> bool:
+    """Train to the end; whether it got there."""
+    if not job.launcher:
+        return train(config).finished
+    save_config(config, job.folder)
+    recipe = job.folder / CONFIG_FILE
+    words = [*job.launcher, "proxybyte.training.train", "--config", str(recipe)]
+    log.info("$ %s", shlex.join(words))
+    try:
+        code = subprocess.run(words, check=False).returncode
+    except OSError as error:
+        raise ProxyByteError(f"--launch: {words[0]} cannot be run: {error.strerror}") from error
+    if code:
+        raise ProxyByteError(f"{shlex.join(words)} ended with {code}: its message is above")
+    return (config.output / "model").is_dir()
+
+
+def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellResult:
+    config = length.config
+    started = time.perf_counter()
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = torch.device("cpu") if config.compute.device == "cpu" else device
+    model: Any = ProxyByteForCausalLM.from_pretrained(config.output / "model", dtype=torch.float32)
+    model = model.to(device)
+    documents = final_documents(config, job.evaluation)
+    scoring = Scoring(window=config.plan.row_capacity, progress=True)
+    raw, compressed = cell.kind is not ArmKind.COMPRESSED, _reads_codes(cell)
+    sizes = [len(text) for text in documents.texts]
+    last = [line for line in MetricsLog(config.output).read() if line["kind"] == "train"][-1]
+    embeddings = {id(p): p.numel() for p in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)}
+    return CellResult(
+        cell=cell.name,
+        condition=cell.condition,
+        fingerprint=cell.fingerprint,
+        settings=cell.settings,
+        parameters=model.num_parameters(),
+        backbone_parameters=model.num_parameters() - sum(embeddings.values()),
+        steps=length.steps,
+        flops=last["flops"],
+        symbols=last["symbols"],
+        raw_bytes=last["raw/bytes"],
+        compressed_bytes=last["compressed/bytes"],
+        raw_bpb=bits_per_byte(model, documents.texts, scoring).bits_per_byte if raw else None,
+        compressed_bpb=(
+            compressed_bits_per_byte(model, documents.codes, sizes, scoring).bits_per_byte if compressed else None
+        ),
+        scored_bytes=sum(sizes),
+        curve=tuple(_curve(config, cell)),
+        machine=machine_name(),
+        seconds=round(seconds + time.perf_counter() - started, 1),
+    )
+
+
+def _reads_codes(cell: Cell) -> bool:
+    """Whether the cell's model can be asked for a compressed view: it has seen one, marked as such."""
+    return cell.kind is not ArmKind.BYTES and cell.config.plan.view_sentinels
+
+
+def final_documents(config: TrainConfig, evaluation: EvaluationPlan) -> TwoViews:
+    """Heads of held-out documents that the compressor of the data can code.
+
+    Raises:
+        ProxyByteError: if nothing was held out.
+    """
+    asked = EvaluationConfig(documents=evaluation.final_documents, max_bytes=evaluation.final_max_bytes)
+    data = open_data(config)
+    texts = data.validation_documents(asked)
+    if not texts:
+        raise ProxyByteError(f"{config.data} holds no validation documents: prepare a corpus that has some")
+    return code_documents(texts, load_compressor(data.compressor))
+
+
+def _curve(config: TrainConfig, cell: Cell) -> list[Point]:
+    lines = MetricsLog(config.output).read()
+    spent = {line["step"]: line for line in lines if line["kind"] == "train"}
+    view = "compressed" if cell.kind is ArmKind.COMPRESSED else "raw"
+    points = []
+    for line in lines:
+        if line["kind"] == "evaluation":
+            seen = spent.get(line["step"], {"flops": 0.0, "raw/bytes": 0.0, "compressed/bytes": 0.0})
+            text = seen["raw/bytes"] + seen["compressed/bytes"]
+            points.append(Point(line["step"], seen["flops"], text, line[f"validation/{view}_bpb"]))
+    return points

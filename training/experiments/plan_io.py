@@ -1,0 +1,157 @@
+"""Plans on disk, checked with messages that name the key and the fix."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from proxybyte.errors import ProxyByteError
+
+from .schema import ExperimentPlan
+
+_PLANS = Path(str(files("proxybyte.hub_configs"))) / "plans"
+_SIZES = _PLANS / "sizes"
+
+
+def plan_names() -> list[str]:
+    """Plans that ship with the package."""
+    return sorted(path.stem for path in _PLANS.glob("*.yaml"))
+
+
+def size_names() -> list[str]:
+    """Sizes that ship with the package."""
+    return sorted(path.stem for path in _SIZES.glob("*.yaml"))
+
+
+def load_plan(plan: str | Path, size: str | Path | None = None, overrides: Sequence[str] = ()) -> ExperimentPlan:
+    """Read a plan.
+
+    Args:
+        plan: a YAML file, or the name of a shipped plan.
+        size: a YAML file of defaults that the plan is laid over, or the name of a shipped size (``smoke``, ``gpu``);
+            what the plan has for this name under ``sizes`` comes on top. Compressors that no arm uses are dropped.
+        overrides: ``key.sub=value``, values read as YAML.
+
+    Raises:
+        ProxyByteError: if a file is absent, no YAML or empty, a key is unknown (names the nearest), or a value wrong.
+    """
+    path = _find(plan, _PLANS, "plan", plan_names())
+    values = _read(path)
+    by_size = values.pop("sizes", {})
+    if size is not None:
+        own = by_size.get(Path(size).stem, {}) if isinstance(by_size, dict) else {}
+        values = lay_over(lay_over(_read(_find(size, _SIZES, "size", size_names())), values), own)
+    for override in overrides:
+        values = lay_over(values, _parse_override(override))
+    return parse_plan(values, str(path))
+
+
+def parse_plan(values: Mapping[str, Any], origin: str) -> ExperimentPlan:
+    """Check ``values``; ``origin`` says in messages where they came from.
+
+    Raises:
+        ProxyByteError: for the first key that is wrong.
+    """
+    try:
+        plan = ExperimentPlan.model_validate(values)
+    except ValidationError as error:
+        details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
+        raise ProxyByteError(f"{origin}: {_sentence(details[0])}") from error
+    used = {name for arm in plan.arms.values() for name in arm.compressor}
+    kept = {name: value for name, value in plan.compressors.items() if name in used}
+    return plan.model_copy(update={"compressors": kept})
+
+
+def lay_over(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``changes``, section by section; anything that is no section is replaced whole."""
+    merged = dict(values)
+    for key, change in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(change, Mapping)
+        merged[key] = lay_over(old, change) if both else change  # type: ignore[arg-type]
+    return merged
+
+
+def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections from dotted keys: ``{"a.b": 1}`` becomes ``{"a": {"b": 1}}``."""
+    values: dict[str, Any] = {}
+    for key, value in dotted.items():
+        *sections, leaf = key.split(".")
+        inner: dict[str, Any] = {leaf: value}
+        for section in reversed(sections):
+            inner = {section: inner}
+        values = lay_over(values, inner)
+    return values
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not key or not equals:
+        raise ProxyByteError(f"override {override!r} is not of the form key.sub=value")
+    try:
+        return nested({key: yaml.safe_load(text)})
+    except yaml.YAMLError as error:
+        raise ProxyByteError(f"override {override!r}: the value is not valid YAML") from error
+
+
+def _find(name: str | Path, folder: Path, kind: str, shipped: list[str]) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    if str(name) in shipped:
+        return folder / f"{name}.yaml"
+    raise ProxyByteError(f"no {kind} {name}: give a YAML file, or one of {', '.join(shipped)}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProxyByteError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ProxyByteError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not values:
+        raise ProxyByteError(f"{path} is empty: a plan needs title, corpus, models, arms and match")
+    if not isinstance(values, dict):
+        raise ProxyByteError(f"{path} must hold keys and values at its top level")
+    return values
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    """One sentence for one of pydantic's findings."""
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {key}{_nearest(key)}"
+    if detail["type"] == "missing":
+        return f"key {key} is missing"
+    if detail["type"] == "too_short":
+        return f"key {key} is empty: a plan needs at least one"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"key {key}: {message[:1].lower()}{message[1:]}, not {detail['input']!r}"
+
+
+def _nearest(key: str) -> str:
+    """Suggestion among the keys that the same section knows."""
+    model: type[BaseModel] = ExperimentPlan
+    *sections, leaf = key.split(".")
+    for section in sections:
+        model = _section_of(model, section) or model
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(leaf, known, n=1, cutoff=0.5)
+    prefix = "".join(f"{section}." for section in sections)
+    return f": did you mean {prefix}{close[0]}?" if close else f": the keys are {', '.join(known)}"
+
+
+def _section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The section under key ``name`` of ``model``, also where it is one of a dictionary of sections."""
+    field = model.model_fields.get(name)
+    if field is None:
+        return None
+    choices = (field.annotation, *get_args(field.annotation))
+    return next((kind for kind in choices if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -1,0 +1,86 @@
+"""Pictures of a report: bits per byte against FLOPs, against bytes of text, and against the size of the model."""
+
+import io
+from collections.abc import Callable
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .report import Condition, CurvePoint, Report, curve
+
+_MARKERS = "osD^v<>Ph*"
+
+
+def draw_report(report: Report) -> dict[str, bytes]:
+    """PNG files by name without suffix: ``seeds``, ``flops``, ``bytes``, and ``scaling`` where sizes differ."""
+    pictures = {
+        "seeds": _figure(report, _seeds),
+        "flops": _figure(report, lambda axes, report: _curves(axes, report, "training FLOPs", lambda p: p.flops)),
+        "bytes": _figure(report, lambda axes, report: _curves(axes, report, "bytes of text", lambda p: p.text_bytes)),
+    }
+    if report.several_models:
+        pictures["scaling"] = _figure(report, _scaling)
+    return pictures
+
+
+def _figure(report: Report, draw: Callable[[Axes, Report], None]) -> bytes:
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    draw(axes, report)
+    axes.grid(alpha=0.3)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=110, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _seeds(axes: Axes, report: Report) -> None:
+    """The final figure of each cell, and the mean of each condition."""
+    for place, condition in enumerate(report.conditions):
+        values = [result.bits_per_byte for result in condition.results]
+        axes.plot(values, [place] * len(values), "o", color=f"C{place % 10}", alpha=0.6)
+        axes.plot([sum(values) / len(values)], [place], "|", color="black", markersize=18)
+    axes.set_yticks(range(len(report.conditions)), [condition.name for condition in report.conditions])
+    axes.invert_yaxis()
+    axes.set(xlabel="bits per byte of held-out text (each seed, and the mean)", title=report.plan.title)
+
+
+def _curves(axes: Axes, report: Report, label: str, place: Callable[[CurvePoint], float]) -> None:
+    """Evaluations during training; the band reaches from the lowest seed to the highest."""
+    highest = []
+    for number, condition in enumerate(report.conditions):
+        points = [point for point in curve(condition) if point.flops > 0]
+        if not points:
+            continue
+        x, colour = [place(point) for point in points], f"C{number % 10}"
+        marker = _MARKERS[number % len(_MARKERS)]
+        axes.plot(x, [p.bits_per_byte for p in points], marker=marker, color=colour, label=condition.name)
+        axes.fill_between(x, [p.lowest for p in points], [p.highest for p in points], color=colour, alpha=0.15)
+        highest.append(max(p.highest for p in points))
+    axes.set(xlabel=label, ylabel="bits per byte, while training", title=report.plan.title)
+    axes.set_xscale("log")
+    if highest:
+        axes.legend(fontsize="small")
+
+
+def _scaling(axes: Axes, report: Report) -> None:
+    """The final figure against the weights beside embedding and head, a line for each arm and axis value."""
+    lines: dict[str, list[Condition]] = {}
+    for condition in report.conditions:
+        name = condition.name.removesuffix(f"-{condition.first.model}")
+        lines.setdefault(name, []).append(condition)
+    for name, conditions in lines.items():
+        ordered = sorted(conditions, key=lambda c: c.results[0].backbone_parameters)
+        intervals = [condition.bits_per_byte for condition in ordered]
+        axes.errorbar(
+            [condition.results[0].backbone_parameters for condition in ordered],
+            [interval.mean for interval in intervals],
+            yerr=[interval.deviation for interval in intervals],
+            marker="o",
+            capsize=3,
+            label=name,
+        )
+    axes.set(xlabel="weights beside embedding and head", ylabel="bits per byte", title=report.plan.title)
+    axes.set_xscale("log")
+    axes.legend(fontsize="small")
