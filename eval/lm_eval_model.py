@@ -27,6 +27,7 @@ from proxybyte.chat import CHAT_TEMPLATE, encode_chat
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import bits_per_byte, document_opening
 from proxybyte.eval.completing import ByteGeneration, complete_bytes
+from proxybyte.eval.drafting import drafting_options
 from proxybyte.eval.loading import BROKEN, ModelKind, cannot_load, model_kind
 from proxybyte.eval.scoring import Scoring, Sequences, score_sequences
 from proxybyte.symbols import Special, View
@@ -60,6 +61,7 @@ class ProxyByteLM(HFLM):
         pretrained: model folder or name on the Hub, or a loaded model.
         stride: distance between windows where a text is longer than ``max_length``; half a window by default.
         max_gen_toks: most bytes generated where a task does not say; 1,024 or half the context by default.
+        draft: who drafts several bytes a step (``"heads"``, ``"compressed"``): the same answers, in less time.
         kwargs: as for ``--model hf`` (``dtype``, ``max_length``, ``peft``, ``parallelize``, ...). ``max_length``
             counts positions, that is bytes and the sentinel; ``batch_size`` counts rows of that length.
 
@@ -68,7 +70,13 @@ class ProxyByteLM(HFLM):
     """
 
     def __init__(
-        self, pretrained: Any, *, stride: int | None = None, max_gen_toks: int | None = None, **kwargs: Any
+        self,
+        pretrained: Any,
+        *,
+        stride: int | None = None,
+        max_gen_toks: int | None = None,
+        draft: str | None = None,
+        **kwargs: Any,
     ) -> None:
         if isinstance(pretrained, str) and pretrained.startswith((".", "/", "~")) and not Path(pretrained).is_dir():
             raise ProxyByteError(f"no such model folder: {pretrained}")
@@ -81,6 +89,7 @@ class ProxyByteLM(HFLM):
         self._stride = None if stride is None else int(stride)
         self._max_gen_toks = None if max_gen_toks is None else int(max_gen_toks)
         self._opening = document_opening(self.model, View.RAW)
+        self._drafting = {} if draft is None else drafting_options(self.model, pretrained, draft)
 
     @property
     def max_gen_toks(self) -> int:
@@ -175,7 +184,8 @@ class ProxyByteLM(HFLM):
         until, max_bytes = options.pop("until"), options.pop("max_gen_toks")
         if not options["do_sample"]:
             options.pop("temperature", None)
-        return ByteGeneration(stops=[_utf8(stop) for stop in until if stop], max_bytes=max_bytes, options=options)
+        stops = [_utf8(stop) for stop in until if stop]
+        return ByteGeneration(stops=stops, max_bytes=max_bytes, options={**options, **self._drafting})
 
     def _scoring(self, disable_tqdm: bool) -> Scoring:
         positions = None if self.batch_size == "auto" else int(self.batch_size) * self.max_length

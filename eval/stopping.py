@@ -11,7 +11,8 @@ from proxybyte.byte_codec import decode_bytes
 class StopAtBytes(StoppingCriteria):
     """Ends each row of a batch on its own, as soon as what it generated holds one of ``stops``.
 
-    Works for any number of new symbols a step, and for stops that are part of a character.
+    Works for any number of new symbols a step, for rows that are asked about at lengths of their own (drafting asks at
+    every length of every row), and for stops that are part of a character.
 
     Args:
         stops: byte strings, none empty.
@@ -27,7 +28,7 @@ class StopAtBytes(StoppingCriteria):
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs) -> torch.BoolTensor:
         """Whether each row of ``input_ids`` ``(B, T)`` has just completed a stop, shape ``(B,)``."""
         generated = input_ids[:, self.prompt_length :]
-        unseen = max(0, self._looked_at - self._longest + 1)
+        unseen = max(0, min(self._looked_at, generated.shape[1] - 1) - self._longest + 1)
         self._looked_at = generated.shape[1]
         tails = (decode_bytes(row) for row in generated[:, unseen:].cpu().numpy())
         found = [any(stop in tail for stop in self.stops) for tail in tails]

@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
-from proxybyte.hub_configs.model_folder import context_length, find_model, load_causal_model
+from proxybyte.hub_configs.model_folder import ModelFolder, context_length, find_model, load_causal_model
 from proxybyte.streaming import ByteStreamer
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 from proxybyte.utf8 import Utf8LogitsProcessor
+
+if TYPE_CHECKING:
+    from proxybyte.draft_report import DraftReport
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class GenerateOptions:
         seed: of the draws.
         utf8: let nothing but valid UTF-8 come out.
         device: PyTorch's name of one; an accelerator if there is one, else the CPU, if absent.
+        draft: ``"heads"`` or ``"compressed"`` to draft several bytes a step; the output stays what it is.
+        draft_bytes: how many at most.
     """
 
     max_new_bytes: int
@@ -32,9 +37,13 @@ class GenerateOptions:
     seed: int = 0
     utf8: bool = False
     device: str | None = None
+    draft: str | None = None
+    draft_bytes: int | None = None
 
 
-def generate_bytes(source: Path, prompt: bytes, options: GenerateOptions, sink: Callable[[bytes], object]) -> None:
+def generate_bytes(
+    source: Path, prompt: bytes, options: GenerateOptions, sink: Callable[[bytes], object]
+) -> "DraftReport | None":
     """Continue ``prompt``; ``sink`` gets the new bytes, whole characters at a time where they are UTF-8.
 
     Args:
@@ -43,12 +52,17 @@ def generate_bytes(source: Path, prompt: bytes, options: GenerateOptions, sink: 
         options: how.
         sink: called with each piece.
 
+    Returns:
+        How drafting went, if it was asked for.
+
     Raises:
-        ProxyByteError: if there is no such model, it is no byte model, or prompt and answer exceed its context.
+        ProxyByteError: if there is no such model, it is no byte model, it cannot draft as asked, or prompt and answer
+            exceed its context.
     """
     from transformers import AutoTokenizer, GenerationConfig, LogitsProcessorList
 
-    folder = find_model(source).model
+    found = find_model(source)
+    folder = found.model
     model: Any = load_causal_model(folder)  # of whatever family, with generate()
     rows = model.get_input_embeddings().num_embeddings
     if model.config.model_type != "proxybyte" and rows != NUM_RAW_SYMBOLS:
@@ -65,13 +79,31 @@ def generate_bytes(source: Path, prompt: bytes, options: GenerateOptions, sink: 
     device = _device(options.device)
     torch.manual_seed(options.seed)
     drawing = {"do_sample": True, "temperature": options.temperature, "top_k": 0, "top_p": 1.0}
-    model.to(device).generate(
+    written = model.to(device).generate(
         symbols.to(device),
         attention_mask=torch.ones_like(symbols).to(device),
         generation_config=GenerationConfig(max_length=limit, **(drawing if options.temperature else {})),
         logits_processor=LogitsProcessorList([Utf8LogitsProcessor(limit)] if options.utf8 else []),
         streamer=ByteStreamer(lambda text: sink(text.encode(errors="surrogateescape")), errors="surrogateescape"),
+        **_drafting(model, found, options),
     )
+    return written.drafts if options.draft else None
+
+
+def _drafting(model: Any, found: ModelFolder, options: GenerateOptions) -> dict[str, Any]:
+    """What ``generate`` is to be given for drafts."""
+    if options.draft is None:
+        return {}
+    if model.config.model_type != "proxybyte":
+        raise ProxyByteError(f"{found.model} is a native export, which cannot draft: give a run or a full export")
+    asked = {"draft": options.draft, "draft_bytes": options.draft_bytes, "return_dict_in_generate": True}
+    if options.draft != "compressed":
+        return asked
+    if found.compressor is None:
+        raise ProxyByteError(f"{found.model} has no compressor beside it: --draft compressed needs one")
+    from proxybyte.training import load_spelling
+
+    return {**asked, "draft_spelling": load_spelling(found.compressor)}
 
 
 def _device(name: str | None) -> torch.device:

@@ -68,7 +68,7 @@ class ProxyByteConfig(PreTrainedConfig):
 
     model_type = "proxybyte"
     sub_configs = {"backbone_config": AutoConfig}
-    keys_to_ignore_at_inference = ["past_key_values", "target_nll", "head_nll", "head_targets"]
+    keys_to_ignore_at_inference = ["past_key_values", "target_nll", "head_nll", "head_targets", "last_hidden_state"]
 
     # Whatever was given, it is a configuration once this one is built.
     backbone_config: Any = None

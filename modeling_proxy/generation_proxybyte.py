@@ -1,82 +1,71 @@
-"""What may follow in the view that a text is in: raw text never turns into compressed symbols or stray sentinels."""
+"""Transformers' own ``generate`` for texts in two views, and the ways to draft that it does not have."""
 
-from enum import IntEnum
 from typing import Any
 
 import torch
-from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 
 from .configuration_proxybyte import ProxyByteConfig
-from .symbols import BYTE_OFFSET, COMPRESSED_OFFSET, Special
-
-
-class _State(IntEnum):
-    """Where a row stands after its last sentinel; rows of the table of :class:`ViewLogitsProcessor`."""
-
-    RAW = 0
-    COMPRESSED = 1
-    CLOSED = 2
-
-
-_STATE_AFTER = {
-    Special.RAW_OPEN: _State.RAW,
-    Special.COMPRESSED_OPEN: _State.COMPRESSED,
-    Special.RAW_CLOSE: _State.CLOSED,
-    Special.COMPRESSED_CLOSE: _State.CLOSED,
-}
-
-
-def _states(input_ids: torch.Tensor) -> torch.Tensor:
-    """State of each row of ``input_ids`` ``(B, T)``, shape ``(B,)``; raw where it holds no sentinel."""
-    states = torch.full(input_ids.shape[:1], int(_State.RAW), device=input_ids.device)
-    last = torch.full_like(states, -1)
-    index = torch.arange(input_ids.shape[1], device=input_ids.device)
-    for sentinel, state in _STATE_AFTER.items():
-        where = torch.where(input_ids == sentinel, index, -1)
-        found = where.amax(dim=1) if input_ids.shape[1] else last
-        states = torch.where(found > last, int(state), states)
-        last = torch.maximum(last, found)
-    return states
-
-
-class ViewLogitsProcessor(LogitsProcessor):
-    """Scores of symbols that cannot follow become minus infinity.
-
-    A row inside ``<raw>`` (or without any sentinel) goes on with bytes, ``</raw>`` or ``<eos>``, and with the chat's
-    end of turn where that ends generation; one inside ``<comp>`` with compressed symbols, ``</comp>`` or ``<eos>``;
-    a closed one with ``<eos>`` alone.
-
-    Args:
-        vocab_size: columns of the scores.
-        end_of_turn: whether ``<|eot_id|>`` ends generation.
-        device: of the scores.
-    """
-
-    def __init__(self, vocab_size: int, end_of_turn: bool, device: torch.device | str | None = None) -> None:
-        allowed = torch.zeros(len(_State), vocab_size, dtype=torch.bool)
-        allowed[:, Special.EOS] = True
-        allowed[_State.RAW, BYTE_OFFSET:COMPRESSED_OFFSET] = True
-        allowed[_State.RAW, Special.RAW_CLOSE] = True
-        allowed[_State.RAW, Special.END_OF_TURN] = end_of_turn
-        allowed[_State.COMPRESSED, COMPRESSED_OFFSET:] = True
-        allowed[_State.COMPRESSED, Special.COMPRESSED_CLOSE] = True
-        self.forbidden = ~allowed.to(device)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """Scores ``(B, V)`` of the symbol after ``input_ids`` ``(B, T)``."""
-        states = _states(input_ids).to(scores.device)
-        self.forbidden = self.forbidden.to(scores.device)
-        scores = scores.masked_fill(self.forbidden[states], -torch.inf)
-        # A closed row has one way on, even where a minimum length forbids to end.
-        closed = states == _State.CLOSED
-        scores[:, Special.EOS] = scores[:, Special.EOS].masked_fill(closed, 0.0)
-        return scores
+from .draft_request import DraftRequest
+from .multibyte_decoding import Generation, decode_with_drafts
+from .symbols import Special
+from .view_rule import ViewLogitsProcessor, ViewState, view_states
 
 
 class ProxyByteGenerationMixin(GenerationMixin):
-    """Transformers' own ``generate`` under the rule of :class:`ViewLogitsProcessor`, whatever the caller passes."""
+    """``generate`` under the rule of :class:`ViewLogitsProcessor`, whatever the caller passes, and with drafts.
+
+    Beside the arguments of Transformers, ``generate`` takes these, as arguments or in a generation configuration:
+
+    * ``draft="heads"``: the model's multi-byte heads draft the next bytes and each forward pass verifies them. The
+      output is that of one byte at a time: the same with greedy decoding, from the same distribution with sampling.
+    * ``draft="compressed"`` with ``draft_spelling``: the model itself drafts in the compressed view, several bytes a
+      symbol, with the same guarantee. ``proxybyte.training.load_spelling`` makes the spelling.
+    * ``draft_bytes``: how many bytes are drafted at most.
+
+    With ``return_dict_in_generate=True`` the output then holds ``drafts``, a :class:`DraftReport`.
+    """
 
     config: ProxyByteConfig
+
+    def _prepare_generation_config(self, generation_config: GenerationConfig | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        names = ("draft", "draft_bytes", "draft_spelling")
+        asked = {name: kwargs.pop(name) for name in names if name in kwargs}
+        config, model_kwargs = super()._prepare_generation_config(generation_config, *args, **kwargs)  # type: ignore[misc]
+        for name, value in asked.items():
+            setattr(config, name, value)
+        return config, model_kwargs
+
+    def _validate_generation_mode(
+        self, generation_mode: Any, generation_config: GenerationConfig, generation_mode_kwargs: dict[str, Any]
+    ) -> None:
+        if (request := DraftRequest.of(generation_config)) is not None:
+            request.check(generation_mode, generation_config, generation_mode_kwargs)
+        super()._validate_generation_mode(generation_mode, generation_config, generation_mode_kwargs)  # type: ignore[misc]
+
+    def _sample(  # type: ignore[override]
+        self,
+        input_ids: torch.LongTensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        **model_kwargs: Any,
+    ) -> Any:
+        # Where Transformers decodes greedily and samples; whatever drafts need is prepared by then.
+        request = DraftRequest.of(generation_config)
+        if request is None:
+            return super()._sample(  # type: ignore[misc]
+                input_ids,
+                logits_processor=logits_processor,
+                stopping_criteria=stopping_criteria,
+                generation_config=generation_config,
+                **model_kwargs,
+            )
+        streamer = model_kwargs.pop("streamer", None)
+        for name in ("synced_gpus", "tokenizer", "assistant_tokenizer"):
+            model_kwargs.pop(name, None)
+        given = Generation(input_ids, logits_processor, stopping_criteria, generation_config, streamer, model_kwargs)
+        return decode_with_drafts(self, request.drafter(self), given)
 
     def _expand_inputs_for_generation(  # type: ignore[override]
         self,
@@ -84,11 +73,11 @@ class ProxyByteGenerationMixin(GenerationMixin):
         is_encoder_decoder: bool = False,
         input_ids: torch.LongTensor | None = None,
         **model_kwargs: Any,
-    ) -> tuple[torch.LongTensor | None, dict[str, Any]]:
+    ) -> tuple[torch.LongTensor, dict[str, Any]]:
         # The one place that sees every prompt once. Text never leaves the raw view, so where none starts in the
         # compressed one the head need not compute the compressed symbols: most of a small model's work for a byte.
         if input_ids is not None:
-            only_raw = not bool((_states(input_ids) == _State.COMPRESSED).any())
+            only_raw = not bool((view_states(input_ids) == ViewState.COMPRESSED).any())
             model_kwargs.setdefault("raw_symbols_only", only_raw)
         return super()._expand_inputs_for_generation(  # type: ignore[misc]
             expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs

@@ -41,12 +41,14 @@ class ProxyByteOutput(CausalLMOutputWithPast):
         head_targets: over how many targets that is, of the same shape.
         head_logits: drafts of heads 1 and up over the raw symbols, shape ``(B, K, n - 1 + m, 320)``. Only with
             ``return_head_logits``.
+        last_hidden_state: what the heads read, shape ``(B, K, D)``, where there are logits.
     """
 
     target_nll: torch.Tensor | None = None
     head_nll: torch.Tensor | None = None
     head_targets: torch.Tensor | None = None
     head_logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
 
 
 class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
@@ -162,8 +164,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         if labels is not None:
             fields |= self._loss(hidden, labels, position_ids, num_items_in_batch, next_symbol_only)
         if return_logits or (return_logits is None and labels is None):
-            fields["logits"] = self._logits(kept, raw_symbols_only)
-        fields["head_logits"] = self._head_logits(kept) if return_head_logits else None
+            fields |= {"logits": self._logits(kept, raw_symbols_only), "last_hidden_state": kept}
+        fields["head_logits"] = self.head_logits(kept) if return_head_logits else None
         return ProxyByteOutput(**fields)
 
     def _stacked_heads(self) -> list[tuple[nn.Module, int]]:
@@ -223,8 +225,12 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         """Bound of ``lm_head``'s logits (Gemma 2); not in the head itself, whose place an adapter may take."""
         return getattr(self.config.backbone_config, "final_logit_softcapping", None)
 
-    def _head_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Drafts ``(B, K, n - 1 + m, 320)`` of ``hidden`` ``(B, K, D)``."""
+    def head_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Drafts ``(B, K, n - 1 + m, 320)`` of heads 1 and up from last hidden states ``(B, K, D)``.
+
+        Raises:
+            ProxyByteError: if there is no such head.
+        """
         stacked = self._stacked_heads()
         if not stacked:
             raise ProxyByteError(

@@ -53,7 +53,8 @@ def lay_out_rows(
     Raises:
         ProxyByteError: if rows are packed and a cache or padding would let their documents see each other.
     """
-    flat = attention_mask if attention_mask is not None and attention_mask.ndim == 2 else None
+    # Masks by layer type, in a dictionary, are ready for the backbone too.
+    flat = attention_mask if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2 else None
     if position_ids is None:
         return (None if flat is None else positions_from_mask(flat)[:, -length:]), attention_mask
     # A mask over more than the new symbols belongs to a cache that is in use; one of four dimensions is the caller's

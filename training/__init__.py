@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from proxybyte.training.compressors import CannotEncode, Compressor, load_compressor
+    from proxybyte.training.compressors import CannotEncode, Compressor, load_compressor, load_spelling
 
-__all__ = ["CannotEncode", "Compressor", "load_compressor"]
+__all__ = ["CannotEncode", "Compressor", "load_compressor", "load_spelling"]
 
 
 def __getattr__(name: str) -> Any:

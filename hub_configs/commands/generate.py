@@ -9,6 +9,7 @@ from proxybyte.errors import ProxyByteError
 
 EXAMPLES = """  proxybyte generate my-model --prompt "def fibonacci(n):" --max-new-bytes 200
   proxybyte generate run --prompt-file start.py --temperature 0.8 --seed 1 --utf8
+  proxybyte generate my-model --prompt-file start.py --draft heads --report
   head -c 500 some.py | proxybyte generate my-model > continued.py"""
 
 
@@ -21,6 +22,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) takes the likeliest byte")
     parser.add_argument("--seed", type=int, default=0, help="for temperatures above 0 (default: %(default)s)")
     parser.add_argument("--utf8", action="store_true", help="let nothing but valid UTF-8 come out")
+    parser.add_argument(
+        "--draft",
+        choices=("heads", "compressed"),
+        help="write several bytes a step, drafted by its heads or in its compressed view; the output is the same",
+    )
+    parser.add_argument("--draft-bytes", type=int, metavar="N", help="draft at most so many (default: what it can)")
+    parser.add_argument("--report", action="store_true", help="say on standard error how well the drafts were")
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: an accelerator if there is one)")
 
 
@@ -33,8 +41,23 @@ def _run(args: argparse.Namespace) -> int:
     from proxybyte.hub_configs.model_folder import find_model
 
     find_model(args.folder)  # before a prompt is waited for
-    options = GenerateOptions(args.max_new_bytes, args.temperature, args.seed, args.utf8, args.device)
-    generate_bytes(args.folder, _prompt(args), options, _write)
+    options = GenerateOptions(
+        max_new_bytes=args.max_new_bytes,
+        temperature=args.temperature,
+        seed=args.seed,
+        utf8=args.utf8,
+        device=args.device,
+        draft=args.draft,
+        draft_bytes=args.draft_bytes,
+    )
+    drafts = generate_bytes(args.folder, _prompt(args), options, _write)
+    if drafts is not None and args.report:
+        shares = " ".join(f"{share:.0%}" for share in drafts.acceptance)
+        print(
+            f"\n{drafts.symbols} symbols in {drafts.forwards} forward passes and {drafts.draft_forwards} that drafted; "
+            f"drafts right up to each place: {shares or 'none'}",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -67,6 +67,24 @@ def taught_llama() -> LlamaForCausalLM:
 
 
 @pytest.fixture(scope="session")
+def drafting_llama() -> ProxyByteForCausalLM:
+    """Our own class with four raw heads, trained on ``TAUGHT`` until both they and the head are mostly right."""
+    torch.manual_seed(0)
+    backbone = llama_config(370, initializer_range=0.05, hidden_size=64, max_position_embeddings=1024)
+    model = ProxyByteForCausalLM(
+        ProxyByteConfig(backbone_config=backbone, num_compressed_symbols=50, num_raw_pred_heads=4)
+    )
+    rows = [torch.tensor([12, *encode_bytes(text.encode()), 13, 2]) for text in TAUGHT]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    for _ in range(120):
+        model(input_ids=ids, labels=ids.masked_fill(ids == 0, -100)).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
 def token_llama() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """A tokenizer model and its byte-level BPE of a handful of merges."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -247,3 +247,21 @@ def test_without_the_extra_it_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "proxybyte: lm-eval is not installed: pip install 'proxybyte[eval]'\n"
+
+
+def test_drafted_answers_are_those_of_one_byte_at_a_time(drafting_llama):
+    """Rows of different lengths that end at stop strings of their own."""
+    settings = {"until": ["\n\n", "rois", ": t"], "max_gen_toks": 24, "do_sample": False}
+    contexts = ["Q: zwei\n", "ein Café", "Q: drei\nA:", "print(", "x"]
+    requests = [(context, settings) for context in contexts]
+    expected = ask(ProxyByteLM(drafting_llama, batch_size=3), "generate_until", *requests)
+    drafted = ask(ProxyByteLM(drafting_llama, batch_size=3, draft="heads"), "generate_until", *requests)
+    assert drafted == expected
+    assert len(set(map(len, expected))) > 1
+
+
+def test_what_cannot_draft_is_refused(byte_llama, proxy_llama):
+    with pytest.raises(ProxyByteError, match="full export"):
+        ProxyByteLM(byte_llama, draft="heads")
+    with pytest.raises(ProxyByteError, match="compressor"):
+        ProxyByteLM(proxy_llama, draft="compressed")

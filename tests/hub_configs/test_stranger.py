@@ -85,3 +85,41 @@ def test_a_stranger_gets_the_eva_backbone_with_the_code(stranger, model_writer, 
     home = tmp_path / "home"
     home.mkdir()
     assert_a_stranger_sees_the_same(stranger, folder, ("ProxyByteForCausalLM", "ProxyByteForCausalLM"), home)
+
+
+DRAFTING = """
+import json, sys
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+folder = sys.argv[1]
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+batch = tokenizer(["def f(x):", "\\u00e9 <raw>"], padding=True, return_tensors="pt")
+asked = model.generate(**batch, max_new_tokens=12, draft="heads", return_dict_in_generate=True)
+model.generation_config.draft = "heads"
+print(json.dumps({
+    "asked": asked.sequences.tolist(),
+    "forwards": asked.drafts.forwards,
+    "configured": model.generate(**batch, max_new_tokens=12).tolist(),
+    "given": model.generate(**batch, generation_config=GenerationConfig(max_new_tokens=12, draft="heads")).tolist(),
+}))
+"""
+
+
+def test_a_stranger_drafts_by_argument_and_by_generation_configuration(stranger, model_writer, tmp_path):
+    model = model_writer(tmp_path / "run" / "model", "llama", num_raw_pred_heads=3)
+    folder = export_model(tmp_path / "run", tmp_path / "full", ExportOptions(ExportFormat.FULL))
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+    probe = subprocess.run(
+        [stranger, "-c", DRAFTING, str(folder)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert probe.returncode == 0, probe.stderr
+    seen = json.loads(probe.stdout)
+    batch = AutoTokenizer.from_pretrained(folder)(["def f(x):", "é <raw>"], padding=True, return_tensors="pt")
+    expected = model.generate(**batch, max_new_tokens=12).tolist()
+    assert seen["asked"] == seen["configured"] == seen["given"] == expected
+    assert seen["forwards"] <= 12

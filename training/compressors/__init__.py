@@ -2,6 +2,7 @@
 
 from .protocol import CannotEncode, Compressor, code_dtype, encode_one
 from .registry import FAMILIES, Family, load_compressor, short_names
+from .spelling import load_spelling, spelling_of
 
 __all__ = [
     "FAMILIES",
@@ -11,5 +12,7 @@ __all__ = [
     "code_dtype",
     "encode_one",
     "load_compressor",
+    "load_spelling",
     "short_names",
+    "spelling_of",
 ]

@@ -1,0 +1,29 @@
+"""Drafting by name: what ``generate`` is to be given, or one sentence about why not."""
+
+from pathlib import Path
+from typing import Any
+
+from proxybyte.errors import ProxyByteError
+
+
+def drafting_options(model: Any, folder: Any, draft: str) -> dict[str, Any]:
+    """Arguments of ``generate``.
+
+    Args:
+        model: it is to generate.
+        folder: where it was loaded from; a full export, if the compressed view is to draft.
+        draft: ``"heads"`` or ``"compressed"``.
+
+    Raises:
+        ProxyByteError: if the model is a native export, or has no compressor beside it.
+    """
+    if model.config.model_type != "proxybyte":
+        raise ProxyByteError(f"draft={draft} needs the full export: a native one has neither heads nor compressor")
+    if draft != "compressed":
+        return {"draft": draft}
+    compressor = Path(folder) / "compressor" if isinstance(folder, str | Path) else None
+    if compressor is None or not compressor.is_dir():
+        raise ProxyByteError("draft=compressed needs a full export with its folder compressor/")
+    from proxybyte.training import load_spelling
+
+    return {"draft": draft, "draft_spelling": load_spelling(compressor)}

@@ -1,0 +1,91 @@
+"""What a caller of ``generate`` may ask of drafting, and what it cannot be combined with."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from transformers import GenerationConfig
+from transformers.generation.configuration_utils import GenerationMode
+
+from .draft_cross_view import CrossViewDrafter
+from .draft_heads import HeadsDrafter
+from .errors import ProxyByteError
+from .spelling import Spelling
+
+_UNSUPPORTED = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")
+
+
+class DraftKind(StrEnum):
+    """Who drafts."""
+
+    HEADS = "heads"
+    """The model's multi-byte heads."""
+    COMPRESSED = "compressed"
+    """The model itself, in the compressed view."""
+
+
+@dataclass(frozen=True)
+class DraftRequest:
+    """Drafting as a caller asked for it, by argument of ``generate`` or in its generation configuration.
+
+    Attributes:
+        kind: who drafts.
+        bytes: most bytes drafted at once; as many as the drafter thinks best where absent.
+        spelling: of the compressed symbols, where they draft.
+    """
+
+    kind: DraftKind
+    bytes: int | None = None
+    spelling: Spelling | None = None
+
+    @classmethod
+    def of(cls, config: GenerationConfig) -> "DraftRequest | None":
+        """What ``draft``, ``draft_bytes`` and ``draft_spelling`` of ``config`` ask for.
+
+        Raises:
+            ProxyByteError: if they make no sense.
+        """
+        kind, count = getattr(config, "draft", None), getattr(config, "draft_bytes", None)
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise ProxyByteError(f"draft_bytes is {count!r}: give a whole number of at least 1, or leave it out")
+        if kind is None:
+            return None
+        if kind not in list(DraftKind):
+            names = " or ".join(repr(one.value) for one in DraftKind)
+            raise ProxyByteError(f"draft is {kind!r}: give {names}, or leave it out")
+        spelling = getattr(config, "draft_spelling", None)
+        if (kind == DraftKind.COMPRESSED) != (spelling is not None):
+            raise ProxyByteError(
+                "draft='compressed' and draft_spelling go together: load_spelling of proxybyte.training "
+                "makes one from the folder compressor/ of the model"
+            )
+        return cls(DraftKind(kind), count, spelling)
+
+    def drafter(self, model: Any) -> Any:
+        """Who drafts for ``model``.
+
+        Raises:
+            ProxyByteError: if the model has nothing to draft with.
+        """
+        if self.spelling is None:
+            return HeadsDrafter(model, self.bytes)
+        return CrossViewDrafter(model, self.spelling, self.bytes)
+
+    def check(self, mode: GenerationMode, config: GenerationConfig, others: dict[str, Any]) -> None:
+        """Refuse what drafts cannot be combined with.
+
+        Raises:
+            ProxyByteError: with what stands in the way.
+        """
+        if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
+            raise ProxyByteError(
+                f"draft={self.kind.value!r} cannot be combined with {mode.value.replace('_', ' ')}: "
+                "it is for greedy decoding and sampling"
+            )
+        if not config.use_cache:
+            raise ProxyByteError(f"draft={self.kind.value!r} needs a cache: leave use_cache=False out")
+        for name in _UNSUPPORTED:
+            if getattr(config, name, None):
+                raise ProxyByteError(f"draft={self.kind.value!r} cannot be combined with {name}: leave one of them out")
+        if others.get("synced_gpus"):
+            raise ProxyByteError(f"draft={self.kind.value!r} does not run on a model that is sharded over processes")
