@@ -21,6 +21,7 @@ from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs.model_card import write_model_card
 from proxybyte.hub_configs.model_folder import (
+    CHAT_FOLDER,
     COMPRESSOR_FOLDER,
     CONFIG_FILE,
     ModelFolder,
@@ -33,7 +34,7 @@ from proxybyte.symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS, Special, special_sp
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, PreTrainedTokenizerFast
 
     from proxybyte import ProxyByteForCausalLM
 
@@ -140,9 +141,7 @@ def _check_family(family: str) -> None:
 def _write(found: ModelFolder, folder: Path, name: str, options: ExportOptions) -> None:
     """Fill ``folder`` and check what is in it."""
     model = cast("ProxyByteForCausalLM", load_causal_model(found.model))
-    tokenizer = build_tokenizer(
-        document_prefix=model.config.document_prefix, chat=options.chat, model_max_length=context_length(model.config)
-    )
+    tokenizer = _tokenizer(found, model, options.chat)
     save_tokenizer(tokenizer, folder)
     model.generation_config = _generation_config(options.format, options.chat)
     probe = torch.tensor([[Special.RAW_OPEN, *encode_bytes(_PROBE.encode()[:64]).tolist()]])
@@ -158,6 +157,17 @@ def _write(found: ModelFolder, folder: Path, name: str, options: ExportOptions) 
     del model
     _check_tokenizer(folder, tokenizer("")["input_ids"])
     _check_logits(folder, probe, before)
+
+
+def _tokenizer(found: ModelFolder, model: "ProxyByteForCausalLM", chat: bool) -> "PreTrainedTokenizerFast":
+    """A new one, or for chats the one that the model carries, whose template it was trained with."""
+    from transformers import AutoTokenizer
+
+    if chat and (found.model / CHAT_FOLDER / "tokenizer.json").is_file():
+        return AutoTokenizer.from_pretrained(found.model / CHAT_FOLDER)  # type: ignore[return-value]
+    return build_tokenizer(
+        document_prefix=model.config.document_prefix, chat=chat, model_max_length=context_length(model.config)
+    )
 
 
 def _save_native(model: "ProxyByteForCausalLM", folder: Path) -> None:

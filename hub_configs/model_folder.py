@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.json"
 COMPRESSOR_FOLDER = "compressor"
+CHAT_FOLDER = "chat"
+"""The chat kind of tokenizer, in a model folder that was trained on chats or comes of such a base."""
 COMPRESSOR_MANIFEST = "compressor.json"
 
 

@@ -35,7 +35,10 @@ DELEGATED = frozenset(
 )
 """Shapes that caches and other tools read from a model's configuration; they live in ``backbone_config`` alone."""
 
-_AFTER_THE_HEAD = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
+EMBEDDINGS = {"gpt2": "wte"}
+"""Name of the embedding in families that do not call it ``embed_tokens``; theirs is no native export."""
+
+_AFTER_THE_HEAD = {"logit_scale": 1.0, "logits_scaling": 1.0}
 """Settings by which a few families change their logits after the head, and the value that changes nothing."""
 
 
@@ -139,7 +142,7 @@ def check_backbone(backbone: PreTrainedConfig) -> None:
             "choose an attention decoder such as 'llama' or 'qwen3'"
         )
     decoder = not encoder and (not native or kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    if not decoder or prefix != "model" or backbone.get_text_config() is not backbone:
+    if not decoder or (prefix != "model" and kind not in EMBEDDINGS) or backbone.get_text_config() is not backbone:
         raise ProxyByteError(
             f"backbone {kind!r} is no text decoder that Transformers keeps under the name 'model': "
             "choose one such as 'llama' or 'qwen3'"

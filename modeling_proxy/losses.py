@@ -36,12 +36,18 @@ class HeadLoss:
     nll: torch.Tensor
 
 
+def soft_cap(logits: torch.Tensor, cap: float | None) -> torch.Tensor:
+    """``cap * tanh(logits / cap)``, the logits as they are without a cap (Gemma 2, arXiv 2408.00118)."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
 def head_loss(
     head: nn.Module,
     hidden: torch.Tensor,
     targets: torch.Tensor,
     chunk_size: int,
     weights: torch.Tensor | None = None,
+    cap: float | None = None,
 ) -> HeadLoss:
     r"""Cross-entropy of ``head`` on ``hidden``: :math:`\sum_{h, i} w_{hi} \ell_{hi}`.
 
@@ -53,17 +59,18 @@ def head_loss(
         targets: shape ``(H, N)``, or ``(N,)`` for one head; ``IGNORE_INDEX`` where a position has none.
         chunk_size: positions whose logits of one head exist at once; shared among the heads of any other module.
         weights: of each target, shape of ``targets``; 1 if absent.
+        cap: bound of the logits (:func:`soft_cap`), none if absent.
     """
     stacked = targets if targets.ndim == 2 else targets.unsqueeze(0)
     if is_plain_linear(head):
         gradients = torch.is_grad_enabled()
         wanted = (gradients and hidden.requires_grad, gradients and head.weight.requires_grad)
         factors = None if weights is None else weights.reshape(stacked.shape)
-        total, nll = _FusedLinearLoss.apply(hidden, head.weight, stacked, factors, chunk_size, wanted)
+        total, nll = _FusedLinearLoss.apply(hidden, head.weight, stacked, factors, (chunk_size, cap), wanted)
         return HeadLoss(total, nll.view_as(targets))
     size = max(1, chunk_size // len(stacked))
     pairs = zip(hidden.split(size), stacked.split(size, dim=1), strict=True)
-    parts = [checkpoint(_chunk_nll, head, *pair, use_reentrant=False) for pair in pairs]
+    parts = [checkpoint(_chunk_nll, head, *pair, cap, use_reentrant=False) for pair in pairs]
     nll = torch.cat(parts, dim=1).view_as(targets)
     return HeadLoss((nll if weights is None else nll * weights).sum(), nll.detach())
 
@@ -79,9 +86,9 @@ def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
     )
 
 
-def _chunk_nll(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _chunk_nll(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, cap: float | None) -> torch.Tensor:
     """Nats ``(H, n)`` of the targets ``(H, n)`` of a chunk ``(n, D)``."""
-    logits = _widen(head(hidden)).unflatten(1, (len(targets), -1))
+    logits = soft_cap(_widen(head(hidden)), cap).unflatten(1, (len(targets), -1))
     nll = F.cross_entropy(logits.flatten(0, 1), targets.T.flatten(), reduction="none", ignore_index=IGNORE_INDEX)
     return nll.view(targets.T.shape).T
 
@@ -95,7 +102,8 @@ class _FusedLinearLoss(torch.autograd.Function):
     """``(weighted sum of nll, nll)`` of stacked heads with both gradients computed in the forward pass."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, factors, chunk_size: int, wanted: tuple[bool, bool]):
+    def forward(ctx, hidden, weight, targets, factors, shape: tuple[int, float | None], wanted: tuple[bool, bool]):
+        chunk_size, cap = shape
         device = hidden.device.type
         kinds = (hidden.dtype, weight.dtype)
         if torch.is_autocast_enabled(device):
@@ -116,7 +124,7 @@ class _FusedLinearLoss(torch.autograd.Function):
                 for index, head in enumerate(weight.split(size)):
                     logits = _widen(rows @ head.T)
                     nll[index, part] = _nll_then_gradient_(
-                        logits, targets[index, part], scales[index, part] if any(wanted) else None
+                        logits, targets[index, part], scales[index, part] if any(wanted) else None, cap
                     )
                     gradient = logits.to(weight.dtype)
                     if hidden_grad is not None:
@@ -146,8 +154,15 @@ def _scales(targets: torch.Tensor, factors: torch.Tensor | None, dtype: torch.dt
     return is_target if factors is None else is_target * factors
 
 
-def _nll_then_gradient_(logits: torch.Tensor, targets: torch.Tensor, scales: torch.Tensor | None) -> torch.Tensor:
-    """Nats of each target; with ``scales``, ``logits`` becomes the gradient of their sum so scaled, in place."""
+def _nll_then_gradient_(
+    logits: torch.Tensor, targets: torch.Tensor, scales: torch.Tensor | None, cap: float | None
+) -> torch.Tensor:
+    """Nats of each target; with ``scales``, ``logits`` (before the cap) becomes the gradient of their sum so scaled."""
+    slope = None
+    if cap is not None:
+        logits.div_(cap).tanh_()
+        slope = None if scales is None else 1 - logits.square()
+        logits.mul_(cap)
     is_target = targets != IGNORE_INDEX
     index = targets.where(is_target, 0).unsqueeze(1)
     log_norm = torch.logsumexp(logits, dim=1, keepdim=True)
@@ -156,6 +171,8 @@ def _nll_then_gradient_(logits: torch.Tensor, targets: torch.Tensor, scales: tor
         logits.sub_(log_norm).exp_()
         logits.scatter_add_(1, index, logits.new_full((1, 1), -1.0).expand_as(index))
         logits.mul_(scales.unsqueeze(1))
+        if slope is not None:
+            logits.mul_(slope)
     return nll
 
 

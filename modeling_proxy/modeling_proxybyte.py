@@ -11,11 +11,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
 from .configuration_eva import EvaConfig
-from .configuration_proxybyte import ProxyByteConfig, check_backbone
+from .configuration_proxybyte import EMBEDDINGS, ProxyByteConfig, check_backbone
 from .errors import ProxyByteError
 from .generation_proxybyte import ProxyByteGenerationMixin
 from .heads import draft_logits, head_targets, head_weights
-from .losses import HeadLoss, head_loss, is_plain_linear
+from .losses import HeadLoss, head_loss, is_plain_linear, soft_cap
 from .packing import lay_out_rows
 from .symbols import COMPRESSED_OFFSET, IGNORE_INDEX, Special
 
@@ -64,7 +64,6 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
     config: ProxyByteConfig
     config_class = ProxyByteConfig
     base_model_prefix = "model"
-    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _can_compile_fullgraph = True
     _supports_attention_backend = True
     _supports_flash_attn = True
@@ -82,11 +81,13 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             # From the Hub, configuration and model come as two copies of this folder, each with an EvaConfig.
             AutoModel.register(type(config.backbone_config), EvaModel, exist_ok=True)
         self.model = AutoModel.from_config(config.backbone_config)
-        if getattr(self.model, "embed_tokens", None) is not self.model.get_input_embeddings():
+        embedding = EMBEDDINGS.get(config.backbone_config.model_type, "embed_tokens")
+        if getattr(self.model, embedding, None) is not self.model.get_input_embeddings():
             raise ProxyByteError(
-                f"backbone {config.backbone_config.model_type!r} does not keep its embedding under 'embed_tokens': "
+                f"backbone {config.backbone_config.model_type!r} does not keep its embedding under {embedding!r}: "
                 "choose a decoder such as 'llama' or 'qwen3'"
             )
+        self._tied_weights_keys = {"lm_head.weight": f"model.{embedding}.weight"}
         for name in _SUPPORTS:
             setattr(self, name, getattr(self.model, name))
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -195,7 +196,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             part = slice(first, first + count)
             mine = None if weights is None else weights[part].flatten(1)
             flat = hidden.flatten(0, 1), targets[part].flatten(1)
-            losses.append(head_loss(head, *flat, self.config.loss_chunk_size, mine))
+            cap = self._logit_cap if head is self.lm_head else None
+            losses.append(head_loss(head, *flat, self.config.loss_chunk_size, mine, cap))
             first += count
         if num_items is None:
             num_items = targets[0].ne(IGNORE_INDEX).sum().clamp(min=1)
@@ -210,12 +212,18 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
     def _logits(self, hidden: torch.Tensor, raw_symbols_only: bool) -> torch.Tensor:
         """Logits ``(B, K, V)`` of ``hidden`` ``(B, K, D)``."""
         if not raw_symbols_only:
-            return self.lm_head(hidden)
+            return soft_cap(self.lm_head(hidden), self._logit_cap)
         if is_plain_linear(self.lm_head):
             logits = F.linear(hidden, self.lm_head.weight[:COMPRESSED_OFFSET])
         else:
             logits = self.lm_head(hidden)[..., :COMPRESSED_OFFSET]
-        return F.pad(logits, (0, self.config.vocab_size - COMPRESSED_OFFSET), value=-torch.inf)
+        padding = (0, self.config.vocab_size - COMPRESSED_OFFSET)
+        return F.pad(soft_cap(logits, self._logit_cap), padding, value=-torch.inf)
+
+    @property
+    def _logit_cap(self) -> float | None:
+        """Bound of ``lm_head``'s logits (Gemma 2); not in the head itself, whose place an adapter may take."""
+        return getattr(self.config.backbone_config, "final_logit_softcapping", None)
 
     def head_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Drafts ``(B, K, n - 1 + m, 320)`` of heads 1 and up from last hidden states ``(B, K, D)``.

@@ -85,6 +85,7 @@ def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:
     flops = symbol_flops(config, length)
     ends = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
     total = sum(weight.numel() for weight in model.parameters())
+    heads = config.num_attention_heads
     further = sum(weight.numel() for name, weight in model.named_parameters() if "pred_heads." in name)
     more = [] if not further else [("  heads that predict further", f"{further:,}")]
     drafting = [] if not further else [("  with drafts of all heads", f"{flops.drafting:.4g}")]
@@ -94,7 +95,7 @@ def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:
         ("layers x hidden size", f"{config.num_hidden_layers} x {config.hidden_size}"),
         (
             "attention heads (key/value)",
-            f"{config.num_attention_heads} ({config.num_key_value_heads or config.num_attention_heads})",
+            f"{heads} ({getattr(config, 'num_key_value_heads', None) or heads})",
         ),
         ("parameters", f"{total:,}"),
         ("  embedding and head", f"{ends:,}{' (tied)' if config.tie_word_embeddings else ''}"),

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,7 +32,9 @@ def problem(rows: int, width: int, symbols: int, dtype=torch.float64, seed: int 
     return head, hidden, targets
 
 
-def brute_force(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def brute_force(
+    head: Callable[[torch.Tensor], torch.Tensor], hidden: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
     """Nats of each target by the definition, one at a time."""
     logits = head(hidden)
     terms = [
@@ -53,6 +57,19 @@ def test_loss_and_gradients_are_those_of_the_definition(way, chunk_size):
     for ours, theirs in zip(grads, expected_grads, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
     assert not got.nll.requires_grad
+
+
+@pytest.mark.parametrize("way", ["linear", "module"])
+@pytest.mark.parametrize("chunk_size", [3, 64])
+def test_a_cap_on_the_logits_is_part_of_loss_and_gradients(way, chunk_size):
+    head, hidden, targets = problem(10, 6, 30)
+    cap = 0.7
+    expected = brute_force(lambda h: cap * torch.tanh(head(h) / cap), hidden, targets)
+    expected_grads = torch.autograd.grad(expected.sum(), (hidden, head.weight))
+    got = head_loss(Wrapped(head) if way == "module" else head, hidden, targets, chunk_size, cap=cap)
+    torch.testing.assert_close(got.nll, expected, rtol=0, atol=1e-12)
+    grads = torch.autograd.grad(got.total, (hidden, head.weight))
+    torch.testing.assert_close(grads, expected_grads, rtol=0, atol=1e-12)
 
 
 @settings(max_examples=40, deadline=None)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from proxybyte.cli import Command
+from proxybyte.errors import ProxyByteError
 
 EXAMPLES = """\
   proxybyte corpus --python-packages --max-mb 50 --out corpus
@@ -35,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--suffixes", default=".py", help="endings of the files to take from folders, by comma (default: %(default)s)"
     )
     sources.add_argument("--text-column", metavar="NAME", default="text", help="(default: %(default)s)")
+    sources.add_argument(
+        "--cut-bytes", type=int, metavar="N", help="cut documents into pieces of at most N bytes, at line ends"
+    )
     split = parser.add_argument_group("split")
     keys = split.add_mutually_exclusive_group()
     keys.add_argument(
@@ -74,6 +78,8 @@ def run(args: argparse.Namespace) -> None:
     from proxybyte.training.corpus.split import SplitRule
     from proxybyte.training.corpus.tables import DatasetName
 
+    if args.cut_bytes is not None and args.cut_bytes < 1:
+        raise ProxyByteError(f"--cut-bytes is {args.cut_bytes}: give at least 1")
     rules = TextRules(
         text_column=args.text_column,
         key_column=args.key_column,
@@ -94,6 +100,7 @@ def run(args: argparse.Namespace) -> None:
         rules=rules,
         split=split,
         shard_bytes=int(args.shard_mb * MEGABYTE),
+        cut_bytes=args.cut_bytes,
         strict=args.strict,
         examples=args.examples,
         overwrite=args.overwrite,

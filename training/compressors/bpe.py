@@ -73,6 +73,10 @@ class BpeCompressor:
         """The bytes of each symbol, None where it is special or unused; None for the whole if not byte-level."""
         return self._reference.spelled
 
+    def pieces(self) -> list[str | None]:
+        """How the vocabulary writes each symbol, None where it is special or unused."""
+        return self._reference.pieces()
+
     def encode_batch(self, documents: Sequence[bytes]) -> list[np.ndarray | CannotEncode]:
         """See :class:`~.protocol.Compressor`."""
         if self._fast is not None:

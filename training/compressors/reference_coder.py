@@ -77,6 +77,11 @@ class ReferenceCoder:
         parsed = {*contents, *map(self.normalised, contents)}
         self._added = re.compile("|".join(map(re.escape, sorted(parsed)))) if parsed else None
 
+    def pieces(self) -> list[str | None]:
+        """How the vocabulary writes each id, None where it is special or unused."""
+        specials = {code for code, added in self._tokenizer.get_added_tokens_decoder().items() if added.special}
+        return [None if code in specials else self._tokenizer.id_to_token(code) for code in range(self.num_symbols)]
+
     def changed_by_normaliser(self, text: str) -> bool:
         """Whether the normaliser would change ``text``."""
         if not self._forms or (text.isascii() and self._forms <= _UNICODE_FORMS):

@@ -49,6 +49,9 @@ FAMILIES: dict[str, Family] = {
 }
 """To add a family, add its line."""
 
+CARRIED = "compressor"
+"""Folder in which a run or a model carries the compressor that it was trained with."""
+
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -62,7 +65,8 @@ def load_compressor(name_or_folder: str | Path) -> Compressor:
 
     Args:
         name_or_folder: a short name; a folder with ``compressor.json``; a model or tokenizer folder with
-            ``tokenizer.json``; or the path of a ``tokenizer.json`` itself.
+            ``tokenizer.json``; the path of a ``tokenizer.json`` itself; or the folder of a run or model that carries
+            its compressor.
 
     Raises:
         ProxyByteError: if there is no such name or path (the nearest name is given), or the folder is damaged.
@@ -75,6 +79,8 @@ def load_compressor(name_or_folder: str | Path) -> Compressor:
         return FAMILIES["bpe"].load_class().from_tokenizer(path)
     if not path.is_dir():
         raise ProxyByteError(_unknown(text))
+    if not (path / MANIFEST).exists() and (path / CARRIED / MANIFEST).exists():
+        path = path / CARRIED
     if (path / MANIFEST).exists():
         key = read_manifest(path)["family"]
         if key not in FAMILIES:

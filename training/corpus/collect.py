@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.corpus.cut import CutReader
 from proxybyte.training.corpus.jsonl import COMPRESSIONS, JsonLinesReader
 from proxybyte.training.corpus.records import MEGABYTE, Document, Reader, Skip, TextRules
 from proxybyte.training.corpus.report import LISTED_PACKAGES, REPORT, CorpusReport, LeftOut
@@ -44,6 +45,7 @@ class CorpusOptions:
         rules: what counts as a document.
         split: cap, validation share and seed.
         shard_bytes: text in one parquet shard.
+        cut_bytes: cut documents into pieces of at most this size (:class:`~.cut.CutReader`); ``None`` for no cut.
         strict: stop at the first fault.
         examples: how many of the things left out the report lists.
         overwrite: replace an earlier corpus in ``output``.
@@ -57,6 +59,7 @@ class CorpusOptions:
     rules: TextRules = field(default_factory=TextRules)
     split: SplitRule = field(default_factory=SplitRule)
     shard_bytes: int = 256 * MEGABYTE
+    cut_bytes: int | None = None
     strict: bool = False
     examples: int = 100
     overwrite: bool = False
@@ -99,6 +102,8 @@ def open_sources(options: CorpusOptions) -> list[Reader]:
         readers.append(python_packages_reader(options.rules))
     if options.dataset is not None:
         readers.append(DatasetReader(options.dataset, options.rules))
+    if options.cut_bytes is not None:
+        readers = [CutReader(reader, options.cut_bytes) for reader in readers]
     if not readers:
         raise ProxyByteError("nothing to collect: name a folder or file, --python-packages or --dataset NAME")
     return readers

@@ -20,7 +20,7 @@ from ..compressors import load_compressor
 from ..run.config import EvaluationConfig, TrainConfig
 from ..run.config_io import CONFIG_FILE, save_config
 from ..run.metrics import MetricsLog
-from ..run.source import open_data
+from ..run.source import COMPRESSOR_FOLDER, open_data
 from ..run.validation import TwoViews, code_documents
 from ..train import train
 from .grid import Cell
@@ -154,7 +154,7 @@ def final_documents(config: TrainConfig, evaluation: EvaluationPlan) -> TwoViews
     texts = data.validation_documents(asked)
     if not texts:
         raise ProxyByteError(f"{config.data} holds no validation documents: prepare a corpus that has some")
-    return code_documents(texts, load_compressor(data.compressor))
+    return code_documents(texts, load_compressor(config.data / COMPRESSOR_FOLDER))
 
 
 def _curve(config: TrainConfig, cell: Cell) -> list[Point]:

@@ -78,7 +78,7 @@ def _by_raw_data(config: TrainConfig, budget: float) -> TrainConfig:
     text = budget
     for _ in range(_RAW_DATA_ROUNDS):
         settled = _with_budget(config, text, BudgetUnit.TEXT_BYTES)
-        shares = report(open_data(settled).dataset.plan).shares
+        shares = report(open_data(settled).mixed_views.plan).shares
         raw = sum(share.text_bytes for share in shares if share.view is View.RAW)
         if abs(raw / budget - 1) <= _RAW_DATA_TOLERANCE:
             break

@@ -7,16 +7,21 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
+from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
 from proxybyte.flops import training_flops
 from proxybyte.symbols import View
 
+from ..chat import chat_tokenizer_in
+from ..chat.tokenizer import CHAT_FOLDER
 from ..compressors import load_compressor
 from ..folders import publish
+from .adapters import Adapter, write_merged
 from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer
-from .config import TrainConfig
+from .config import AdapterKind, FrozenWeights, Precision, TrainConfig
 from .config_io import flatten
 from .distributed import Stage, place
 from .loop import Run
@@ -25,10 +30,13 @@ from .model_source import make_model
 from .optim import make_adamw
 from .rows import RowShare
 from .source import COMPRESSOR_FOLDER, TrainingData
+from .stages import RowsFirst
 from .step import Engine
+from .teacher import Teacher
 from .validation import TwoViews, Validation, code_documents
 
 PLOT_FILE = "loss.png"
+ADAPTER_FOLDER = "adapter"
 
 
 @dataclass(frozen=True)
@@ -37,14 +45,18 @@ class ModelWriter:
 
     Attributes:
         model: the model, for its class and config.
+        chat: the chat tokenizer that goes with it, if any.
     """
 
     model: ProxyByteForCausalLM
+    chat: PreTrainedTokenizerFast | None = None
 
     def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """Write what ``from_pretrained`` loads, with the tokenizer."""
         self.model.save_pretrained(folder, state_dict=weights)
         save_tokenizer(build_tokenizer(document_prefix=bool(self.model.config.document_prefix)), folder)
+        if self.chat is not None:
+            save_tokenizer(self.chat, folder / CHAT_FOLDER)
 
 
 def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: Path | None) -> Run:
@@ -53,24 +65,57 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     Raises:
         ProxyByteError: if the model does not fit the data or cannot be built.
     """
-    model = make_model(config, data.num_codes, checkpoint / MODEL_FOLDER if checkpoint else None)
+    saved = checkpoint / MODEL_FOLDER if checkpoint else None
+    wanted = config.trainable.adapter
+    if wanted.frozen is FrozenWeights.BFLOAT16 and stage.precision is not Precision.BFLOAT16:
+        raise ProxyByteError("trainable.adapter.frozen=bfloat16 computes in bfloat16 too: set precision=bfloat16")
+    adapted = wanted.kind is not AdapterKind.NONE
+    model = make_model(config, data.num_codes, None if adapted else saved)
+    adapter = Adapter.attach(model, wanted, config.seed, saved) if adapted else None
     flops = training_flops(model.config, config.plan.row_length, data.document_length)
     placed, optimizer = place(stage, model, config.compute, lambda m: make_adamw(m, config.optimizer))
     raw_model = stage.accelerator.unwrap_model(placed)
+    # Of the placed model: sharding puts other parameters in the place of the first ones.
+    rows_first = RowsFirst.of(raw_model, config.trainable.embeddings_only, data.steps, stage.world.size == 1)
     if checkpoint:
-        load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE)
+        load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
+    engine = Engine(
+        accelerator=stage.accelerator,
+        model=placed,
+        optimizer=optimizer,
+        precision=stage.precision,
+        clip=config.optimizer.clip,
+        seed=config.seed,
+        rows_first=rows_first,
+        teacher=_teacher(config, stage, data),
+    )
     batch, world = config.batch, stage.world
     return Run(
         config=config,
         world=stage.world,
-        engine=Engine(stage.accelerator, placed, optimizer, stage.precision, config.optimizer.clip, config.seed),
+        engine=engine,
         data=data,
         share=RowShare(data.row_order(config), batch.rows_per_device, world.rank, world.size),
         flops_per_row=flops,
         raw_model=raw_model,
-        save_model=ModelWriter(model),
+        save_model=adapter or ModelWriter(model, _chat_tokenizer(config, data)),
         evaluate=_validation(config, stage, data, raw_model),
     )
+
+
+def _chat_tokenizer(config: TrainConfig, data: TrainingData) -> PreTrainedTokenizerFast | None:
+    """What wrote the conversations, else what the model that the run starts from carries."""
+    base = config.model.checkpoint
+    return data.chat or (chat_tokenizer_in(base) if base else None)
+
+
+def _teacher(config: TrainConfig, stage: Stage, data: TrainingData) -> Teacher | None:
+    folder = config.teacher.model or config.model.checkpoint
+    if not config.teacher.weight or folder is None:
+        return None
+    if data.compressor is None or data.chat is not None:
+        raise ProxyByteError("teacher.weight is for prepared data: conversations have no tokens of the base")
+    return Teacher.load(folder, data.compressor, config.teacher.weight, stage.accelerator.device)
 
 
 def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn.Module) -> Validation | None:
@@ -79,7 +124,7 @@ def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn
     if not texts:
         return None
     documents = TwoViews(texts, [])
-    if View.COMPRESSED in views:
+    if View.COMPRESSED in views and data.compressor is not None:
         documents = code_documents(texts, load_compressor(data.compressor))
     return Validation(model, documents, views, stage, config.compute.compile, Scoring(window=config.plan.row_capacity))
 
@@ -98,8 +143,17 @@ def start_trackers(run: Run, step: int) -> None:
 def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:
     """Write the final model, the compressor it was trained with, and the picture; one process calls this."""
     output = run.config.output
-    _replace(output / MODEL_FOLDER, lambda folder: run.save_model(folder, weights))
-    _replace(output / COMPRESSOR_FOLDER, lambda folder: shutil.copytree(run.data.compressor, folder))
+    base = run.config.model.checkpoint
+    if run.config.trainable.adapter.kind is not AdapterKind.NONE and base is not None:
+        _replace(output / ADAPTER_FOLDER, lambda folder: run.save_model(folder, weights))
+        write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER)
+        if run.data.chat is not None:
+            save_tokenizer(run.data.chat, output / MODEL_FOLDER / CHAT_FOLDER)
+    else:
+        _replace(output / MODEL_FOLDER, lambda folder: run.save_model(folder, weights))
+    compressor = run.data.compressor
+    if compressor is not None:
+        _replace(output / COMPRESSOR_FOLDER, lambda folder: shutil.copytree(compressor, folder))
     if run.config.log.plot:
         from .plots import draw  # matplotlib takes a second to import
 

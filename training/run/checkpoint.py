@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,16 +64,29 @@ def whole_tensors(tensors: Mapping[str, torch.Tensor], keep: bool) -> dict[str, 
 
 
 def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state by name: ``PARAMETER/exp_avg`` and so on."""
-    return {
-        f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
-        for key, value in sorted(optimizer.state.get(parameter, {}).items())
-    }
+    """The optimizer's state by name: ``PARAMETER/exp_avg`` and so on.
+
+    A plain number becomes a scalar tensor, and a table that parameters share (8-bit AdamW's) a copy for each, because
+    safetensors knows neither.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, parameter in model.named_parameters():
+        for key, value in sorted(optimizer.state.get(parameter, {}).items()):
+            tensor = value if isinstance(value, torch.Tensor) else torch.tensor(value)
+            tensors[f"{name}/{key}"] = tensor.clone() if id(tensor) in seen else tensor
+            seen.add(id(tensor))
+    return tensors
 
 
-def load_optimizer(model: nn.Module, optimizer: Optimizer, path: Path) -> None:
+def load_optimizer(model: nn.Module, optimizer: Optimizer, path: Path, may_lack: Collection[str] = frozenset()) -> None:
     """Read what :func:`optimizer_tensors` named into ``optimizer``, sharded as the parameters are.
+
+    Args:
+        model: whose trainable parameters the optimizer moves.
+        optimizer: changed in place.
+        path: the file.
+        may_lack: parameters that may not have moved yet.
 
     Raises:
         ProxyByteError: if the file is of another model.
@@ -83,14 +96,16 @@ def load_optimizer(model: nn.Module, optimizer: Optimizer, path: Path) -> None:
         for key in file.keys():  # noqa: SIM118 (no mapping)
             stored.setdefault(key.rpartition("/")[0], []).append(key)
         parameters = dict(model.named_parameters())
-        if stored.keys() != parameters.keys():
-            odd = sorted(stored.keys() ^ parameters.keys())[0]
-            raise ProxyByteError(f"{path} is of another model: {odd} is only in one of them")
+        trained = {name for name, parameter in parameters.items() if parameter.requires_grad}
+        if odd := sorted((stored.keys() - trained) | (trained - stored.keys() - set(may_lack))):
+            raise ProxyByteError(f"{path} is of another model: {odd[0]} is only in one of them")
         for name, keys in stored.items():
             parameter = parameters[name]
             optimizer.state[parameter] = {
                 key.rpartition("/")[2]: _like(file.get_tensor(key), parameter) for key in keys
             }
+            if type(optimizer) is not torch.optim.AdamW:
+                optimizer.state[parameter]["step"] = int(optimizer.state[parameter]["step"])
 
 
 def _like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:

@@ -90,6 +90,60 @@ class ModelConfig(_Section):
         return self
 
 
+class AdapterKind(StrEnum):
+    """What is trained in the place of the decoder's weights."""
+
+    NONE = "none"
+    """Nothing: the weights themselves are trained."""
+    LORA = "lora"
+    DORA = "dora"
+
+
+class TrainedRows(StrEnum):
+    """Which rows of embedding and head are trained beside an adapter."""
+
+    ALL = "all"
+    RAW = "raw"
+    """Those of the 320 raw symbols: a small adapter that leaves the compressed view's rows alone."""
+    NONE = "none"
+
+
+class FrozenWeights(StrEnum):
+    """In which numbers the weights under an adapter are held; what is trained is float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    """Half the memory; needs ``precision: bfloat16``."""
+
+
+class AdapterConfig(_Section):
+    """An adapter by PEFT; the weights of ``model.checkpoint`` stay as they are."""
+
+    kind: AdapterKind = AdapterKind.NONE
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: str | tuple[str, ...] = Field("all-linear", description="modules of the decoder, as PEFT names them")
+    rows: TrainedRows = TrainedRows.ALL
+    frozen: FrozenWeights = FrozenWeights.FLOAT32
+
+
+class TrainableConfig(_Section):
+    """What of the model is trained, and when."""
+
+    embeddings_only: float = Field(
+        0.0, ge=0, le=1, description="share of steps, at the start, that move embedding and head alone"
+    )
+    adapter: AdapterConfig = AdapterConfig()
+
+
+class TeacherConfig(_Section):
+    """The base model's opinion as a second signal (``training/run/teacher.py``)."""
+
+    weight: float = Field(0.0, ge=0, description="of its signal in the loss; 0 for no teacher")
+    model: Path | None = Field(None, description="folder that 'proxybyte byteify' wrote; model.checkpoint if absent")
+
+
 class BatchConfig(_Section):
     """How many rows make a step; accumulation follows from it and the number of processes."""
 
@@ -98,9 +152,18 @@ class BatchConfig(_Section):
     shuffle_steps: int = Field(64, ge=1, description="the rows of this many steps are shuffled together")
 
 
+class OptimizerKind(StrEnum):
+    """In which numbers AdamW keeps its two moments."""
+
+    ADAMW = "adamw"
+    ADAMW_8BIT = "adamw_8bit"
+    """Quantised by blocks, a quarter of the memory; by the package bitsandbytes."""
+
+
 class OptimizerConfig(_Section):
     """AdamW; weight decay touches matrices only."""
 
+    kind: OptimizerKind = OptimizerKind.ADAMW
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(1e-8, gt=0)
@@ -165,10 +228,12 @@ class TrainConfig(_Section):
     """One run."""
 
     output: Path = Field(description="run folder")
-    data: Path = Field(description="folder written by 'proxybyte prepare'")
+    data: Path = Field(description="folder written by 'proxybyte prepare', or a JSONL file of conversations")
     seed: int = Field(0, ge=0, description="initial weights and dropout; plan.seed is the order of the data")
     precision: Precision = Precision.AUTO
     model: ModelConfig
+    trainable: TrainableConfig = TrainableConfig()
+    teacher: TeacherConfig = TeacherConfig()
     plan: PlanConfig = PlanConfig()
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -177,6 +242,29 @@ class TrainConfig(_Section):
     log: LogConfig = LogConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _adapter_fits(self) -> Self:
+        adapter = self.trainable.adapter
+        if adapter.kind is AdapterKind.NONE:
+            if adapter.frozen is not FrozenWeights.FLOAT32:
+                raise ValueError("trainable.adapter.frozen is for adapters: set trainable.adapter.kind")
+            return self
+        if self.model.checkpoint is None:
+            raise ValueError("trainable.adapter needs model.checkpoint, whose weights it adapts")
+        if self.model.heads:
+            raise ValueError("trainable.adapter adapts the heads that are there: add new ones in a run without it")
+        if self.compute.parallel is Parallel.FSDP:
+            raise ValueError("trainable.adapter runs under compute.parallel=ddp: its frozen weights are not sharded")
+        if self.trainable.embeddings_only and adapter.rows is TrainedRows.NONE:
+            raise ValueError("trainable.embeddings_only needs rows to train: trainable.adapter.rows is none")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_is_somewhere(self) -> Self:
+        if self.teacher.weight and self.teacher.model is None and self.model.checkpoint is None:
+            raise ValueError("teacher.weight needs teacher.model, a folder that 'proxybyte byteify' wrote")
+        return self
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:

@@ -34,7 +34,7 @@ class Run:
         share: which rows this process takes.
         flops_per_row: FLOPs of forward and backward over one row.
         raw_model: the model without what wraps it for training.
-        save_model: writes the given whole tensors as a model folder.
+        save_model: writes the given whole tensors as a model folder, or as that of an adapter.
         evaluate: bits per byte on validation by metric name; ``None`` where there is no validation split.
     """
 
@@ -120,7 +120,7 @@ class Loop:
         targets, every, raw_gradient = float(counts[Count.TARGETS]), run.config.log.raw_gradient_every, {}
         if every and (self.step + 1) % every == 0:
             raw_gradient = {"raw/grad_norm": raw_gradient_norm(run.engine, batches.batches, targets)}
-        result = train_step(run.engine, batches.batches, targets, rate)
+        result = train_step(run.engine, batches.batches, self.step, targets, rate)
         self.step += 1
         self._pending.append(_Pending(self.step, rate, counts, result, raw_gradient))
         self._bar.update()

@@ -16,7 +16,7 @@ from .config import TrainConfig
 
 
 def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> ProxyByteForCausalLM:
-    """The model in float32 on the CPU, in training mode.
+    """The model in float32 on the CPU (bfloat16 under an adapter that asks for it), in training mode.
 
     Args:
         config: the run.
@@ -80,9 +80,17 @@ def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:
     try:
         _check_heads(folder, config.model.heads)
         return ProxyByteForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation=config.model.attention.value, **config.model.heads
+            folder,
+            dtype=getattr(torch, config.trainable.adapter.frozen.value),
+            attn_implementation=config.model.attention.value,
+            **config.model.heads,
         )
     except (OSError, ValueError, RuntimeError) as error:
+        if "does not support an attention implementation" in str(error):
+            raise ProxyByteError(
+                f"the model in {folder} does not run with model.attention={config.model.attention}: set "
+                "model.attention=eager"
+            ) from error
         raise ProxyByteError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 

@@ -1,23 +1,41 @@
 """The optimizer and the learning rate, which is a function of the step and has no state."""
 
 import math
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
 
-from .config import Decay, LearningRateConfig, OptimizerConfig
+from proxybyte.errors import ProxyByteError
+
+from .config import Decay, LearningRateConfig, OptimizerConfig, OptimizerKind
 
 
-def make_adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters of ``model``; weight decay on matrices, none on norms and biases."""
+def make_adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW over the trainable parameters of ``model``; weight decay on matrices, none on norms and biases.
+
+    Raises:
+        ProxyByteError: if it is to keep its state in 8 bits and bitsandbytes is not installed.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=config.lr, betas=config.betas, eps=config.eps, fused=True
-    )
+    groups = [group for group in groups if group["params"]]
+    settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
+    if config.kind is OptimizerKind.ADAMW_8BIT:
+        return _eight_bit_adamw(groups, settings)
+    return torch.optim.AdamW(groups, fused=True, **settings)
+
+
+def _eight_bit_adamw(groups: list[dict[str, Any]], settings: dict[str, Any]) -> torch.optim.Optimizer:
+    if find_spec("bitsandbytes") is None:
+        raise ProxyByteError("optimizer.kind=adamw_8bit needs the package bitsandbytes: pip install bitsandbytes")
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(groups, **settings)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:

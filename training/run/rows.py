@@ -5,13 +5,33 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
 from proxybyte.errors import ProxyByteError
 
-from ..stream.mixed_view import MixedViewDataset, PackedBatch, RowBatch, collate
+from ..stream.mixed_view import PackedBatch, RowBatch, collate
 from .metrics import count_batch
+
+
+class RowSource(Protocol):
+    """A dataset of packed rows by random access."""
+
+    @property
+    def where(self) -> str:
+        """What it reads from, for messages."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: Sequence[int]) -> RowBatch:
+        """Rows ``rows``, in that order."""
+        ...
+
+    def describe(self) -> str:
+        """What the run will show."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +120,7 @@ class StepBatches:
     counts: np.ndarray
 
 
-def read_rows(dataset: MixedViewDataset, rows: Sequence[int]) -> RowBatch:
+def read_rows(dataset: RowSource, rows: Sequence[int]) -> RowBatch:
     """Read rows, in the order given.
 
     Raises:
@@ -109,11 +129,11 @@ def read_rows(dataset: MixedViewDataset, rows: Sequence[int]) -> RowBatch:
     try:
         return dataset.batch(rows)
     except (OSError, ValueError, IndexError) as error:
-        where = f"row(s) {', '.join(map(str, rows))} cannot be read from {dataset.split.folder}"
+        where = f"row(s) {', '.join(map(str, rows))} cannot be read from {dataset.where}"
         raise ProxyByteError(f"{where}: {error}; prepare the data again") from error
 
 
-def fetch(dataset: MixedViewDataset, share: RowShare, step: int) -> StepBatches:
+def fetch(dataset: RowSource, share: RowShare, step: int) -> StepBatches:
     """Read one step's rows.
 
     Raises:
@@ -123,7 +143,7 @@ def fetch(dataset: MixedViewDataset, share: RowShare, step: int) -> StepBatches:
     return StepBatches(batches, np.stack([count_batch(batch) for batch in batches]))
 
 
-def fetch_ahead(dataset: MixedViewDataset, share: RowShare, steps: range) -> Iterator[StepBatches]:
+def fetch_ahead(dataset: RowSource, share: RowShare, steps: range) -> Iterator[StepBatches]:
     """Batches of ``steps`` in order; the next is read by a thread while the last is trained on."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="rows") as thread:
         upcoming = [thread.submit(fetch, dataset, share, step) for step in steps[:1]]

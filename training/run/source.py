@@ -1,22 +1,26 @@
 """The data of a run: a prepared folder seen through the run's plan."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
+from proxybyte import build_tokenizer
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import Special
 
+from ..chat import ChatDataset, chat_tokenizer_in, read_chats
 from ..compressors import load_compressor
+from ..compressors.protocol import MANIFEST
 from ..stream.mixed_view import MixedViewDataset
 from ..stream.placement import Lengths
 from ..stream.plan import StreamPlan
-from ..stream.plan_report import report
 from ..stream.prepared import PreparedSplit
 from .config import EvaluationConfig, TrainConfig
-from .rows import RowOrder, read_rows
+from .rows import RowOrder, RowSource, read_rows
 
 COMPRESSOR_FOLDER = "compressor"
 _SAMPLED_ROWS = 64
@@ -24,23 +28,36 @@ _SAMPLED_ROWS = 64
 
 @dataclass(frozen=True)
 class TrainingData:
-    """A prepared folder and what the run will do with it.
+    """A prepared folder, or a file of conversations, and what the run will do with it.
 
     Attributes:
-        dataset: row ``i`` of the plan.
+        dataset: row ``i`` of the run.
         steps: whole optimizer steps in the plan; rows beyond the last whole step are left out.
         num_codes: codes of the compressor, 320 + code is a symbol; 0 where the plan shows raw bytes alone.
-        compressor: the folder that carries it.
+        compressor: the folder that carries it; ``None`` for conversations with a model that has none.
         fingerprint: of the lengths of all documents, on which the plan rests.
         validation: the validation split, or ``None`` where there is none.
+        chat: the tokenizer whose template wrote the conversations, ``None`` for other data.
     """
 
-    dataset: MixedViewDataset
+    dataset: RowSource
     steps: int
     num_codes: int
-    compressor: Path
+    compressor: Path | None
     fingerprint: str
     validation: PreparedSplit | None
+    chat: PreTrainedTokenizerFast | None = None
+
+    @property
+    def mixed_views(self) -> MixedViewDataset:
+        """The dataset of a prepared folder.
+
+        Raises:
+            ProxyByteError: if the data are conversations, which have no plan of views.
+        """
+        if not isinstance(self.dataset, MixedViewDataset):
+            raise ProxyByteError(f"{self.dataset.where} holds conversations: give a folder of 'proxybyte prepare'")
+        return self.dataset
 
     def validation_documents(self, config: EvaluationConfig) -> list[bytes]:
         """Heads of up to ``config.documents`` validation documents, spread evenly over the split."""
@@ -75,26 +92,24 @@ class TrainingData:
 
     def describe(self) -> str:
         """What the plan will do."""
-        return f"{self.steps:,} steps\n{report(self.dataset.plan).table()}"
+        return f"{self.steps:,} steps\n{self.dataset.describe()}"
 
 
 def open_data(config: TrainConfig) -> TrainingData:
     """Open ``config.data`` and lay out the plan.
 
     Raises:
-        ProxyByteError: if the folder or a shard of it is missing, or the plan holds less than one step.
+        ProxyByteError: if the folder or a shard of it is missing, a line is no conversation, or the plan holds less
+            than one step.
     """
+    if config.data.is_file():
+        return _open_chats(config)
     split = PreparedSplit(config.data / "train")
     borders = split.borders if config.plan.schedule.hand_off > 0 else None
     if borders is not None and not borders.any():
         borders = None
     plan = StreamPlan(Lengths(split.n_bytes, split.n_symbols, borders), config.plan)
-    steps = plan.num_rows // config.batch.rows_per_step
-    if steps == 0:
-        raise ProxyByteError(
-            f"the plan holds {plan.num_rows} row(s) of {config.plan.row_length} symbols, less than one step of "
-            f"{config.batch.rows_per_step}: raise plan.budget, or lower batch.rows_per_step or plan.row_length"
-        )
+    steps = _whole_steps(plan.num_rows, config)
     validation = config.data / "validation"
     compressor = load_compressor(config.data / COMPRESSOR_FOLDER)
     return TrainingData(
@@ -107,8 +122,39 @@ def open_data(config: TrainConfig) -> TrainingData:
     )
 
 
+def _open_chats(config: TrainConfig) -> TrainingData:
+    """Conversations under the chat template that the model carries, or our own."""
+    base = config.model.checkpoint
+    tokenizer = (chat_tokenizer_in(base) if base else None) or build_tokenizer(chat=True)
+    dataset = ChatDataset(read_chats(config.data, tokenizer), config.plan, str(config.data))
+    carried = base / COMPRESSOR_FOLDER if base else None
+    return TrainingData(
+        dataset=dataset,
+        steps=_whole_steps(len(dataset), config),
+        num_codes=0,
+        compressor=carried if carried is not None and (carried / MANIFEST).is_file() else None,
+        fingerprint=_digest(chat.input_ids for chat in dataset.chats),
+        validation=None,
+        chat=tokenizer,
+    )
+
+
+def _whole_steps(rows: int, config: TrainConfig) -> int:
+    steps = rows // config.batch.rows_per_step
+    if steps == 0:
+        raise ProxyByteError(
+            f"the plan holds {rows} row(s) of {config.plan.row_length} symbols, less than one step of "
+            f"{config.batch.rows_per_step}: raise plan.budget, or lower batch.rows_per_step or plan.row_length"
+        )
+    return steps
+
+
 def _fingerprint(split: PreparedSplit) -> str:
+    return _digest((split.n_bytes, split.n_symbols))
+
+
+def _digest(arrays: Iterable[np.ndarray]) -> str:
     digest = hashlib.sha256()
-    for lengths in (split.n_bytes, split.n_symbols):
+    for lengths in arrays:
         digest.update(np.ascontiguousarray(lengths).tobytes())
     return digest.hexdigest()

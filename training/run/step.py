@@ -10,11 +10,15 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 
+from proxybyte.modeling_proxybyte import ProxyByteOutput
+
 from ..stream.mixed_view import PackedBatch
 from .config import Precision
 from .metrics import nats_by_row
 from .optim import set_learning_rate
 from .precision import autocast
+from .stages import RowsFirst
+from .teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,14 @@ class Engine:
     precision: Precision
     clip: float
     seed: int
+    rows_first: RowsFirst
+    teacher: Teacher | None = None
 
 
-def train_step(engine: Engine, batches: Sequence[PackedBatch], targets: float, learning_rate: float) -> StepResult:
-    """Forward and backward over the micro-batches, then one update.
+def train_step(
+    engine: Engine, batches: Sequence[PackedBatch], step: int, targets: float, learning_rate: float
+) -> StepResult:
+    """Forward and backward over the micro-batches of ``step`` (from 0), then one update.
 
     The loss is the sum over targets divided by ``targets``, their number over all micro-batches *and processes*.
     Processes average gradients, hence the factor of their number.
@@ -51,21 +59,33 @@ def train_step(engine: Engine, batches: Sequence[PackedBatch], targets: float, l
     accelerator, model = engine.accelerator, engine.model
     share = targets / accelerator.num_processes
     nats = []
+    engine.rows_first.before(step)
     for index, batch in enumerate(batches):
         last = index == len(batches) - 1
         seed_by_row(engine.seed, batch.rows[0], accelerator.device)
         moved = batch.to(accelerator.device)
         with nullcontext() if last else accelerator.no_sync(model):
             with autocast(engine.precision, accelerator.device):
-                output = model(**moved.model_inputs(), num_items_in_batch=share)
+                loss, output = _losses(engine, moved, share)
             # Not accelerator.backward: that divides by an accumulation of its own, which the environment can set.
-            output.loss.backward()
+            loss.backward()
         nats.append(nats_by_row(output, moved.labels))
+    engine.rows_first.after(step)
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), engine.clip)
     set_learning_rate(engine.optimizer, learning_rate)
     engine.optimizer.step()
     engine.optimizer.zero_grad(set_to_none=True)
     return StepResult(torch.stack(nats), getattr(grad_norm, "full_tensor", lambda: grad_norm)())
+
+
+def _losses(engine: Engine, batch: PackedBatch, share: float) -> tuple[torch.Tensor, ProxyByteOutput]:
+    """What to differentiate, and the model's output."""
+    if engine.teacher is None:
+        output = engine.model(**batch.model_inputs(), num_items_in_batch=share)
+        return output.loss, output
+    asked = {"return_logits": True, "raw_symbols_only": True}
+    output = engine.model(**batch.model_inputs(), num_items_in_batch=share, **asked)
+    return output.loss + engine.teacher.loss(batch.input_ids, output.logits) / share, output
 
 
 def seed_by_row(seed: int, row: int, device: torch.device) -> None:

@@ -16,6 +16,7 @@ from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, IGNORE_INDEX, Spec
 
 from .placement import Segments
 from .plan import PlanConfig, StreamPlan
+from .plan_report import report
 from .prepared import PreparedSplit
 
 PACKED_COLUMNS = ("input_ids", "position_ids", "labels")
@@ -105,6 +106,15 @@ class MixedViewDataset(Dataset):
     def __init__(self, split: PreparedSplit, plan: StreamPlan):
         self.split = split
         self.plan = plan
+
+    @property
+    def where(self) -> str:
+        """The folder behind the rows, for messages."""
+        return str(self.split.folder)
+
+    def describe(self) -> str:
+        """What the plan will show."""
+        return report(self.plan).table()
 
     def __len__(self) -> int:
         return self.plan.num_rows
@@ -282,3 +292,8 @@ def collate(batch: RowBatch | Sequence[dict[str, np.ndarray]]) -> PackedBatch:
         labels=torch.from_numpy(batch.labels),
         text_bytes=batch.text_bytes,
     )
+
+
+def collate_inputs(batch: RowBatch | Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor | bool]:
+    """The same as keyword arguments of ``forward``: the ``data_collator`` for Transformers' ``Trainer``."""
+    return collate(batch).model_inputs()

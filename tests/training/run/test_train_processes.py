@@ -36,6 +36,17 @@ def test_sharded_processes_give_the_losses_of_one_and_resume(recipe, launch, tmp
     assert read_losses(tmp_path / "run")[:4] == whole[:4]
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_hold_still_what_one_holds_still(recipe, launch, tmp_path, read_losses, parallel):
+    settings = ["trainable.embeddings_only=0.5", f"compute.parallel={parallel}"]
+    config = load_config(recipe(), [*settings, f"output={tmp_path / 'alone'}"])
+    train(config)
+    process = launch(recipe(), *settings, launcher=TWO)
+    assert process.wait(timeout=120) == 0, process.communicate()[1]
+    expected = [pytest.approx(line, rel=2e-5) for line in read_losses(config.output)]
+    assert read_losses(tmp_path / "run") == expected
+
+
 def test_accelerate_launch_runs_the_same_loop(recipe, launch, tmp_path, read_losses, alone):
     launcher = ("accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m")
     process = launch(recipe(), launcher=launcher)

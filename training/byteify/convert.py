@@ -1,0 +1,172 @@
+"""From a tokenizer model to a ProxyByte folder: its decoder kept, rows for bytes and specials put before its own."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers.utils import logging as transformers_logging
+
+from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, save_tokenizer
+from proxybyte.errors import ProxyByteError
+
+from ..chat.tokenizer import CHAT_FOLDER
+from ..compressors.registry import CARRIED
+from ..folders import check_output, partial_folder, publish, write_text
+from .base import ENDS, Base, open_base, renamed
+from .chat_template import save_chat_tokenizer
+from .memory import check_memory
+from .rows import RowScheme, byte_rows, raw_rows, token_spellings
+from .specials import describe, map_specials, text_start
+from .text_check import composes_text
+from .verify import ask_base, check_exact
+
+REPORT = "byteify.json"
+
+
+@dataclass(frozen=True)
+class ByteifyOptions:
+    """How to turn a base.
+
+    Attributes:
+        rows: how the bytes' rows of the embedding start.
+        head_rows: the same of an untied head; as ``rows`` if absent.
+        dtype: of the weights; as the base was saved if absent (float32 for GGUF).
+        seed: of random rows.
+    """
+
+    rows: RowScheme = RowScheme.TOKEN
+    head_rows: RowScheme | None = None
+    dtype: torch.dtype | None = None
+    seed: int = 0
+
+
+def byteify(given: str, out: Path, options: ByteifyOptions = ByteifyOptions()) -> dict[str, Any]:
+    """Turn a base into a byte model and write it to ``out``, whole or not at all.
+
+    Args:
+        given: a Hub name, a model folder, or a GGUF file.
+        out: folder to write; an earlier output of this command is replaced.
+        options: how.
+
+    Returns:
+        The report, which is ``byteify.json`` in the folder.
+
+    Raises:
+        ProxyByteError: if the base cannot be turned (see :func:`~.base.open_base`), there is too little memory, or
+            the folder holds something else; nothing is written then.
+    """
+    check_output(out, REPORT)
+    transformers_logging.disable_progress_bar()
+    with tqdm(total=5, desc="byteify", delay=2, unit="step") as bar:
+        base = open_base(given)
+        dtype = options.dtype or _saved_dtype(base)
+        check_memory(base, dtype)
+        bar.update()
+        model = base.load(dtype)
+        bar.update()
+        probe = ask_base(model, base, text_start(base.tokenizer))
+        byte_model = turn(model, base, options)
+        del model
+        bar.update()
+        error = check_exact(byte_model, probe, given)
+        report = _report(base, options, error, byte_model)
+        bar.update()
+        _write(byte_model, base, report, out)
+        bar.update()
+    return report
+
+
+def turn(model: Any, base: Base, options: ByteifyOptions) -> ProxyByteForCausalLM:
+    """The byte model of ``model``; it shares all weights but the embedding and the head with it.
+
+    Args:
+        model: of the base, loaded.
+        base: what it is.
+        options: how rows start.
+    """
+    config = base.byte_config()
+    _note_tying(config, model)
+    weights = renamed(model.state_dict(), model.base_model_prefix)
+    spellings, specials = token_spellings(base.compressor), map_specials(base.tokenizer)
+    head_scheme = options.head_rows or options.rows
+    made: dict[int, torch.Tensor] = {}
+    for name in [name for name in weights if name.endswith(ENDS)]:
+        old = weights[name]
+        scheme = head_scheme if name == "lm_head.weight" and not config.tie_word_embeddings else options.rows
+        if config.tie_word_embeddings and made:
+            weights[name] = next(iter(made.values()))
+            continue
+        first = raw_rows(old, byte_rows(old, spellings, scheme, options.seed), specials)
+        weights[name] = made[len(made)] = torch.cat([first, old])
+    with torch.device("meta"):
+        turned = ProxyByteForCausalLM(config)
+    turned.load_state_dict(weights, assign=True, strict=True)
+    turned.tie_weights()
+    _restore_buffers(turned, model)
+    return turned.eval()
+
+
+def _note_tying(config: ProxyByteConfig, model: Any) -> None:
+    """Whether head and embedding are one, by the weights themselves: some checkpoints' configs say otherwise."""
+    head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    tied = head is embedding or head.data_ptr() == embedding.data_ptr()
+    config.tie_word_embeddings = config.backbone_config.tie_word_embeddings = tied
+
+
+def _restore_buffers(turned: ProxyByteForCausalLM, model: Any) -> None:
+    """Buffers that no state dict carries (rotary frequencies, the embedding's scale), from the base's own."""
+    theirs = dict(renamed(dict(model.named_buffers()), model.base_model_prefix))
+    for name, buffer in list(turned.named_buffers()):
+        if buffer.is_meta:
+            owner, _, leaf = name.rpartition(".")
+            setattr(turned.get_submodule(owner), leaf, theirs[name])
+
+
+def _saved_dtype(base: Base) -> torch.dtype:
+    saved = getattr(base.config, "dtype", None)
+    return saved if isinstance(saved, torch.dtype) and base.source.gguf_file is None else torch.float32
+
+
+def _report(base: Base, options: ByteifyOptions, error: float, model: ProxyByteForCausalLM) -> dict[str, Any]:
+    tied = bool(model.config.tie_word_embeddings)
+    specials: np.ndarray = map_specials(base.tokenizer)
+    return {
+        "base": Path(base.source.given).name or base.source.given,
+        "family": base.config.model_type,
+        "parameters": model.num_parameters(),
+        "symbols": int(model.config.vocab_size),
+        "tokens": base.compressor.num_symbols,
+        "padding_rows": base.rows - base.compressor.num_symbols,
+        "tied": tied,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "rows": str(options.rows),
+        "head_rows": str(options.rows if tied else options.head_rows or options.rows),
+        "seed": options.seed,
+        "specials": describe(specials, base.tokenizer),
+        "chat_template": base.tokenizer.chat_template is not None,
+        "decomposed_text_stays_raw": composes_text(base.compressor),
+        "largest_logit_difference": error,
+    }
+
+
+def _write(model: ProxyByteForCausalLM, base: Base, report: dict[str, Any], out: Path) -> None:
+    partial = partial_folder(out)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        model.save_pretrained(partial)
+        limit = getattr(model.config, "max_position_embeddings", None)
+        save_tokenizer(build_tokenizer(model_max_length=limit), partial)
+        base.compressor.save(partial / CARRIED)
+        save_chat_tokenizer(base.tokenizer, partial / CHAT_FOLDER, limit)
+        write_text(partial / REPORT, json.dumps(report, indent=2) + "\n")
+        publish(partial, out)
+    except OSError as error:
+        raise ProxyByteError(f"{out} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,25 @@
+"""``proxybyte adapter merge``: write a model with an adapter merged into its weights."""
+
+import argparse
+from pathlib import Path
+
+from proxybyte.cli import Command
+
+EXAMPLES = """\
+  proxybyte adapter merge smol runs/smol/adapter --out smol-merged"""
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("base", type=Path, metavar="FOLDER", help="the model folder that the adapter was trained on")
+    parser.add_argument("adapter", type=Path, metavar="ADAPTER", help="folder with adapter_config.json")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="model folder to write")
+
+
+def _run(args: argparse.Namespace) -> None:
+    from proxybyte.training.run.adapters import write_merged
+
+    write_merged(args.base, args.adapter, args.out)
+    print(f"written to {args.out}")
+
+
+COMMAND = Command("merge a LoRA or DoRA adapter into a model's weights", EXAMPLES, _add_arguments, _run)

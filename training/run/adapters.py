@@ -1,0 +1,167 @@
+"""LoRA and DoRA by PEFT: the decoder's weights stay, an adapter and rows of embedding and head are trained.
+
+PEFT puts its layers into the model in place, so that the loop trains the same object; this module adds, saves, reads
+back and merges them. Embedding and head are trained as themselves (``modules_to_save``, or PEFT's trainable token
+rows), never by LoRA: merging a LoRA on tied embeddings adds its delta twice in PEFT 0.21.
+"""
+
+import shutil
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
+from proxybyte.configuration_proxybyte import EMBEDDINGS
+from proxybyte.errors import ProxyByteError
+from proxybyte.symbols import NUM_RAW_SYMBOLS
+
+from ..chat.tokenizer import CHAT_FOLDER
+from ..compressors.registry import CARRIED
+from ..folders import check_output, partial_folder, publish
+from .config import AdapterConfig, AdapterKind, TrainedRows
+
+ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+HEAD = "lm_head"
+FURTHER_HEADS = ("pred_heads", "raw_pred_heads")
+"""Heads that predict further: no part of the decoder, so trained as themselves beside an adapter."""
+_INNER = "base_model.model."
+"""What PEFT puts before the names of the model that it wraps."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter that sits in a model.
+
+    Attributes:
+        peft: PEFT's own wrapper of the model, which knows how to save it.
+    """
+
+    peft: Any
+
+    @classmethod
+    def attach(
+        cls, model: ProxyByteForCausalLM, config: AdapterConfig, seed: int, resume: Path | None = None
+    ) -> "Adapter":
+        """Put a new adapter into ``model``, which then trains that alone.
+
+        Args:
+            model: changed in place.
+            config: kind and size.
+            seed: of its first weights.
+            resume: folder of a saved adapter of the same config, whose weights it takes.
+
+        Raises:
+            ProxyByteError: if PEFT is not installed, a target is not in the model, or the saved adapter does not fit.
+        """
+        if find_spec("peft") is None:
+            raise ProxyByteError("trainable.adapter needs the package peft: pip install 'proxybyte[peft]'")
+        import peft
+
+        torch.manual_seed(seed)
+        try:
+            adapter = cls(peft.get_peft_model(model, _peft_config(model, config)))
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise ProxyByteError(f"trainable.adapter.targets={config.targets!r} does not fit: {reason}") from error
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        if resume is not None:
+            adapter._read(resume)
+        return adapter
+
+    def _read(self, folder: Path) -> None:
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        result: Any = set_peft_model_state_dict(self.peft, load_file(folder / ADAPTER_FILE))
+        trained = {name for name, weight in self.peft.named_parameters() if weight.requires_grad}
+        if odd := [*result.unexpected_keys, *trained.intersection(result.missing_keys)]:
+            raise ProxyByteError(f"{folder / ADAPTER_FILE} is another adapter's: {odd[0]} is only in one of them")
+
+    def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        """Write what ``PeftModel.from_pretrained`` loads.
+
+        Args:
+            folder: made if absent.
+            weights: whole tensors of the model that it sits in, by their names there.
+        """
+        state = {f"{_INNER}{name}": value for name, value in weights.items()}
+        self.peft.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
+
+
+def merge_adapter(base: Path, adapter: Path) -> ProxyByteForCausalLM:
+    """The model in ``base`` with the adapter in ``adapter`` merged into its weights, in evaluation mode.
+
+    Raises:
+        ProxyByteError: if one cannot be read, or they do not fit.
+    """
+    from peft import PeftModel
+
+    for path in (base / "config.json", adapter / ADAPTER_CONFIG):
+        if not path.is_file():
+            raise ProxyByteError(f"{path} does not exist: give a model folder and the folder of an adapter")
+    try:
+        model = ProxyByteForCausalLM.from_pretrained(base)
+        return PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()  # type: ignore[no-any-return]
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ProxyByteError(f"the adapter in {adapter} does not fit the model in {base}: {reason}") from error
+
+
+def write_merged(base: Path, adapter: Path, out: Path) -> None:
+    """Write :func:`merge_adapter`'s model with tokenizers and compressor, whole or not at all.
+
+    Raises:
+        ProxyByteError: if they do not fit, or ``out`` holds something else.
+    """
+    check_output(out, "config.json")
+    model = merge_adapter(base, adapter)
+    partial = partial_folder(out)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        model.save_pretrained(partial)
+        save_tokenizer(build_tokenizer(document_prefix=bool(model.config.document_prefix)), partial)
+        for name in (CHAT_FOLDER, CARRIED):
+            if (base / name).is_dir():
+                shutil.copytree(base / name, partial / name)
+        publish(partial, out)
+    except OSError as error:
+        raise ProxyByteError(f"{out} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def row_modules(model: ProxyByteForCausalLM) -> list[str]:
+    """Names of the modules that hold a row a symbol: the embedding, and the head where it is not tied to it."""
+    embedding = EMBEDDINGS.get(model.config.backbone_config.model_type, "embed_tokens")
+    return [embedding] if model.config.tie_word_embeddings else [embedding, HEAD]
+
+
+def is_row_weight(model: ProxyByteForCausalLM, name: str) -> bool:
+    """Whether the parameter ``name`` of ``model`` belongs to its embedding or head."""
+    return bool(set(name.split(".")) & {*row_modules(model), HEAD})
+
+
+def _peft_config(model: ProxyByteForCausalLM, config: AdapterConfig) -> Any:
+    from peft import LoraConfig
+
+    names, rows = row_modules(model), config.rows
+    raw = list(range(NUM_RAW_SYMBOLS))
+    drafting = [name for name in FURTHER_HEADS if hasattr(model, name)]
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # PEFT only divides it
+        lora_dropout=config.dropout,
+        use_dora=config.kind is AdapterKind.DORA,
+        target_modules=config.targets if isinstance(config.targets, str) else list(config.targets),
+        exclude_modules=drafting or None,
+        modules_to_save=[*(names if rows is TrainedRows.ALL else []), *drafting] or None,
+        trainable_token_indices=dict.fromkeys(names, raw) if rows is TrainedRows.RAW else None,
+        ensure_weight_tying=bool(model.config.tie_word_embeddings) and rows is TrainedRows.ALL,
+    )
