@@ -63,6 +63,7 @@ setup(
         "pyyaml>=6.0",
         "tqdm>=4.66",
         "rapidfuzz>=3.9",
+        "scipy>=1.14",
         "zstandard>=0.23",
         "tensorboard>=2.18",
         "matplotlib>=3.9",
@@ -72,6 +73,7 @@ setup(
         "dev": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.13", "build>=1.2", "types-PyYAML"],
         "peft": ["peft>=0.21"],
         "quantized": ["bitsandbytes>=0.50"],
+        "gguf": ["gguf>=0.17"],
     },
     entry_points={
         "console_scripts": ["proxybyte = proxybyte.cli:main"],

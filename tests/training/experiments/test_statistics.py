@@ -1,4 +1,4 @@
-"""Every function of ours against SciPy's."""
+"""Intervals and tests against SciPy's own."""
 
 import math
 
@@ -8,28 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from proxybyte.training.experiments.statistics import (
-    bootstrap_interval,
-    holm,
-    mean_interval,
-    paired_test,
-    t_quantile,
-    t_tail,
-)
+from proxybyte.training.experiments.statistics import holm, mean_interval, paired_test
 
 VALUES = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=9).filter(lambda values: np.std(values) > 1e-3)
-
-
-@given(t=st.floats(0, 1e4), degrees=st.integers(1, 60))
-@settings(deadline=None)
-def test_the_tail_of_t_is_scipys(t, degrees):
-    assert t_tail(t, degrees) == pytest.approx(stats.t.sf(t, degrees), rel=1e-9, abs=1e-290)
-
-
-@pytest.mark.parametrize("degrees", [1, 2, 3, 7, 30, 200])
-@pytest.mark.parametrize("p", [0.6, 0.9, 0.975, 0.9995])
-def test_the_quantile_of_t_is_scipys(p, degrees):
-    assert t_quantile(p, degrees) == pytest.approx(stats.t.ppf(p, degrees), rel=1e-9)
 
 
 @given(values=VALUES, level=st.sampled_from([0.5, 0.9, 0.95, 0.99]))
@@ -62,14 +43,6 @@ def test_the_sign_flip_test_is_scipys_exact_permutation_test(n):
 
 def test_three_seeds_that_agree_have_a_sign_flip_p_of_a_quarter():
     assert paired_test([1.0, 2.0, 3.0], [0.5, 1.0, 2.0]).p_sign_flip == 0.25
-
-
-def test_the_bootstrap_interval_is_scipys_percentile_interval():
-    values = np.random.default_rng(3).gamma(2.0, size=80)
-    ours = bootstrap_interval(values.tolist(), 0.9)
-    theirs = stats.bootstrap((values,), np.mean, confidence_level=0.9, method="percentile", rng=5).confidence_interval
-    assert ours == pytest.approx((theirs.low, theirs.high), rel=0.01)
-    assert bootstrap_interval(values.tolist(), 0.9) == ours
 
 
 @given(p_values=st.lists(st.floats(0, 1), min_size=1, max_size=8))
