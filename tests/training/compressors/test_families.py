@@ -198,7 +198,7 @@ def test_manifests_that_lack_a_field_or_hold_nonsense_are_refused(tmp_path):
     for content, message in [
         ([], "names no family"),
         ({"family": "gzp"}, "unknown family 'gzp'; the nearest name is 'gzip'"),
-        ({"family": "bits", "width": 3}, "bits-3: a symbol has 1, 2, 4, 16 bits"),
+        ({"family": "bits", "width": 3}, "bits-3: a symbol has 1, 2, 4, 8, 16 bits"),
         ({"family": "bpe"}, "lists no checksum of tokenizer.json"),
     ]:
         manifest.write_text(json.dumps(content))
