@@ -16,8 +16,9 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 quickstart: $(STAMP)  ## train a small model on mixed views of real code, run it on raw bytes
 	$(BIN)/proxybyte quickstart
 
-test: $(STAMP)  ## the default suite
-	$(BIN)/python -m pytest
+# One thread a worker: two that share two cores spin in each other's way.
+test: $(STAMP)  ## the default suite, files shared out to WORKERS processes (2)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
 
 test-slow: $(STAMP)  ## everything, the slow marks too
 	$(BIN)/python -m pytest -m "slow or not slow"
