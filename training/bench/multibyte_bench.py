@@ -1,7 +1,7 @@
 """Several bytes a step beside one: greedy decoding with the model's own heads, and with drafts in its compressed view.
 
 The checkpoint is a small Llama with seven raw heads, trained once on this machine's CPython standard library under a
-BPE, both views (a few minutes on two idle cores); it is kept under ``build/multibyte`` and used again.
+BPE, both views (a quarter of an hour or more of one core); it is kept under ``build/multibyte`` and used again.
 ``PROXYBYTE_BENCH_CHECKPOINT`` names another run or full export. Prompts are 400 bytes from the middle of held-out
 files. Baseline: ``generate()`` of the same model on the same prompts, one byte a step. Seconds are CPU seconds of one
 core, prompts' forward passes included; the ways take turns, and each counts with its best round.
