@@ -82,7 +82,11 @@ def generate_bytes(
     written = model.to(device).generate(
         symbols.to(device),
         attention_mask=torch.ones_like(symbols).to(device),
-        generation_config=GenerationConfig(max_length=limit, **(drawing if options.temperature else {})),
+        generation_config=GenerationConfig(
+            max_length=limit,
+            return_dict_in_generate=options.draft is not None,
+            **(drawing if options.temperature else {}),
+        ),
         logits_processor=LogitsProcessorList([Utf8LogitsProcessor(limit)] if options.utf8 else []),
         streamer=ByteStreamer(lambda text: sink(text.encode(errors="surrogateescape")), errors="surrogateescape"),
         **_drafting(model, found, options),
@@ -96,7 +100,7 @@ def _drafting(model: Any, found: ModelFolder, options: GenerateOptions) -> dict[
         return {}
     if model.config.model_type != "proxybyte":
         raise ProxyByteError(f"{found.model} is a native export, which cannot draft: give a run or a full export")
-    asked = {"draft": options.draft, "draft_bytes": options.draft_bytes, "return_dict_in_generate": True}
+    asked = {"draft": options.draft, "draft_bytes": options.draft_bytes}
     if options.draft != "compressed":
         return asked
     if found.compressor is None:

@@ -165,6 +165,8 @@ def open_base(given: str) -> Base:
 
 
 def _check_config(source: Source, config: PreTrainedConfig) -> None:
+    if config.model_type == ProxyByteConfig.model_type:
+        raise ProxyByteError(f"{source.given}: reads bytes already: train it with model.checkpoint={source.given}")
     quantised = getattr(config, "quantization_config", None)
     if quantised is not None and source.gguf_file is None:
         raise ProxyByteError(f"{source.given}: its weights are quantised: save it in float32 or bfloat16 first")

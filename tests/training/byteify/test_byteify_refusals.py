@@ -57,6 +57,11 @@ def test_an_encoder_with_its_tokenizer_is_refused(tmp_path):
     refused(tmp_path / "base", tmp_path, "no text decoder")
 
 
+def test_a_model_that_reads_bytes_already_is_refused(make_base, tmp_path):
+    byteify(str(make_base("llama")), tmp_path / "first")
+    refused(tmp_path / "first", tmp_path, r"reads bytes already: train it with model\.checkpoint=")
+
+
 def test_a_bias_in_the_head_has_no_place(make_base, tmp_path):
     base = make_base("llama")
     small = PhiConfig(
