@@ -17,6 +17,8 @@ from .seccomp import install_filter
 PASSED, FAILED, TIMED_OUT, OUT_OF_MEMORY = "passed", "failed", "timed out", "out of memory"
 LONGEST_MESSAGE = 4096
 """Bytes that the innermost process may send; less than a pipe holds, so that sending never blocks."""
+SCRATCH = "/tmp"
+"""What can be written behind namespaces, the empty folder below it. Packages may be installed below it as well."""
 _LONGEST_DETAIL = 400
 
 
@@ -41,7 +43,7 @@ class Job:
     @property
     def folder(self) -> str:
         """The empty folder, as the program sees it."""
-        return "/tmp" if self.namespaces else self.room
+        return f"{SCRATCH}/program" if self.namespaces else self.room
 
     @classmethod
     def read(cls, text: str) -> "Job":

@@ -3,7 +3,7 @@
 import os
 
 from . import kernel
-from .job import Job
+from .job import SCRATCH, Job
 
 _DEVICES = ("null", "zero", "random", "urandom")
 _FOLDER_FLAGS = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
@@ -13,7 +13,7 @@ def build_room(job: Job) -> None:
     """Replace the root by a small one; called as init of fresh namespaces, with every capability in them.
 
     Read only: ``job.read_only`` at their own paths, the devices, ``/proc`` of this process namespace. Writable:
-    ``job.folder``, in memory and no larger than ``job.disk_bytes``.
+    ``SCRATCH``, in memory and no larger than ``job.disk_bytes``, with the empty ``job.folder`` in it.
 
     Raises:
         OSError: if the kernel refuses a step.
@@ -27,6 +27,12 @@ def build_room(job: Job) -> None:
     os.setresuid(job.user, job.user, job.user)
     root = job.room
     kernel.mount("sandbox", root, "tmpfs", kernel.MS_NOSUID, "size=1m,mode=755")
+    for folder in (SCRATCH, "/proc"):
+        os.makedirs(root + folder, exist_ok=True)
+    # First, or it would hide packages that are installed below it, as in a virtual environment under /tmp.
+    options = f"size={job.disk_bytes},nr_inodes=1024,mode=700"
+    kernel.mount("room", root + SCRATCH, "tmpfs", _FOLDER_FLAGS, options)
+    os.mkdir(root + job.folder, 0o700)
     for path, descriptor in sources.items():
         target = root + path
         if os.path.isdir(f"/proc/self/fd/{descriptor}"):
@@ -40,10 +46,6 @@ def build_room(job: Job) -> None:
     for path in filter(os.path.islink, job.read_only):
         os.makedirs(os.path.dirname(root + path), exist_ok=True)
         os.symlink(os.readlink(path), root + path)
-    for folder in (job.folder, "/proc"):
-        os.makedirs(root + folder, exist_ok=True)
     kernel.mount("proc", root + "/proc", "proc", _FOLDER_FLAGS)
-    options = f"size={job.disk_bytes},nr_inodes=1024,mode=700"
-    kernel.mount("room", root + job.folder, "tmpfs", _FOLDER_FLAGS, options)
     kernel.change_root(root)
     kernel.make_read_only("/", with_all_below=False)

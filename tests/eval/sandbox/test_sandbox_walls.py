@@ -3,7 +3,9 @@
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,7 @@ from proxybyte.eval.sandbox import (
     choose_wall,
     run_program,
     run_programs,
+    runner,
 )
 from proxybyte.eval.sandbox.runner import Launcher
 
@@ -118,6 +121,26 @@ def test_programs_may_use_the_standard_library_numpy_and_their_folder():
         """
     with Launcher() as launcher:
         outcome = launcher.run(textwrap.dedent(program), Limits(), WALL)
+    assert outcome.passed, outcome
+
+
+@pytest.fixture
+def packages_below_tmp(monkeypatch):
+    """As where the virtual environment lies below /tmp."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "helper.py").write_text("ANSWER = 42\n")
+        runner.visible_paths.cache_clear()
+        monkeypatch.setattr(runner, "_packages", lambda: folder)
+        yield
+    runner.visible_paths.cache_clear()
+
+
+def test_packages_that_are_installed_below_tmp_are_seen_and_the_folder_is_empty(packages_below_tmp):
+    program = "import os, helper, tempfile\nassert helper.ANSWER == 42 and not os.listdir('.')\ntempfile.mkstemp()\n"
+    program += "try:\n    open(helper.__file__, 'w')\nexcept OSError:\n    pass\nelse:\n    raise AssertionError"
+    with Launcher() as launcher:
+        outcome = launcher.run(program, Limits(), WALL)
     assert outcome.passed, outcome
 
 
