@@ -6,12 +6,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from proxybyte.errors import ProxyByteError
 
+from ..settings_file import find_settings, parse_override, read_yaml
 from .schema import ExperimentPlan
 
 _PLANS = Path(str(files("proxybyte.hub_configs"))) / "plans"
@@ -40,14 +40,15 @@ def load_plan(plan: str | Path, size: str | Path | None = None, overrides: Seque
     Raises:
         ProxyByteError: if a file is absent, no YAML or empty, a key is unknown (names the nearest), or a value wrong.
     """
-    path = _find(plan, _PLANS, "plan", plan_names())
+    path = find_settings(plan, _PLANS, "plan", plan_names())
     values = _read(path)
     by_size = values.pop("sizes", {})
     if size is not None:
         own = by_size.get(Path(size).stem, {}) if isinstance(by_size, dict) else {}
-        values = lay_over(lay_over(_read(_find(size, _SIZES, "size", size_names())), values), own)
+        values = lay_over(lay_over(_read(find_settings(size, _SIZES, "size", size_names())), values), own)
     for override in overrides:
-        values = lay_over(values, _parse_override(override))
+        key, value = parse_override(override)
+        values = lay_over(values, nested({key: value}))
     return parse_plan(values, str(path))
 
 
@@ -89,31 +90,8 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _parse_override(override: str) -> dict[str, Any]:
-    key, equals, text = override.partition("=")
-    if not key or not equals:
-        raise ProxyByteError(f"override {override!r} is not of the form key.sub=value")
-    try:
-        return nested({key: yaml.safe_load(text)})
-    except yaml.YAMLError as error:
-        raise ProxyByteError(f"override {override!r}: the value is not valid YAML") from error
-
-
-def _find(name: str | Path, folder: Path, kind: str, shipped: list[str]) -> Path:
-    if Path(name).is_file():
-        return Path(name)
-    if str(name) in shipped:
-        return folder / f"{name}.yaml"
-    raise ProxyByteError(f"no {kind} {name}: give a YAML file, or one of {', '.join(shipped)}")
-
-
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProxyByteError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ProxyByteError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(path)
     if not values:
         raise ProxyByteError(f"{path} is empty: a plan needs title, corpus, models, arms and match")
     if not isinstance(values, dict):

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from proxybyte.errors import ProxyByteError
 
+from ..settings_file import find_settings, parse_override, read_yaml
 from .config import MAY_CHANGE_ON_RESUME, TrainConfig
 
 CONFIG_FILE = "config.yaml"
@@ -30,12 +31,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
             wrong type.
     """
     path = find_recipe(recipe)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProxyByteError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ProxyByteError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ProxyByteError(f"{path} must hold keys and values at its top level")
     for override in overrides:
@@ -49,14 +45,8 @@ def find_recipe(recipe: str | Path) -> Path:
     Raises:
         ProxyByteError: if there is neither.
     """
-    path = Path(recipe)
-    if path.is_file():
-        return path
     folder = Path(str(files("proxybyte.hub_configs"))) / "recipes"
-    shipped = sorted(entry.stem for entry in folder.glob("*.yaml"))
-    if str(recipe) in shipped:
-        return folder / f"{recipe}.yaml"
-    raise ProxyByteError(f"no recipe {recipe}: give a YAML file, or one of {', '.join(shipped)}")
+    return find_settings(recipe, folder, "recipe", sorted(entry.stem for entry in folder.glob("*.yaml")))
 
 
 def parse_config(values: Mapping[str, Any], origin: str) -> TrainConfig:
@@ -121,13 +111,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set one ``key.sub=value`` in nested ``values``."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ProxyByteError(f"override {override!r} is not of the form key.sub=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ProxyByteError(f"override {override!r}: the value is not valid YAML") from error
+    key, value = parse_override(override)
     *sections, leaf = key.split(".")
     inner = values
     for section in sections:
