@@ -145,7 +145,7 @@ class RowCache(Cache):
         self._source, self._config = cache, config
         first: Any = cache.layers[0]
         columns, keys = cache.get_seq_length(), first.keys
-        batch, self._device, self._dtype = keys.shape[0], keys.device, keys.dtype
+        batch, self._device = keys.shape[0], keys.device
         if attention_mask is None:
             attention_mask = torch.ones(batch, columns, dtype=torch.long, device=self._device)
         attended = attention_mask[:, :columns].ne(0)
@@ -161,6 +161,8 @@ class RowCache(Cache):
         if next_positions is not None and not torch.equal(next_positions, self._held):
             self._offset = (next_positions - self._held)[:, None]
         self._index = torch.arange(batch, device=self._device)[:, None]
+        self._nothing = keys.new_zeros(())
+        self._forbidden = torch.full_like(self._nothing, torch.finfo(keys.dtype).min)
         super().__init__(layers=[*self._layers])
 
     def _taken_in(self, layer: Any, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -204,14 +206,10 @@ class RowCache(Cache):
             elif kind == _CHUNKED:
                 size = config.attention_chunk_size
                 seen = causal & (slots // size == queries // size)
-            masks[kind] = self._as_attention_takes_it(seen[:, None].expand(len(self.lengths), -1, -1, -1))
+            # What is added to the scores: of a mask of truths every layer makes that anew.
+            added = torch.where(seen, self._nothing, self._forbidden)
+            masks[kind] = added[:, None].expand(len(self.lengths), -1, -1, -1)
         return masks if len(masks) > 1 else masks[kinds.pop()]
-
-    def _as_attention_takes_it(self, seen: torch.Tensor) -> torch.Tensor:
-        if self._config._attn_implementation == "sdpa":
-            return seen
-        nothing = torch.zeros((), dtype=self._dtype, device=self._device)
-        return torch.where(seen, nothing, torch.finfo(self._dtype).min)
 
     def rewind(self, lengths: list[int]) -> None:
         """Let each row hold its first ``lengths`` positions; a forward pass adds none by itself."""
