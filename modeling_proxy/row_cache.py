@@ -8,6 +8,7 @@ The attention mask says which slots a query sees, so it is exact for full, slidi
 counts by row already and needs no other.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -26,12 +27,16 @@ class EvaRows:
 
     Args:
         cache: after the prompt's forward pass.
+
+    Attributes:
+        reach: how many positions it can drop again.
     """
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self._layers: list[Any] = list(cache.layers)
         self.lengths: list[int] = list(self._layers[0].lengths)
+        self.reach: int = self._layers[0].spec.rollback
 
     def inputs(self, columns: int) -> dict[str, Any]:
         """What a forward pass over ``columns`` new symbols of every row is to be given besides them."""
@@ -126,6 +131,8 @@ class RowCache(Cache):
     Raises:
         ProxyByteError: if the cache is of another kind, or the attention implementation takes no mask as a tensor.
     """
+
+    reach = sys.maxsize
 
     def __init__(
         self,
