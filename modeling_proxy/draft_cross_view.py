@@ -21,6 +21,7 @@ from transformers import DynamicCache
 
 from .draft_offer import Draft
 from .draft_text import Texts
+from .errors import ProxyByteError
 from .row_cache import EvaRows, RowCache, open_rows
 from .spelling import Spelling
 from .symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_SPECIALS, Special
@@ -96,9 +97,17 @@ class CrossViewDrafter:
         model: a ``ProxyByteForCausalLM``.
         spelling: of the compressor that it was trained with.
         most: bytes after which a draft is long enough.
+
+    Raises:
+        ProxyByteError: if the spelling is that of another compressor.
     """
 
     def __init__(self, model: Any, spelling: Spelling, most: int | None) -> None:
+        if len(spelling.spelled) > model.config.num_compressed_symbols:
+            raise ProxyByteError(
+                f"draft_spelling spells {len(spelling.spelled)} symbols, the model has "
+                f"{model.config.num_compressed_symbols}: take that of the compressor it was trained with"
+            )
         self._model, self._spelling = model, spelling
         self.most = 16 if most is None else most
         self.forwards = 0
