@@ -8,8 +8,8 @@ gain enough by it together.
 from dataclasses import dataclass
 
 _WORTH = 0.15
-"""Symbols that a place of a draft must promise for each row. On a CPU, from 0 to this, eight rows become a tenth faster
-and one row stays as it is (docs/decoding.md)."""
+"""Symbols that a place of a draft must promise for each row. Measured for eight rows on a CPU
+(docs/decoding.md)."""
 
 
 @dataclass(frozen=True)
