@@ -11,9 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import check_output, partial_folder, publish, write_text
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.corpus.records import MEGABYTE
-from proxybyte.training.folders import check_output, partial_folder, publish, write_text
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.launch import Crew, crew
 from proxybyte.training.prepare.manifest import (

@@ -16,11 +16,11 @@ import torch
 from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.configuration_proxybyte import EMBEDDINGS
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import check_output, whole_folder
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from ..chat.tokenizer import CHAT_FOLDER
 from ..compressors.registry import CARRIED
-from ..folders import check_output, partial_folder, publish
 from .config import AdapterConfig, AdapterKind, TrainedRows
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -121,19 +121,12 @@ def write_merged(base: Path, adapter: Path, out: Path) -> None:
     """
     check_output(out, "config.json")
     model = merge_adapter(base, adapter)
-    partial = partial_folder(out)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        model.save_pretrained(partial)
-        save_tokenizer(build_tokenizer(document_prefix=bool(model.config.document_prefix)), partial)
+    with whole_folder(out) as folder:
+        model.save_pretrained(folder)
+        save_tokenizer(build_tokenizer(document_prefix=bool(model.config.document_prefix)), folder)
         for name in (CHAT_FOLDER, CARRIED):
             if (base / name).is_dir():
-                shutil.copytree(base / name, partial / name)
-        publish(partial, out)
-    except OSError as error:
-        raise ProxyByteError(f"{out} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+                shutil.copytree(base / name, folder / name)
 
 
 def row_modules(model: ProxyByteForCausalLM) -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_text
 
 from ..settings_file import find_settings, parse_override, read_yaml
 from .config import MAY_CHANGE_ON_RESUME, TrainConfig
@@ -66,9 +67,7 @@ def parse_config(values: Mapping[str, Any], origin: str) -> TrainConfig:
 def save_config(config: TrainConfig, folder: Path) -> None:
     """Write the resolved config into ``folder``; :func:`load_config` reads it back to an equal one."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    temporary = folder / f"{CONFIG_FILE}.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / CONFIG_FILE)
+    write_text(folder / CONFIG_FILE, text)
 
 
 def check_resumable(config: TrainConfig, saved: Mapping[str, Any], folder: Path) -> None:
