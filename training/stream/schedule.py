@@ -10,7 +10,9 @@ from enum import StrEnum
 from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from ..settings import Section
 
 
 class Pairing(StrEnum):
@@ -62,13 +64,11 @@ class Mixture:
         return 1.0 - self.pair_share if self.rate >= 0.5 else 0.0
 
 
-class ScheduleConfig(BaseModel):
+class ScheduleConfig(Section):
     """Rate and mode over a run. The defaults are the paper's best setting: pairs during warm-up only.
 
     ``rate=0`` with ``warmup=0`` trains on raw bytes only, ``rate=1`` with ``warmup=0`` on compressed views only.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rate: float = Field(0.9, ge=0, le=1, description="compressed share of views in the steady phase")
     pairing: Pairing = Field(Pairing.NONE, description="pairs in the steady phase")
