@@ -184,7 +184,12 @@ def _encode(job: Job, left: list[ShardTask], before: int, together: Crew, worker
     progress = "preparing" if together.size == 1 else f"preparing, process 1 of {together.size}"
     shown = {"unit": "B", "unit_scale": True, "delay": 2, "disable": not together.is_first}
     with tqdm(total=total, initial=before, desc=progress, **shown) as bar:
-        for _ in run_tasks(job, mine, 1 if together.size > 1 else workers, bar.update):
+
+        def advance(n_bytes: int) -> None:
+            bar.update(n_bytes)
+            together.check()
+
+        for _ in run_tasks(job, mine, 1 if together.size > 1 else workers, advance):
             pass
     together.wait()
 
