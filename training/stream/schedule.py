@@ -101,9 +101,3 @@ class ScheduleConfig(Section):
         """Whether any part of a run shows a compressed view."""
         phases = ((self.warmup, self.warmup_rate), (1.0, self.rate), (self.decay, self.decay_rate))
         return any(length > 0 and rate > 0 for length, rate in phases)
-
-    def phase_at(self, progress: float) -> str:
-        """Name of the phase at ``progress``: ``"warmup"``, ``"steady"`` or ``"decay"``."""
-        if progress < self.warmup:
-            return "warmup"
-        return "decay" if self.decay > 0 and progress >= 1.0 - self.decay else "steady"
