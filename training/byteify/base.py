@@ -1,6 +1,7 @@
 """The tokenizer model that is to be turned: found, opened and checked before any of its weights is read."""
 
 import copy
+import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
@@ -122,8 +124,12 @@ def find_base(given: str) -> Source:
     if (path / "config.json").is_file():
         return Source(given, given, None)
     files = sorted(path.glob("*.gguf"))
-    if len(files) != 1:
-        raise ProxyByteError(f"{given}: holds no config.json and {len(files)} GGUF files: give the GGUF file itself")
+    if not files:
+        raise ProxyByteError(
+            f"{given}: holds neither config.json nor a GGUF file: give the folder that a model was saved in"
+        )
+    if len(files) > 1:
+        raise ProxyByteError(f"{given}: holds no config.json but {len(files)} GGUF files: give one of them")
     return _gguf(given, files[0])
 
 
@@ -152,6 +158,8 @@ def open_base(given: str) -> Base:
             f"{given}: its tokenizer ({type(tokenizer).__name__}) is slow, and only fast ones can be carried along: "
             "convert it to a tokenizer.json first"
         )
+    if source.gguf_file is not None:
+        tokenizer = _without_invented_tokens(tokenizer, config.vocab_size)
     compressor = BpeCompressor(tokenizer.backend_tokenizer.to_str(), Path(given).stem or given, given)
     if compressor.num_symbols > config.vocab_size:
         raise ProxyByteError(
@@ -162,6 +170,21 @@ def open_base(given: str) -> Base:
     base = Base(source, config, tokenizer, compressor)
     _check_names(base)
     return base
+
+
+def _without_invented_tokens(tokenizer: PreTrainedTokenizerFast, rows: int) -> PreTrainedTokenizerFast:
+    """Without the tokens that Transformers adds to a GGUF's own: ``<|endoftext|>`` to one of Llama 3, for example."""
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    own = [token for token in spec["added_tokens"] if token["id"] < rows]
+    if len(own) == len(spec["added_tokens"]):
+        return tokenizer
+    named = {
+        name: token
+        for name, token in tokenizer.special_tokens_map.items()
+        if isinstance(token, str) and tokenizer.convert_tokens_to_ids(token) < rows
+    }
+    backend = Tokenizer.from_str(json.dumps({**spec, "added_tokens": own}))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=tokenizer.chat_template, **named)
 
 
 def _check_config(source: Source, config: PreTrainedConfig) -> None:
