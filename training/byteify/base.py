@@ -23,6 +23,7 @@ from .text_check import check_keeps_text
 ENDS = ("lm_head.weight", "embed_tokens.weight", "wte.weight")
 """Last part of the names of the weights that hold a row a symbol."""
 
+_TOKENIZER_FILES = ("token*", "vocab*", "*.model", "*.tiktoken", "tekken*")
 
 _BROKEN = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, SafetensorError)
 """What Transformers raises for a folder that is no model, or a broken one."""
@@ -152,7 +153,7 @@ def open_base(given: str) -> Base:
     source = find_base(given)
     config = _reading(source, AutoConfig.from_pretrained)
     _check_config(source, config)
-    tokenizer = _reading(source, AutoTokenizer.from_pretrained)
+    tokenizer = _open_tokenizer(source)
     if not getattr(tokenizer, "is_fast", False):
         raise ProxyByteError(
             f"{given}: its tokenizer ({type(tokenizer).__name__}) is slow, and only fast ones can be carried along: "
@@ -170,6 +171,15 @@ def open_base(given: str) -> Base:
     base = Base(source, config, tokenizer, compressor)
     _check_names(base)
     return base
+
+
+def _open_tokenizer(source: Source) -> Any:
+    """As Transformers loads it."""
+    folder = Path(source.place)
+    files = [path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)]
+    if source.gguf_file is None and folder.is_dir() and not files:
+        raise ProxyByteError(f"{source.given}: holds no tokenizer: copy in the tokenizer.json that it was trained with")
+    return _reading(source, AutoTokenizer.from_pretrained)
 
 
 def _without_invented_tokens(tokenizer: PreTrainedTokenizerFast, rows: int) -> PreTrainedTokenizerFast:
@@ -238,5 +248,6 @@ def _reading(source: Source, load: Any, **settings: Any) -> Any:
     except ProxyByteError:
         raise
     except _BROKEN as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = " ".join(lines[: 2 if lines[0].rstrip().endswith(":") else 1])
         raise ProxyByteError(f"{source.given}: cannot be opened as a model of Transformers ({reason})") from error

@@ -95,6 +95,13 @@ def test_a_slow_tokenizer_is_refused(make_base, tmp_path):
     refused(base, tmp_path, r"its tokenizer \(ByT5Tokenizer\) is slow.*tokenizer\.json")
 
 
+def test_a_folder_without_a_tokenizer_is_told_what_it_lacks(make_base, tmp_path):
+    base = make_base("llama")
+    for path in base.glob("token*"):
+        path.unlink()
+    refused(base, tmp_path, r"holds no tokenizer: copy in the tokenizer\.json")
+
+
 def test_more_tokens_than_rows_is_refused(make_base, tmp_path):
     base = make_base("llama")
     rewrite_config(base, vocab_size=100)
