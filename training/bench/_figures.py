@@ -2,9 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-_Result = TypeVar("_Result")
+from typing import Any
 
 
 def figure(name: str, value: float, baseline: float, unit: str) -> dict[str, Any]:
@@ -13,8 +11,8 @@ def figure(name: str, value: float, baseline: float, unit: str) -> dict[str, Any
 
 
 def fastest(
-    work: Callable[[], _Result], repeats: int = 3, clock: Callable[[], float] = time.process_time
-) -> tuple[float, _Result]:
+    work: Callable[[], Any], repeats: int = 3, clock: Callable[[], float] = time.process_time
+) -> tuple[float, Any]:
     """Seconds of the fastest of ``repeats`` calls, by ``clock``, and what ``work`` returned last."""
     best = float("inf")
     for _ in range(repeats):

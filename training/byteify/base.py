@@ -174,7 +174,11 @@ def open_base(given: str) -> Base:
 
 
 def _open_tokenizer(source: Source) -> Any:
-    """As Transformers loads it."""
+    """As Transformers loads it, slow ones too.
+
+    Raises:
+        ProxyByteError: if there is none, or it does not load.
+    """
     folder = Path(source.place)
     files = [path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)]
     if source.gguf_file is None and folder.is_dir() and not files:
@@ -188,10 +192,11 @@ def _without_invented_tokens(tokenizer: PreTrainedTokenizerFast, rows: int) -> P
     own = [token for token in spec["added_tokens"] if token["id"] < rows]
     if len(own) == len(spec["added_tokens"]):
         return tokenizer
+    vocab = tokenizer.get_vocab()
     named = {
         name: token
         for name, token in tokenizer.special_tokens_map.items()
-        if isinstance(token, str) and tokenizer.convert_tokens_to_ids(token) < rows
+        if isinstance(token, str) and vocab[token] < rows
     }
     backend = Tokenizer.from_str(json.dumps({**spec, "added_tokens": own}))
     return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=tokenizer.chat_template, **named)

@@ -73,12 +73,14 @@ class _LastHold:
 
     def __init__(self) -> None:
         self._group: object = None
-        atexit.register(self._drop)
 
     def take(self) -> None:
         """Hold the process group of this process, if it has one."""
-        if dist.is_initialized():
-            self._group = dist.group.WORLD
+        if not dist.is_initialized():
+            return
+        if self._group is None:
+            atexit.register(self._drop)
+        self._group = dist.group.WORLD
 
     def _drop(self) -> None:
         gc.collect()  # a model may wait in a cycle
