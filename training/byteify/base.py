@@ -119,7 +119,7 @@ def find_base(given: str) -> Source:
             raise ProxyByteError(f"{given}: is a file but no .gguf: give a model folder, a GGUF file or a Hub name")
         return _gguf(given, path)
     if not path.is_dir():
-        if path.is_absolute() or given.startswith(".") or given.count("/") > 1:
+        if path.is_absolute() or given.startswith(".") or given.count("/") > 1 or path.suffix == ".gguf":
             raise ProxyByteError(f"{given}: no such file or folder")
         return Source(given, given, None)
     if (path / "config.json").is_file():

@@ -137,6 +137,7 @@ def test_a_damaged_weight_file_is_one_sentence(make_base, tmp_path):
     ("given", "words"),
     [
         ("./absent", "no such file or folder"),
+        ("absent.gguf", "no such file or folder"),
         ("empty", "holds neither config.json nor a GGUF file"),
         ("x.bin", "no .gguf"),
     ],
