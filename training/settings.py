@@ -63,7 +63,11 @@ def parse_override(override: str) -> tuple[str, Any]:
 
 
 def parse_settings(
-    kind: type[SectionT], values: Mapping[str, Any], origin: str, nearest: Callable[[str], str]
+    kind: type[SectionT],
+    values: Mapping[str, Any],
+    origin: str,
+    nearest: Callable[[str], str],
+    if_missing: Callable[[str], str] = lambda _: "",
 ) -> SectionT:
     """``values`` as a ``kind``.
 
@@ -72,6 +76,7 @@ def parse_settings(
         values: keys and values.
         origin: where they came from, for messages.
         nearest: what to add to the message for an unknown key: the key that may have been meant.
+        if_missing: what to add for an absent key: where it may come from.
 
     Raises:
         ProxyByteError: for the first key that is wrong.
@@ -81,18 +86,18 @@ def parse_settings(
     except ValidationError as error:
         # The first unknown key explains others: a misspelt section makes required ones look absent.
         details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-        raise ProxyByteError(f"{origin}: {_sentence(details[0], nearest)}") from error
+        raise ProxyByteError(f"{origin}: {_sentence(details[0], nearest, if_missing)}") from error
 
 
-def _sentence(detail: ErrorDetails, nearest: Callable[[str], str]) -> str:
+def _sentence(detail: ErrorDetails, nearest: Callable[[str], str], if_missing: Callable[[str], str]) -> str:
     """One sentence for one of pydantic's findings."""
     key = ".".join(str(part) for part in detail["loc"])
-    message = detail["msg"].removeprefix("Value error, ")
+    message = detail["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
     match detail["type"]:
         case "extra_forbidden":
             return f"unknown key {key}{nearest(key)}"
         case "missing":
-            return f"key {key} is missing"
+            return f"key {key} is missing{if_missing(key)}"
         case "too_short":
             return f"key {key} is empty: it needs at least one"
         case "value_error":
