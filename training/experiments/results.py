@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_text
 
-from ..folders import write_text
 from .grid import Cell
 
 RESULT_FILE = "result.json"
