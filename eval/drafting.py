@@ -6,24 +6,28 @@ from typing import Any
 from proxybyte.errors import ProxyByteError
 
 
-def drafting_options(model: Any, folder: Any, draft: str) -> dict[str, Any]:
+def drafting_options(model: Any, folder: Any, draft: str | None, repeats: bool) -> dict[str, Any]:
     """Arguments of ``generate``.
 
     Args:
         model: it is to generate.
         folder: where it was loaded from; a full export, if the compressed view is to draft.
-        draft: ``"heads"`` or ``"compressed"``.
+        draft: ``"heads"`` or ``"compressed"``, if anybody.
+        repeats: draft what the text says again.
 
     Raises:
         ProxyByteError: if the model is a native export, or has no compressor beside it.
     """
+    if draft is None and not repeats:
+        return {}
     if model.config.model_type != "proxybyte":
-        raise ProxyByteError(f"draft={draft} needs the full export: a native one has neither heads nor compressor")
+        raise ProxyByteError("drafting (draft, draft_repeats) needs the full export: a native one has not its code")
+    asked = {"draft": draft, "draft_repeats": repeats}
     if draft != "compressed":
-        return {"draft": draft}
+        return asked
     compressor = Path(folder) / "compressor" if isinstance(folder, str | Path) else None
     if compressor is None or not compressor.is_dir():
         raise ProxyByteError("draft=compressed needs a full export with its folder compressor/")
     from proxybyte.training import load_spelling
 
-    return {"draft": draft, "draft_spelling": load_spelling(compressor)}
+    return {**asked, "draft_spelling": load_spelling(compressor)}

@@ -62,6 +62,7 @@ class ProxyByteLM(HFLM):
         stride: distance between windows where a text is longer than ``max_length``; half a window by default.
         max_gen_toks: most bytes generated where a task does not say; 1,024 or half the context by default.
         draft: who drafts several bytes a step (``"heads"``, ``"compressed"``): the same answers, in less time.
+        draft_repeats: draft what the text says again, with or without ``draft``.
         kwargs: as for ``--model hf`` (``dtype``, ``max_length``, ``peft``, ``parallelize``, ...). ``max_length``
             counts positions, that is bytes and the sentinel; ``batch_size`` counts rows of that length.
 
@@ -76,6 +77,7 @@ class ProxyByteLM(HFLM):
         stride: int | None = None,
         max_gen_toks: int | None = None,
         draft: str | None = None,
+        draft_repeats: bool = False,
         **kwargs: Any,
     ) -> None:
         if isinstance(pretrained, str) and pretrained.startswith((".", "/", "~")) and not Path(pretrained).is_dir():
@@ -89,7 +91,7 @@ class ProxyByteLM(HFLM):
         self._stride = None if stride is None else int(stride)
         self._max_gen_toks = None if max_gen_toks is None else int(max_gen_toks)
         self._opening = document_opening(self.model, View.RAW)
-        self._drafting = {} if draft is None else drafting_options(self.model, pretrained, draft)
+        self._drafting = drafting_options(self.model, pretrained, draft, draft_repeats)
 
     @property
     def max_gen_toks(self) -> int:

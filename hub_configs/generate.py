@@ -29,6 +29,7 @@ class GenerateOptions:
         utf8: let nothing but valid UTF-8 come out.
         device: PyTorch's name of one; an accelerator if there is one, else the CPU, if absent.
         draft: ``"heads"`` or ``"compressed"`` to draft several bytes a step; the output stays what it is.
+        draft_repeats: draft what the text says again, with or without ``draft``.
         draft_bytes: how many at most.
     """
 
@@ -38,7 +39,13 @@ class GenerateOptions:
     utf8: bool = False
     device: str | None = None
     draft: str | None = None
+    draft_repeats: bool = False
     draft_bytes: int | None = None
+
+    @property
+    def drafts(self) -> bool:
+        """Whether several bytes a step are asked for."""
+        return self.draft is not None or self.draft_repeats
 
 
 def generate_bytes(
@@ -84,23 +91,24 @@ def generate_bytes(
         attention_mask=torch.ones_like(symbols).to(device),
         generation_config=GenerationConfig(
             max_length=limit,
-            return_dict_in_generate=options.draft is not None,
+            return_dict_in_generate=options.drafts,
             **(drawing if options.temperature else {}),
         ),
         logits_processor=LogitsProcessorList([Utf8LogitsProcessor(limit)] if options.utf8 else []),
         streamer=ByteStreamer(lambda text: sink(text.encode(errors="surrogateescape")), errors="surrogateescape"),
         **_drafting(model, found, options),
     )
-    return written.drafts if options.draft else None
+    return written.drafts if options.drafts else None
 
 
 def _drafting(model: Any, found: ModelFolder, options: GenerateOptions) -> dict[str, Any]:
     """What ``generate`` is to be given for drafts."""
-    if options.draft is None:
+    if not options.drafts:
         return {}
     if model.config.model_type != "proxybyte":
         raise ProxyByteError(f"{found.model} is a native export, which cannot draft: give a run or a full export")
-    asked = {"draft": options.draft, "draft_bytes": options.draft_bytes}
+    names = ("draft", "draft_repeats", "draft_bytes")
+    asked = {name: getattr(options, name) for name in names}
     if options.draft != "compressed":
         return asked
     if found.compressor is None:

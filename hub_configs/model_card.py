@@ -37,6 +37,7 @@ def write_model_card(model: "ProxyByteForCausalLM", folder: Path, *, name: str, 
         trust=", trust_remote_code=True" if remote_code else "",
         code="Its class and code files are in this folder." if remote_code else "It needs no remote code.",
         compressor=_compressor(folder),
+        drafting=_drafting(model, remote_code),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
@@ -51,6 +52,19 @@ def _exported_parameters(folder: Path) -> int:
             for name in file.keys():  # noqa: SIM118 (no mapping)
                 total += math.prod(file.get_slice(name).get_shape())
     return total
+
+
+def _drafting(model: "ProxyByteForCausalLM", remote_code: bool) -> str:
+    """How to use the heads that predict further, where the folder has them."""
+    heads = model.config.num_pred_heads - 1 + model.config.num_raw_pred_heads
+    if not heads or not remote_code:
+        return ""
+    several = "s, which predict" if heads > 1 else ", which predicts"
+    return (
+        f"\nIt has {heads} more head{several} further than the next byte: `model.generate(**prompt, "
+        f'draft="heads")`\nwrites up to {heads + 1} bytes a step, and `draft_repeats=True` drafts what the text says '
+        "again. The output is that\nof one byte at a time.\n"
+    )
 
 
 def _compressor(folder: Path) -> str:

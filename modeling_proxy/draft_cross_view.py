@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from .draft_offer import Draft
 from .draft_text import Texts
+from .errors import ProxyByteError
 from .row_cache import EvaRows, RowCache, open_rows
 from .spelling import Spelling
 from .symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_SPECIALS, Special
@@ -41,7 +43,8 @@ class _Row:
         ends: bytes of ``text`` that the codes up to each spell.
         held: symbols that the cache holds.
         draft: bytes drafted in this step, as symbols.
-        sure: how likely they are right; 0 if the draft cannot go on.
+        likely: how likely each and all before it are right.
+        sure: the same for the next; 0 if the draft cannot go on.
     """
 
     opening: list[int]
@@ -51,6 +54,7 @@ class _Row:
     ends: list[int] = field(default_factory=list)
     held: int = 0
     draft: list[int] = field(default_factory=list)
+    likely: list[float] = field(default_factory=list)
     sure: float = 1.0
 
     def take_in(self, columns: list[int]) -> None:
@@ -81,7 +85,8 @@ class _Row:
             same += 1
         # At least the last symbol is fed again, because what follows it is asked for.
         self.held = min(same, len(symbols) - 1)
-        self.symbols, self.ends, self.draft, self.sure = symbols, ends, [], 1.0
+        self.symbols, self.ends = symbols, ends
+        self.draft, self.likely, self.sure = [], [], 1.0
         return bytes(self.text[start:])
 
 
@@ -92,9 +97,17 @@ class CrossViewDrafter:
         model: a ``ProxyByteForCausalLM``.
         spelling: of the compressor that it was trained with.
         most: bytes after which a draft is long enough.
+
+    Raises:
+        ProxyByteError: if the spelling is that of another compressor.
     """
 
     def __init__(self, model: Any, spelling: Spelling, most: int | None) -> None:
+        if len(spelling.spelled) > model.config.num_compressed_symbols:
+            raise ProxyByteError(
+                f"draft_spelling spells {len(spelling.spelled)} symbols, the model has "
+                f"{model.config.num_compressed_symbols}: take that of the compressor it was trained with"
+            )
         self._model, self._spelling = model, spelling
         self.most = 16 if most is None else most
         self.forwards = 0
@@ -114,10 +127,10 @@ class CrossViewDrafter:
             self._cache.keep(places)
 
     @torch.no_grad()
-    def propose(self, texts: Texts, most: int) -> list[list[int]]:
-        """A draft for each active row, of ``most`` symbols or fewer; one shorter than the others ends in padding."""
+    def propose(self, texts: Texts, most: int) -> list[Draft]:
+        """A draft for each active row, of ``most`` symbols or fewer."""
         if most <= 0:
-            return [[] for _ in texts.active]
+            return [Draft([], []) for _ in texts.active]
         if self._texts is None:
             self._texts = [_Row(self._opening) for _ in texts.active]
         begun = []
@@ -132,8 +145,7 @@ class CrossViewDrafter:
                 self._draft_symbol(row, scores, start)
                 going |= row.sure >= _SURE and len(row.draft) < most
             begun = [b""] * len(begun)
-        width = min(most, max(len(row.draft) for row in self._texts))
-        return [(row.draft + [texts.pad] * width)[:width] for row in self._texts]
+        return [Draft(row.draft, row.likely).cut(most) for row in self._texts]
 
     def _feed(self, pad: int, device: torch.device) -> torch.Tensor:
         """Feed each row what its cache does not hold; logits of what follows, shape ``(A, V)``."""
@@ -184,8 +196,11 @@ class CrossViewDrafter:
         row.symbols.append(symbol)
         row.sure *= float(sure)
         if symbol < COMPRESSED_OFFSET:
-            row.draft.append(int(Special.RAW_CLOSE))
-            row.sure = 0.0
+            new = [int(Special.RAW_CLOSE)]
         else:
-            new = self._spelling.spelled[symbol - COMPRESSED_OFFSET][len(start) :]
-            row.draft += [BYTE_OFFSET + byte for byte in new]
+            spelled = self._spelling.spelled[symbol - COMPRESSED_OFFSET]
+            new = [BYTE_OFFSET + byte for byte in spelled[len(start) :]]
+        row.draft += new
+        row.likely += [row.sure] * len(new)
+        if symbol < COMPRESSED_OFFSET:
+            row.sure = 0.0

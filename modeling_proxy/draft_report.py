@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from .draft_offer import Draft
+from .draft_stopping import Verified
+
 
 @dataclass
 class DraftReport:
@@ -17,6 +20,7 @@ class DraftReport:
         draft_forwards: forward passes that only drafted.
         offered: how often something was drafted at each place of a draft.
         accepted: how often that and all before it was right.
+        repeated: drafted symbols that were right and copied from the text itself.
     """
 
     symbols: int = 0
@@ -25,6 +29,7 @@ class DraftReport:
     draft_forwards: int = 0
     offered: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
+    repeated: int = 0
 
     @property
     def symbols_per_forward(self) -> float:
@@ -36,23 +41,21 @@ class DraftReport:
         """For each place of a draft, how often it and all before it was right."""
         return [right / max(1, drafted) for right, drafted in zip(self.accepted, self.offered, strict=True)]
 
-    def count(self, width: int, counts: list[int], matched: list[int]) -> None:
-        """Add a step that verified drafts of ``width`` symbols.
-
-        Args:
-            width: 0 where nothing was drafted.
-            counts: new symbols of each row.
-            matched: drafted ones among them.
-        """
-        self.symbols += sum(counts)
-        self.row_forwards += len(counts)
+    def count(self, drafts: list[Draft], step: Verified) -> None:
+        """Add a step that verified ``drafts``, one a row."""
+        self.symbols += sum(step.counts)
+        self.row_forwards += len(step.counts)
         self.forwards += 1
-        missing = width - len(self.offered)
-        self.offered += [0] * missing
-        self.accepted += [0] * missing
-        for place in range(width):
-            self.offered[place] += len(counts)
-            self.accepted[place] += sum(match > place for match in matched)
+        for draft, matched in zip(drafts, step.matched, strict=True):
+            missing = [0] * (len(draft.symbols) - len(self.offered))
+            self.offered += missing
+            self.accepted += missing
+            # Behind a short draft, padding may have been right by chance.
+            right = min(matched, len(draft.symbols))
+            self.repeated += right if draft.repeated else 0
+            for place in range(len(draft.symbols)):
+                self.offered[place] += 1
+                self.accepted[place] += place < right
 
 
 @dataclass

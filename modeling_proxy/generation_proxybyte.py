@@ -21,6 +21,8 @@ class ProxyByteGenerationMixin(GenerationMixin):
       output is that of one byte at a time: the same with greedy decoding, from the same distribution with sampling.
     * ``draft="compressed"`` with ``draft_spelling``: the model itself drafts in the compressed view, several bytes a
       symbol, with the same guarantee. ``proxybyte.training.load_spelling`` makes the spelling.
+    * ``draft_repeats=True``: where the text's last bytes occurred in it before, what followed them is drafted;
+      elsewhere whoever ``draft`` names, or nobody. With the same guarantee, and for any model.
     * ``draft_bytes``: how many bytes are drafted at most.
 
     With ``return_dict_in_generate=True`` the output then holds ``drafts``, a :class:`DraftReport`.
@@ -29,7 +31,7 @@ class ProxyByteGenerationMixin(GenerationMixin):
     config: ProxyByteConfig
 
     def _prepare_generation_config(self, generation_config: GenerationConfig | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        names = ("draft", "draft_bytes", "draft_spelling")
+        names = ("draft", "draft_repeats", "draft_bytes", "draft_spelling")
         asked = {name: kwargs.pop(name) for name in names if name in kwargs}
         config, model_kwargs = super()._prepare_generation_config(generation_config, *args, **kwargs)  # type: ignore[misc]
         for name, value in asked.items():

@@ -76,7 +76,7 @@ def draft_logits(head: nn.Module, hidden: torch.Tensor, count: int) -> torch.Ten
     Returns:
         Shape ``(B, K, count, 320)``.
     """
-    if not is_plain_linear(head):
+    if not is_plain_linear(head) or head.out_features == count * COMPRESSED_OFFSET:
         return head(hidden).unflatten(-1, (count, -1))[..., :COMPRESSED_OFFSET]
     # A batch of products in place of one, because the raw rows of the stacked heads do not lie side by side.
     rows = head.weight.unflatten(0, (count, -1))[:, :COMPRESSED_OFFSET]

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
+from .draft_offer import Draft, alike, worth_verifying
 from .draft_report import DraftedOutput, DraftReport
 from .draft_scores import Chooser
 from .draft_stopping import Stops
@@ -45,8 +46,8 @@ class Drafter(Protocol):
     def keep(self, places: list[int]) -> None:
         """Drop all active rows but those at ``places``."""
 
-    def propose(self, texts: Texts, most: int) -> list[list[int]]:
-        """A draft for each active row, all of the same length of at most ``most`` symbols."""
+    def propose(self, texts: Texts, most: int) -> list[Draft]:
+        """A draft for each active row, of ``most`` symbols or fewer."""
         ...
 
 
@@ -120,8 +121,9 @@ class _Loop:
         texts, drafter = self._texts, self._drafter
         only_raw = bool(self._options.get("raw_symbols_only"))
         output = self._read_prompts()
-        draft: list[list[int]] = [[] for _ in texts.active]
+        drafts = [Draft([], []) for _ in texts.active]
         while True:
+            draft = alike(drafts, texts.pad)
             chosen = self._chooser.choose(output.logits, draft, texts, only_raw)
             step = self._stops.verify(chosen, draft, texts)
             kept = [symbols[:count] for symbols, count in zip(chosen, step.counts, strict=True)]
@@ -129,7 +131,7 @@ class _Loop:
                 texts.new[row] += symbols
             self._chooser.written(kept)
             self._stream(kept)
-            self.report.count(len(draft[0]), step.counts, step.matched)
+            self.report.count(drafts, step)
             self._rows.rewind([self._prompts[row] + len(texts.new[row]) - 1 for row in self.members])
             if any(step.ended):
                 going = [place for place, ended in enumerate(step.ended) if not ended]
@@ -138,8 +140,9 @@ class _Loop:
             drafter.see(output, [count - 1 for count in step.counts])
             if any(step.ended):
                 self._drop(going)
-            draft = drafter.propose(texts, min(drafter.most, self._stops.room(texts) - 1))
-            output = self._verify(draft)
+            most = min(drafter.most, self._rows.reach, self._stops.room(texts) - 1)
+            drafts = worth_verifying(drafter.propose(texts, most))
+            output = self._verify(alike(drafts, texts.pad))
         self.report.draft_forwards = drafter.forwards
 
     def _read_prompts(self) -> Any:

@@ -8,6 +8,7 @@ The attention mask says which slots a query sees, so it is exact for full, slidi
 counts by row already and needs no other.
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -26,12 +27,16 @@ class EvaRows:
 
     Args:
         cache: after the prompt's forward pass.
+
+    Attributes:
+        reach: how many positions it can drop again.
     """
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self._layers: list[Any] = list(cache.layers)
         self.lengths: list[int] = list(self._layers[0].lengths)
+        self.reach: int = self._layers[0].spec.rollback
 
     def inputs(self, columns: int) -> dict[str, Any]:
         """What a forward pass over ``columns`` new symbols of every row is to be given besides them."""
@@ -127,6 +132,8 @@ class RowCache(Cache):
         ProxyByteError: if the cache is of another kind, or the attention implementation takes no mask as a tensor.
     """
 
+    reach = sys.maxsize
+
     def __init__(
         self,
         cache: Cache,
@@ -145,7 +152,7 @@ class RowCache(Cache):
         self._source, self._config = cache, config
         first: Any = cache.layers[0]
         columns, keys = cache.get_seq_length(), first.keys
-        batch, self._device, self._dtype = keys.shape[0], keys.device, keys.dtype
+        batch, self._device = keys.shape[0], keys.device
         if attention_mask is None:
             attention_mask = torch.ones(batch, columns, dtype=torch.long, device=self._device)
         attended = attention_mask[:, :columns].ne(0)
@@ -161,6 +168,8 @@ class RowCache(Cache):
         if next_positions is not None and not torch.equal(next_positions, self._held):
             self._offset = (next_positions - self._held)[:, None]
         self._index = torch.arange(batch, device=self._device)[:, None]
+        self._nothing = keys.new_zeros(())
+        self._forbidden = torch.full_like(self._nothing, torch.finfo(keys.dtype).min)
         super().__init__(layers=[*self._layers])
 
     def _taken_in(self, layer: Any, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -204,14 +213,10 @@ class RowCache(Cache):
             elif kind == _CHUNKED:
                 size = config.attention_chunk_size
                 seen = causal & (slots // size == queries // size)
-            masks[kind] = self._as_attention_takes_it(seen[:, None].expand(len(self.lengths), -1, -1, -1))
+            # What is added to the scores: of a mask of truths every layer makes that anew.
+            added = torch.where(seen, self._nothing, self._forbidden)
+            masks[kind] = added[:, None].expand(len(self.lengths), -1, -1, -1)
         return masks if len(masks) > 1 else masks[kinds.pop()]
-
-    def _as_attention_takes_it(self, seen: torch.Tensor) -> torch.Tensor:
-        if self._config._attn_implementation == "sdpa":
-            return seen
-        nothing = torch.zeros((), dtype=self._dtype, device=self._device)
-        return torch.where(seen, nothing, torch.finfo(self._dtype).min)
 
     def rewind(self, lengths: list[int]) -> None:
         """Let each row hold its first ``lengths`` positions; a forward pass adds none by itself."""

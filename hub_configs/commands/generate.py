@@ -9,7 +9,7 @@ from proxybyte.errors import ProxyByteError
 
 EXAMPLES = """  proxybyte generate my-model --prompt "def fibonacci(n):" --max-new-bytes 200
   proxybyte generate run --prompt-file start.py --temperature 0.8 --seed 1 --utf8
-  proxybyte generate my-model --prompt-file start.py --draft heads --report
+  proxybyte generate my-model --prompt-file start.py --draft heads --draft-repeats --report
   head -c 500 some.py | proxybyte generate my-model > continued.py"""
 
 
@@ -26,6 +26,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--draft",
         choices=("heads", "compressed"),
         help="write several bytes a step, drafted by its heads or in its compressed view; the output is the same",
+    )
+    parser.add_argument(
+        "--draft-repeats", action="store_true", help="draft what the text says again, with or without --draft"
     )
     parser.add_argument("--draft-bytes", type=int, metavar="N", help="draft at most so many (default: what it can)")
     parser.add_argument("--report", action="store_true", help="say on standard error how well the drafts were")
@@ -48,14 +51,15 @@ def _run(args: argparse.Namespace) -> int:
         utf8=args.utf8,
         device=args.device,
         draft=args.draft,
+        draft_repeats=args.draft_repeats,
         draft_bytes=args.draft_bytes,
     )
     drafts = generate_bytes(args.folder, _prompt(args), options, _write)
     if drafts is not None and args.report:
         shares = " ".join(f"{share:.0%}" for share in drafts.acceptance)
         print(
-            f"\n{drafts.symbols} symbols in {drafts.forwards} forward passes and {drafts.draft_forwards} that drafted; "
-            f"drafts right up to each place: {shares or 'none'}",
+            f"\n{drafts.symbols} symbols in {drafts.forwards} forward passes and {drafts.draft_forwards} that drafted, "
+            f"{drafts.repeated} of them copied from the text; drafts right up to each place: {shares or 'none'}",
             file=sys.stderr,
         )
     return 0

@@ -255,13 +255,15 @@ def test_drafted_answers_are_those_of_one_byte_at_a_time(drafting_llama):
     contexts = ["Q: zwei\n", "ein Café", "Q: drei\nA:", "print(", "x"]
     requests = [(context, settings) for context in contexts]
     expected = ask(ProxyByteLM(drafting_llama, batch_size=3), "generate_until", *requests)
-    drafted = ask(ProxyByteLM(drafting_llama, batch_size=3, draft="heads"), "generate_until", *requests)
-    assert drafted == expected
+    for drafts in ({"draft": "heads"}, {"draft_repeats": True}, {"draft": "heads", "draft_repeats": True}):
+        assert ask(ProxyByteLM(drafting_llama, batch_size=3, **drafts), "generate_until", *requests) == expected
     assert len(set(map(len, expected))) > 1
 
 
 def test_what_cannot_draft_is_refused(byte_llama, proxy_llama):
     with pytest.raises(ProxyByteError, match="full export"):
         ProxyByteLM(byte_llama, draft="heads")
+    with pytest.raises(ProxyByteError, match="full export"):
+        ProxyByteLM(byte_llama, draft_repeats=True)
     with pytest.raises(ProxyByteError, match="compressor"):
         ProxyByteLM(proxy_llama, draft="compressed")

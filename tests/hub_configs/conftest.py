@@ -34,7 +34,7 @@ def write_model(
     """Build a model, let ``change`` alter it, and save it with its tokenizer."""
     torch.manual_seed(0)
     backbone = {"model_type": family, **SHAPE, **FAMILY_SETTINGS.get(family, {}), **(backbone_settings or {})}
-    config = ProxyByteConfig(backbone_config=backbone, num_compressed_symbols=50, **settings)
+    config = ProxyByteConfig(backbone_config=backbone, **{"num_compressed_symbols": 50, **settings})
     model = ProxyByteForCausalLM(config).eval()
     if change is not None:
         change(model)

@@ -90,6 +90,23 @@ def test_a_full_export_carries_code_and_compressor(llama_run, tmp_path):
     assert "family `bpe`" in (out / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("heads", "options", "said"),
+    [
+        ({"num_raw_pred_heads": 3}, FULL, "3 more heads"),
+        ({"num_pred_heads": 2}, FULL, "1 more head,"),
+        ({"num_raw_pred_heads": 3}, NATIVE, None),
+        ({}, FULL, None),
+    ],
+)
+def test_the_card_of_a_model_with_heads_says_how_to_draft(model_writer, tmp_path, heads, options, said):
+    model_writer(tmp_path / "run" / "model", "llama", **heads)
+    card = (export_model(tmp_path / "run", tmp_path / "out", options) / "README.md").read_text()
+    assert ('draft="heads"' in card) == (said is not None)
+    assert said is None or said in card
+    assert "$" not in card
+
+
 def test_a_native_export_carries_no_code(llama_run, tmp_path):
     out = export_model(llama_run, tmp_path / "out", NATIVE)
     names = {path.name for path in out.iterdir()}

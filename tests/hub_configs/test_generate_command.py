@@ -6,6 +6,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from proxybyte import decode_bytes
 from proxybyte.cli import main
+from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
+from proxybyte.training.compressors import load_compressor
+from proxybyte.training.compressors.bpe_train import Split, train_bpe
 
 
 class Bytes(io.StringIO):
@@ -56,6 +59,45 @@ def test_utf8_is_guaranteed_on_demand_and_a_seed_repeats(llama_run, run):
     with pytest.raises(UnicodeDecodeError):
         free.decode()
     assert len(run(*arguments, "--utf8")[1].decode()) > 10
+
+
+@pytest.fixture(scope="module")
+def drafting_export(model_writer, tmp_path_factory):
+    """A full export with heads and a small BPE beside it."""
+    home = tmp_path_factory.mktemp("drafting")
+    bpe = train_bpe([b"def f(self):\n    return self\n" * 20], 290, Split.CODE)
+    model_writer(home / "run" / "model", "llama", num_raw_pred_heads=3, num_compressed_symbols=bpe.num_symbols)
+    bpe.save(home / "run" / "compressor")
+    return export_model(home / "run", home / "full", ExportOptions(ExportFormat.FULL))
+
+
+@pytest.mark.parametrize(
+    "drafting",
+    [
+        ["--draft", "heads"],
+        ["--draft", "compressed"],
+        ["--draft-repeats"],
+        ["--draft", "heads", "--draft-repeats", "--draft-bytes", "2"],
+    ],
+)
+def test_drafts_change_nothing_but_what_the_report_says(drafting_export, run, capsys, drafting):
+    arguments = (drafting_export, "--prompt", "abcabcabcabcabc", "--max-new-bytes", 30)
+    plain, drafted = run(*arguments), run(*arguments, *drafting, "--report")
+    assert plain == drafted and plain[0] == 0 and plain[1]
+    (report,) = [line for line in capsys.readouterr().err.splitlines() if "forward passes" in line]
+    symbols, passes = [int(word) for word in report.split() if word.isdigit()][:2]
+    assert passes <= symbols <= 30
+
+
+def test_what_cannot_draft_says_so(model_writer, exported, tmp_path, run, capsys):
+    model_writer(tmp_path / "run" / "model", "llama")
+    for name, said in (("bits-4", "do not spell"), ("bits-16", "spells 65536 symbols")):
+        load_compressor(name).save(tmp_path / "run" / "compressor")
+        assert run(tmp_path / "run", "--prompt", "a", "--draft", "compressed")[0] == 2
+        assert said in capsys.readouterr().err
+    assert run(exported, "--prompt", "a", "--draft", "heads")[0] == 2
+    said = "has none" if exported.name.startswith("full") else "native export"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

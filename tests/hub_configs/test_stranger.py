@@ -100,6 +100,7 @@ print(json.dumps({
     "asked": asked.sequences.tolist(),
     "forwards": asked.drafts.forwards,
     "configured": model.generate(**batch, max_new_tokens=12).tolist(),
+    "repeats": model.generate(**batch, max_new_tokens=12, draft_repeats=True).tolist(),
     "given": model.generate(**batch, generation_config=GenerationConfig(max_new_tokens=12, draft="heads")).tolist(),
 }))
 """
@@ -121,5 +122,5 @@ def test_a_stranger_drafts_by_argument_and_by_generation_configuration(stranger,
     seen = json.loads(probe.stdout)
     batch = AutoTokenizer.from_pretrained(folder)(["def f(x):", "é <raw>"], padding=True, return_tensors="pt")
     expected = model.generate(**batch, max_new_tokens=12).tolist()
-    assert seen["asked"] == seen["configured"] == seen["given"] == expected
+    assert seen["asked"] == seen["configured"] == seen["given"] == seen["repeats"] == expected
     assert seen["forwards"] <= 12

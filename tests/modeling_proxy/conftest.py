@@ -63,12 +63,14 @@ class Foretold:
     def keep(self, places):
         pass
 
-    def propose(self, texts, most: int) -> list[list[int]]:
+    def propose(self, texts, most: int) -> list:
+        from proxybyte.draft_offer import Draft
+
         starts = torch.tensor(texts.active_lengths)[:, None]
         columns = (starts + torch.arange(most)).clamp(max=self.texts.shape[1] - 1)
         draft = self.texts[texts.active].gather(1, columns)
         wrong = torch.rand(draft.shape, generator=self.generator) < self.error
-        return torch.where(wrong, (draft + 1) % 320, draft).tolist()
+        return [Draft(row, [1.0] * most) for row in torch.where(wrong, (draft + 1) % 320, draft).tolist()]
 
 
 @pytest.fixture

@@ -31,6 +31,8 @@ def model(tiny_model):
         ({"draft": "tails"}, "'heads' or 'compressed'"),
         ({"draft_bytes": 0}, "draft_bytes is 0"),
         ({"draft_bytes": True}, "draft_bytes is True"),
+        ({"draft_repeats": 3}, "draft_repeats is 3"),
+        ({"draft": None, "draft_repeats": True, "num_beams": 2}, "draft_repeats=True .* beam search"),
         ({"draft": "compressed"}, "draft_spelling"),
         ({"draft_spelling": object()}, "draft_spelling"),
         ({"num_return_sequences": 2, "do_sample": True, "streamer": ByteStreamer(print)}, "one row"),

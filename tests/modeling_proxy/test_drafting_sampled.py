@@ -90,15 +90,52 @@ def test_sampled_texts_follow_the_exact_distribution(tiny_model, foretold, kind,
     )
     assert 0.1 < sampled.drafts.acceptance[0] < 0.9
     for row, prompt in enumerate([prompts[:1], prompts[1:]]):
-        new = sampled.sequences[row * TEXTS : (row + 1) * TEXTS, 4:] - LETTERS[0]
-        seen = torch.bincount((new * 3 ** torch.arange(HORIZON - 1, -1, -1)).sum(1), minlength=3**HORIZON).double()
-        exact = exact_distribution(model, prompt, settings).double()
-        possible = exact > 0
-        assert not seen[~possible].any()
-        frequent = exact * TEXTS >= 5
-        groups = [torch.cat([part[frequent], part[possible & ~frequent].sum()[None]]) for part in (seen, exact * TEXTS)]
-        if groups[1][-1] < 5:
-            groups = [torch.cat([part[:-2], part[-2:].sum()[None]]) for part in groups]
-        assert len(groups[0]) > 4
-        expected = groups[1] * (groups[0].sum() / groups[1].sum())
-        assert chisquare(groups[0].numpy(), expected.numpy()).pvalue > 1e-3
+        new = sampled.sequences[row * TEXTS : (row + 1) * TEXTS, 4:]
+        assert_distributed_as(new, exact_distribution(model, prompt, settings).double())
+
+
+@pytest.mark.parametrize("heads", [False, True])
+def test_texts_sampled_with_repeats_follow_the_exact_distribution(tiny_model, heads):
+    """Whatever letter comes first, the prompt has it before, so that each row drafts what followed it there."""
+    model = tiny_model(num_raw_pred_heads=2)
+    raw = int(Special.RAW_OPEN)
+    texts = ["bcabaabbcabbccbcabcabbcab", "aabcabaccbcabbabbcabcbcab"]
+    prompts = torch.tensor([[raw, *(LETTERS[ord(letter) - ord("a")] for letter in text)] for text in texts])
+    prompts[1, :4] = torch.tensor([0, 0, 0, raw])
+    settings = {
+        "do_sample": True,
+        "max_new_tokens": HORIZON,
+        "eos_token_id": None,
+        "suppress_tokens": OTHERS,
+        "top_k": 0,
+        "temperature": 5.0,
+    }
+    torch.manual_seed(0)
+    sampled = model.generate(
+        prompts,
+        attention_mask=prompts.ne(0).long(),
+        num_return_sequences=TEXTS,
+        draft_repeats=True,
+        draft="heads" if heads else None,
+        return_dict_in_generate=True,
+        **settings,
+    )
+    assert 0.1 * TEXTS < sampled.drafts.repeated < 3 * TEXTS
+    for row, prompt in enumerate([prompts[:1], prompts[1:]]):
+        new = sampled.sequences[row * TEXTS : (row + 1) * TEXTS, prompts.shape[1] :]
+        assert_distributed_as(new, exact_distribution(model, prompt, settings).double())
+
+
+def assert_distributed_as(new: torch.Tensor, exact: torch.Tensor) -> None:
+    """Chi-square of texts ``(TEXTS, HORIZON)`` against the probability of each; rare ones count together."""
+    numbers = ((new - LETTERS[0]) * 3 ** torch.arange(HORIZON - 1, -1, -1)).sum(1)
+    seen = torch.bincount(numbers, minlength=3**HORIZON).double()
+    possible = exact > 0
+    assert not seen[~possible].any()
+    frequent = exact * TEXTS >= 5
+    groups = [torch.cat([part[frequent], part[possible & ~frequent].sum()[None]]) for part in (seen, exact * TEXTS)]
+    if groups[1][-1] < 5:
+        groups = [torch.cat([part[:-2], part[-2:].sum()[None]]) for part in groups]
+    assert len(groups[0]) > 4
+    expected = groups[1] * (groups[0].sum() / groups[1].sum())
+    assert chisquare(groups[0].numpy(), expected.numpy()).pvalue > 1e-3

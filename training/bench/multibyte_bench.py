@@ -1,10 +1,11 @@
-"""Several bytes a step beside one: greedy decoding with the model's own heads, and with drafts in its compressed view.
+"""Several bytes a step beside one: drafts by the model's heads, by the text's own repeats, and in its compressed view.
 
-The checkpoint is a small Llama with seven raw heads, trained once on this machine's CPython standard library under a
-BPE, both views (a quarter of an hour or more of one core); it is kept under ``build/multibyte`` and used again.
-``PROXYBYTE_BENCH_CHECKPOINT`` names another run or full export. Prompts are 400 bytes from the middle of held-out
-files. Baseline: ``generate()`` of the same model on the same prompts, one byte a step. Seconds are CPU seconds of one
-core, prompts' forward passes included; the ways take turns, and each counts with its best round.
+The checkpoint is that of the recipe ``multibyte-heads``, a small Llama with seven raw heads, trained once on this
+machine's CPython standard library under a BPE, both views (40 minutes of one busy core); it is kept under
+``build/multibyte`` and used again. ``PROXYBYTE_BENCH_CHECKPOINT`` names another run or full export. Prompts are 400
+bytes from the middle of held-out files. Baseline: ``generate()`` of the same model on the same prompts, one byte a
+step. Seconds are CPU seconds of one core, prompts' forward passes included; the ways take turns, and each counts with
+its best round.
 """
 
 import os
@@ -23,33 +24,15 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteForCausalLM, encode_bytes
+from proxybyte.draft_repeats import MATCH
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import Special
 from proxybyte.training.compressors import load_spelling
 
 HOME = Path("build/multibyte")
 PROMPT_BYTES, NEW_BYTES, PROMPTS, ROUNDS = 400, 256, 8, 2
-BACKBONE = (
-    "{model_type: llama, hidden_size: 128, intermediate_size: 384, num_hidden_layers: 4, num_attention_heads: 4, "
-    "max_position_embeddings: 2048, initializer_range: 0.09, tie_word_embeddings: false, "
-    "rope_parameters: {rope_type: default, rope_theta: 100000.0}}"
-)
-RECIPE = f"""\
-output: {HOME}/run
-data: {HOME}/prepared
-model: {{num_raw_pred_heads: 7, backbone_config: {BACKBONE}}}
-plan:
-  row_length: 256
-  budget: 4_000_000
-  budget_unit: symbols
-  schedule: {{rate: 0.5, warmup: 0.1, warmup_rate: 0.4, warmup_pairing: random, decay: 0.5, decay_rate: 0.15}}
-batch: {{rows_per_step: 8, rows_per_device: 8, shuffle_steps: 256}}
-optimizer: {{lr: 5.0e-3}}
-learning_rate: {{shape: cosine, warmup: 0.05, final: 0.05}}
-log: {{every: 10}}
-checkpoint: {{every: 500}}
-evaluation: {{every: 1000, documents: 16, max_bytes: 1536}}
-"""
+GREEDY: dict[str, Any] = {"max_new_tokens": NEW_BYTES, "eos_token_id": None, "do_sample": False}
+SAMPLED: dict[str, Any] = GREEDY | {"do_sample": True, "temperature": 1.0, "top_k": 0}
 
 
 @dataclass(frozen=True)
@@ -59,12 +42,12 @@ class Way:
     Attributes:
         seconds: of the best round, all prompts together.
         texts: what it wrote.
-        drafts: how drafting went; ``None`` without drafts.
+        drafts: how drafting went, batch by batch; empty without drafts.
     """
 
     seconds: float
     texts: torch.Tensor
-    drafts: Any
+    drafts: list[Any]
 
     @property
     def speed(self) -> float:
@@ -73,20 +56,33 @@ class Way:
 
 
 def measure() -> list[dict]:
-    """Rows ``multibyte_speedup_b1``, ``multibyte_speedup_b8``, ``crossview_speedup_b1``, ``crossview_bytes_needed``."""
+    """Rows ``multibyte_*`` (heads), ``multibyte_repeats_*`` (and repeats), ``repeats_*`` (alone), ``crossview_*``."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     transformers_logging.disable_progress_bar()
     try:
         model, spelling = _checkpoint()
         prompts = _prompts()
-        alone = _ways(model, spelling, [prompt[None] for prompt in prompts], ("one", "heads", "compressed"))
-        together = _ways(model, spelling, [torch.stack(prompts)], ("one", "heads"))
+        single, batch = [prompt[None] for prompt in prompts], [torch.stack(prompts)]
+        heads, both = {"draft": "heads"}, {"draft": "heads", "draft_repeats": True}
+        compressed = {"draft": "compressed", "draft_spelling": spelling}
+        ways = {"one": {}, "heads": heads, "both": both, "repeats": {"draft_repeats": True}}
+        lookup = {"prompt_lookup_num_tokens": 15, "max_matching_ngram_size": MATCH}
+        alone = _ways(model, single, ways | {"compressed": compressed, "lookup": lookup}, GREEDY)
+        together = _ways(model, batch, ways, GREEDY)
+        drawn = _ways(model, single, {"one": {}, "heads": heads, "both": both}, SAMPLED)
     finally:
         torch.set_num_threads(threads)
     return [
         _row("multibyte_speedup_b1", alone["heads"], alone["one"]),
         _row("multibyte_speedup_b8", together["heads"], together["one"]),
+        _row("multibyte_repeats_speedup_b1", alone["both"], alone["one"]),
+        _row("multibyte_repeats_speedup_b8", together["both"], together["one"]),
+        _row("repeats_speedup_b1", alone["repeats"], alone["one"]),
+        _row("repeats_speedup_b8", together["repeats"], together["one"]),
+        _row("prompt_lookup_speedup_b1", alone["lookup"], alone["one"]),
+        _row("multibyte_sampled_speedup_b1", drawn["heads"], drawn["one"]),
+        _row("multibyte_repeats_sampled_speedup_b1", drawn["both"], drawn["one"]),
         _row("crossview_speedup_b1", alone["compressed"], alone["one"]),
         _needed(alone["compressed"], alone["heads"]),
     ]
@@ -107,13 +103,11 @@ def _checkpoint() -> tuple[Any, Any]:
 def _train() -> None:
     """The steps from source files to a model, those left out that are done."""
     _collect()
-    recipe = HOME / "recipe.yaml"
-    recipe.write_text(RECIPE, encoding="utf-8")
     bpe, prepared = str(HOME / "bpe"), str(HOME / "prepared")
     steps = {
         HOME / "bpe": ("compressor", "fit", "bpe", "--corpus", str(HOME / "corpus"), "--symbols", "2048", "--out", bpe),
         HOME / "prepared": ("prepare", str(HOME / "corpus"), "--compressor", bpe, "--out", prepared),
-        HOME / "run" / "model": ("train", "--config", str(recipe)),
+        HOME / "run" / "model": ("train", "--config", "multibyte-heads", f"output={HOME}/run", f"data={prepared}"),
     }
     for made, words in steps.items():
         if not made.exists():
@@ -146,35 +140,28 @@ def _prompts() -> list[torch.Tensor]:
     return pieces[:: max(1, len(pieces) // PROMPTS)][:PROMPTS]
 
 
-def _ways(model: Any, spelling: Any, batches: list[torch.Tensor], names: tuple[str, ...]) -> dict[str, Way]:
-    """Each way on all batches."""
-    settings: dict[str, dict[str, Any]] = {
-        "one": {},
-        "heads": {"draft": "heads"},
-        "compressed": {"draft": "compressed", "draft_spelling": spelling},
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+def _ways(
+    model: Any, batches: list[torch.Tensor], ways: dict[str, dict[str, Any]], settings: dict[str, Any]
+) -> dict[str, Way]:
+    """Each way, by arguments of ``generate``, on all batches."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     texts = {}
     for _ in range(ROUNDS):
-        for name in names:
-            texts[name], spent = _timed(lambda name=name: _write(model, batches, settings[name]))  # type: ignore[misc]
+        for name, way in ways.items():
+            texts[name], spent = _timed(lambda way=way: _write(model, batches, settings | way))  # type: ignore[misc]
             seconds[name].append(spent)
-    drafted = [name for name in names if settings[name]]
+    # Apart from the clock, because the cache is then handed back.
     reports = {
-        name: [
-            model.generate(batch, **_SETTINGS, **settings[name], return_dict_in_generate=True).drafts
-            for batch in batches
-        ]
-        for name in drafted
+        name: [model.generate(batch, **settings, **way, return_dict_in_generate=True).drafts for batch in batches]
+        for name, way in ways.items()
+        if any(key.startswith("draft") for key in way)
     }
-    return {name: Way(min(seconds[name]), texts[name], reports.get(name)) for name in names}
-
-
-_SETTINGS: dict[str, Any] = {"max_new_tokens": NEW_BYTES, "eos_token_id": None, "do_sample": False}
+    return {name: Way(min(seconds[name]), texts[name], reports.get(name, [])) for name in ways}
 
 
 def _write(model: Any, batches: list[torch.Tensor], settings: dict[str, Any]) -> torch.Tensor:
-    return torch.cat([model.generate(batch, **_SETTINGS, **settings) for batch in batches])
+    torch.manual_seed(0)
+    return torch.cat([model.generate(batch, **settings) for batch in batches])
 
 
 def _timed(work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
@@ -184,23 +171,34 @@ def _timed(work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
 
 
 def _row(name: str, drafted: Way, one: Way) -> dict:
-    symbols, passes = (sum(getattr(report, key) for report in drafted.drafts) for key in ("symbols", "row_forwards"))
-    places = max(len(report.offered) for report in drafted.drafts)
-    shares = []
-    for place in range(min(places, 8)):
-        reports = [report for report in drafted.drafts if len(report.offered) > place]
-        shares.append(sum(report.accepted[place] for report in reports) / sum(r.offered[place] for r in reports))
-    # In float32 a tie between two bytes may tip with the number of positions in a matrix product.
+    # In float32 a tie between two bytes may tip with the number of positions in a matrix product; drawn texts differ.
     equal = int((drafted.texts == one.texts).all(dim=1).sum())
     return {
         "name": name,
         "value": drafted.speed,
-        "unit": f"bytes/s, greedy, one core; {equal} of {len(one.texts)} texts equal; {symbols / passes:.2f} bytes a "
-        f"verifying pass, drafts right up to place 1, 2, ...: {' '.join(f'{share:.2f}' for share in shares)}; "
+        "unit": f"bytes/s, one core; {equal} of {len(one.texts)} texts equal{_told(drafted.drafts)}; "
         "baseline: one byte a step",
         "baseline": one.speed,
         "ratio": drafted.speed / one.speed,
     }
+
+
+def _told(reports: list[Any]) -> str:
+    """What the reports say together."""
+    if not reports:
+        return ""
+    symbols, passes, repeated = (
+        sum(getattr(report, key) for report in reports) for key in ("symbols", "row_forwards", "repeated")
+    )
+    right = [0] * 8
+    for report in reports:
+        for place, count in enumerate(report.accepted[: len(right)]):
+            right[place] += count
+    shares = " ".join(f"{count / passes:.2f}" for count in right)
+    return (
+        f"; {symbols / passes:.2f} bytes a verifying pass, {repeated / symbols:.0%} of the bytes copied from the text; "
+        f"share of passes that kept 1, 2, ... drafted bytes: {shares}"
+    )
 
 
 def _needed(cross: Way, heads: Way) -> dict:
