@@ -21,7 +21,7 @@ STUDIES = {
     "raw_exposure": 7,
     "interfaces": 8,
     "scaling": 6,
-    "moves": 8,
+    "moves": 11,
     "embeddings": 4,
     "first": 18,
 }
