@@ -14,7 +14,9 @@ EXAMPLES = """\
   proxybyte experiment run scaling --size gpu --out runs/scaling --launch "accelerate launch --num_processes 8 -m"
 
 The same command goes on where it was interrupted: finished cells stay, a half-trained one goes on from its checkpoint.
-Started on several machines with one shared --out, each takes cells that no other has."""
+Started several times with one --out (one process a core or GPU, or machines with a common file system), each takes
+cells that no other has; what they share is made once, and the cell of a process that died is taken over:
+  for gpu in 0 1; do CUDA_VISIBLE_DEVICES=$gpu proxybyte experiment run first --out runs/first & done; wait"""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -205,17 +205,6 @@ def test_an_interrupted_cell_goes_on_from_its_checkpoint(copy, plan_file, make_p
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_plan_and_no_cell_runs_twice(copy, plan_file):
-    shutil.rmtree(copy / "cells")
-    processes = [start("experiment", "run", plan_file(), "--out", copy) for _ in range(2)]
-    told = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
-    trained = [name for _, errors in told for name in CELLS if f"{name}: " in errors and f"{name} " not in errors]
-    assert len(trained) == len(set(trained))
-    assert sorted(path.parent.name for path in copy.glob("cells/*/result.json")) == sorted(CELLS)
-
-
-@pytest.mark.slow
 def test_a_launcher_trains_the_same_cell_on_two_processes(copy, make_plan):
     wanted = result(copy, "proxy-seed0")
     shutil.rmtree(copy / "cells" / "proxy-seed0")
