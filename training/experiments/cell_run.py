@@ -25,12 +25,10 @@ from ..train import train
 from .grid import Cell
 from .launching import launch
 from .matching import Length, settle_length
-from .results import CellResult, Point, claim_settings, machine_name, save_result
+from .results import RUN_FOLDER, CellResult, Point, claim_settings, machine_name, save_result
 from .schema import ArmKind, EvaluationPlan, MatchBy
 
 log = logging.getLogger(__name__)
-
-RUN_FOLDER = "run"
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,8 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
     return CellResult(
         cell=cell.name,
         condition=cell.condition,
-        fingerprint=cell.fingerprint,
-        settings=cell.settings,
+        fingerprint=cell.settings.fingerprint,
+        settings=cell.settings.values,
         parameters=model.num_parameters(),
         backbone_parameters=model.num_parameters() - sum(embeddings.values()),
         steps=length.steps,

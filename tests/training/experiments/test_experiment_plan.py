@@ -39,7 +39,7 @@ def test_every_cell_of_a_shipped_plan_is_a_valid_run(name, size):
     cells = expand(load_plan(name, size))
     assert all(type(cell.config) is TrainConfig for cell in cells)
     assert len({cell.name for cell in cells}) == len(cells)
-    assert len({cell.fingerprint for cell in cells}) == len(cells)
+    assert len({cell.settings.fingerprint for cell in cells}) == len(cells)
     assert cells[0].kind is ArmKind.BYTES
     if size == "smoke":
         assert len(cells) == STUDIES[name]
@@ -80,7 +80,7 @@ def test_models_are_an_axis_and_may_have_a_budget_of_their_own(make_plan, plan_v
 
 def test_a_fingerprint_tells_what_is_learnt_and_not_how_it_is_computed(make_plan):
     def prints(**changes):
-        return {cell.name: cell.fingerprint for cell in expand(make_plan(**changes))}
+        return {cell.name: cell.settings.fingerprint for cell in expand(make_plan(**changes))}
 
     same, plain = prints(train={"compute": {"compile": True}, "log": {"every": 3}}, title="other"), prints()
     assert same == plain

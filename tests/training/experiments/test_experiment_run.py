@@ -169,8 +169,10 @@ def test_the_corpus_is_collected_and_everything_shared_is_built_once(plan_values
     progress = run_plan(plan, RunOptions(tmp_path / "out", workers=1))
     assert len(progress.finished) == 3
     shared = tmp_path / "out" / "shared"
-    assert sorted(path.name for path in shared.iterdir()) == ["compressors", "corpus", "prepared"]
-    assert [path.name for path in (shared / "prepared").iterdir()] == ["bpe"]
+    made = sorted(str(path.relative_to(shared)) for depth in ("*", "*/bpe*") for path in shared.glob(depth))
+    wanted = ["compressors", "compressors/bpe", "corpus", "prepared", "prepared/bpe"]
+    records = [f"{name}.settings.json" for name in ("compressors/bpe", "corpus", "prepared/bpe")]
+    assert made == sorted(wanted + records)
     times = {path: path.stat().st_mtime_ns for path in shared.rglob("*")}
     (tmp_path / "out" / "cells" / "bytes-seed0" / "result.json").unlink()
     run_plan(plan, RunOptions(tmp_path / "out", workers=1))
