@@ -63,6 +63,59 @@ def test_samples_are_judged_without_a_model(solver, problems_file, tmp_path, cap
     assert "1 of 1 problems solved" in capsys.readouterr().out
 
 
+SETS = {
+    "humaneval": {
+        "task_id": "HumanEval/0",
+        "prompt": "def add(x):\n",
+        "entry_point": "add",
+        "canonical_solution": "    return x + 1\n",
+        "test": "def check(candidate):\n    assert candidate(1) == 2\n",
+    },
+    "mbpp": {
+        "task_id": 11,
+        "text": "Write a function to add one.",
+        "code": "def add(x):\r\n    return x + 1",
+        "test_list": ["assert add(1) == 2", "assert add(7) == 8", "assert add(0) == 1"],
+        "test_setup_code": "",
+        "challenge_test_list": [],
+    },
+}
+PLUS_TESTS = "import numpy as np\n\nfor x in np.arange(9):\n    assert {name}(x) == x + 1\n"
+SETS["humaneval-plus"] = {
+    **SETS["humaneval"],
+    "test": "def check(candidate):\n" + "".join(f"    {line}\n" for line in PLUS_TESTS.splitlines()),
+}
+SETS["humaneval-plus"]["test"] = SETS["humaneval-plus"]["test"].format(name="candidate")
+SETS["mbpp-plus"] = {
+    "task_id": 2,
+    "prompt": "Write a function to add one.",
+    "code": "def add(x):\n    return x + 1",
+    "source_file": "Benchmark Questions Verification V2.ipynb",
+    "test_imports": ["import math"],
+    "test_list": ["assert add(1) == 2"],
+    "test": PLUS_TESTS.format(name="add"),
+}
+"""A row of each set in its published form; the plus sets ask for more than their originals."""
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_set_is_judged_from_a_local_file(name, tmp_path, capsys):
+    """The published solution passes, a wrong one does not, and one that is right for 1 alone fails more tests."""
+    rows, row = tmp_path / "rows.jsonl", SETS[name]
+    rows.write_text(json.dumps(row) + "\n")
+    asked = ["--set", name, "--data", rows, "--json", YES]
+    assert run("--canonical", *asked) == 0
+    assert json.loads(capsys.readouterr().out)["pass@1"]["mean"] == 1.0
+    task_id = f"MBPP/{row['task_id']}" if "code" in row else row["task_id"]
+    head = "def add(x):\n" if "code" in row else ""
+    answers = {"x + 1": True, "2": name == "humaneval", "x": False}
+    samples = tmp_path / "samples.jsonl"
+    for answer, passes in answers.items():
+        samples.write_text(json.dumps({"task_id": task_id, "completion": f"{head}    return {answer}\n"}) + "\n")
+        assert run("--samples", samples, *asked) == 0
+        assert json.loads(capsys.readouterr().out)["solved"] == passes
+
+
 def test_sampled_completions_are_the_same_whether_or_not_the_run_was_cut(solver, problems_file, tmp_path):
     asked = [solver, "--data", problems_file, "-n", 4, "--temperature", 9, "--top-p", 0.999, "--batch-size", 5, *LENGTH]
     assert run(*asked, "--output", tmp_path / "whole", "--generate-only") == 0
