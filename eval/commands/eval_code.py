@@ -26,7 +26,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     # Names and not the enums, which would have every command wait for numpy.
     from proxybyte.eval.code.options import add_model_options, add_sandbox_options
 
-    add_model_options(parser)
+    add_model_options(parser, "pass@K (default: those of 1 10 100 that N allows)")
     parser.add_argument(
         "--set",
         default="humaneval",
@@ -37,7 +37,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="FILE", help="the set's rows, .jsonl or .jsonl.gz; else from the Hub"
     )
     parser.add_argument(
-        "--mbpp-prompt", default="few-shot", choices=["few-shot", "docstring"], help="how MBPP is asked"
+        "--mbpp-prompt",
+        default="few-shot",
+        choices=["few-shot", "docstring"],
+        help="how MBPP is asked (default: few-shot)",
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="samples.jsonl and results.json go here")
     parser.add_argument("--generate-only", action="store_true", help="write samples; run nothing")

@@ -16,6 +16,8 @@ from .schema import ExperimentPlan
 
 _PLANS = Path(str(files("proxybyte.hub_configs"))) / "plans"
 _SIZES = _PLANS / "sizes"
+_LEFT_TO_SIZES = ("corpus", "models", "match", "match.budget")
+"""What plans that ship leave open."""
 
 
 def plan_names() -> list[str]:
@@ -105,10 +107,13 @@ def _sentence(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         return f"unknown key {key}{_nearest(key)}"
     if detail["type"] == "missing":
-        return f"key {key} is missing"
+        by_size = (
+            f": write it into the plan, or add --size ({', '.join(size_names())})" if key in _LEFT_TO_SIZES else ""
+        )
+        return f"key {key} is missing{by_size}"
     if detail["type"] == "too_short":
         return f"key {key} is empty: a plan needs at least one"
-    message = detail["msg"].removeprefix("Value error, ")
+    message = detail["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
     if detail["type"] == "value_error":
         return f"{key}: {message}" if key else message
     return f"key {key}: {message[:1].lower()}{message[1:]}, not {detail['input']!r}"

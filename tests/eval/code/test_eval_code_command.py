@@ -209,6 +209,10 @@ def test_a_sample_file_of_another_model_is_refused(solver, byte_llama, problems_
         (["--canonical", "--data", "{tmp}/empty.jsonl", YES], "{tmp}/empty.jsonl holds no problem"),
         (["--canonical", "--data", "{tmp}/absent.jsonl", YES], "no such file: {tmp}/absent.jsonl"),
         (["{tmp}/absent", "--output", "{tmp}/o", YES], "{tmp}/absent is no model folder"),
+        (
+            ["{tmp}/run", "--output", "{tmp}/o", YES],
+            "{tmp}/run is no model folder (it has no config.json): give {tmp}/run/m",
+        ),
         (["--samples", "{tmp}/foreign.jsonl", YES], "a sample of Other/1, which is none of the problems"),
         ([YES], "give one of these: a model folder, --samples FILE, or --canonical"),
         (["model", YES], "Give --output FOLDER"),
@@ -222,6 +226,8 @@ def test_a_sample_file_of_another_model_is_refused(solver, byte_llama, problems_
 )
 def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, message):
     (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "config.json").write_text("{}")
     (tmp_path / "foreign.jsonl").write_text('{"task_id": "Other/1", "completion": ""}\n')
     given = [argument.format(tmp=tmp_path) for argument in arguments]
     assert message.format(tmp=tmp_path) in refusal(capsys, *given)

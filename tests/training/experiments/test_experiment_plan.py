@@ -53,6 +53,8 @@ def test_a_plan_is_laid_over_a_size_and_overrides_over_both(tmp_path):
     (tmp_path / "own.yaml").write_text("seeds: [9]\n")
     with pytest.raises(ProxyByteError, match="key corpus is missing"):
         load_plan("raw_share", tmp_path / "own.yaml")
+    with pytest.raises(ProxyByteError, match=r"corpus is missing: write it .* or add --size \(gpu, hour, smoke\)$"):
+        load_plan("raw_share")
 
 
 def test_the_grid_is_every_combination_seed_by_seed(make_plan):
@@ -114,6 +116,7 @@ def test_a_fingerprint_tells_what_is_learnt_and_not_how_it_is_computed(make_plan
         ({"arms": {"tokenizer": {"models": "large"}}}, r"names the model large, but there are one"),
         ({"baseline": "byte"}, r"baseline byte is no arm: there are bytes, proxy, tokenizer"),
         ({"seeds": []}, r"key seeds is empty"),
+        ({"seeds": 3}, r"key seeds: input should be a list, not 3"),
         ({"seeds": [1, 1]}, r"hold one twice"),
         (
             {"match": {"by": "time"}},
@@ -188,6 +191,14 @@ def test_the_page_names_every_plan_size_and_key():
         *MatchBy,
     ]:
         assert name in page, name
+
+
+def test_help_names_every_plan_and_size(capsys):
+    with pytest.raises(SystemExit):
+        main(["experiment", "run", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert " ".join(plan_names()) in told
+    assert all(name in told for name in size_names())
 
 
 def test_the_cells_can_be_listed_without_running_any(plan_file, tmp_path, capsys):
