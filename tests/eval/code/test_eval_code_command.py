@@ -57,6 +57,12 @@ def test_samples_are_judged_without_a_model(solver, problems_file, tmp_path, cap
     assert not (tmp_path / "results.json").exists()
     assert run("--samples", tmp_path / "samples.jsonl", "--data", problems_file, "--json", YES) == 0
     assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["solved"] == 2
+    assert run("--samples", tmp_path / "samples.jsonl", "--data", problems_file, "--limit", 2, YES) == 0
+    assert "2 of 2 problems solved" in capsys.readouterr().out
+    asked_otherwise = tmp_path / "other.jsonl"
+    asked_otherwise.write_text(problems_file.read_text().replace("Twice", "Two times"))
+    message = refusal(capsys, "--samples", tmp_path / "samples.jsonl", "--data", asked_otherwise, "--limit", 2, YES)
+    assert "asked with other prompts than these: give the --set, --data, --mbpp-prompt and --limit" in message
     foreign = tmp_path / "foreign.jsonl"
     foreign.write_text('{"task_id": "Tiny/2", "completion": "    return x * x"}\n')
     assert run("--samples", foreign, "--data", problems_file, YES) == 0
