@@ -97,6 +97,15 @@ def test_a_key_that_did_not_exist_then_may_be_missing_at_its_default_only(copy, 
         load_result(folder, chosen)
 
 
+@pytest.mark.parametrize("text", ["", '{"kind": "by', "[1]"])
+def test_a_record_that_is_none_is_named_and_nothing_is_overwritten(tmp_path, cell, text):
+    (tmp_path / "cell.json").write_text(text)
+    with pytest.raises(ProxyByteError, match=r"cell.json cannot be read .*: remove .* to run the cell again") as error:
+        claim_settings(tmp_path, cell)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "cell.json").read_text() == text
+
+
 class TestRecordsOfVersion1:
     """They left out what was at its default; the run's own folder tells what that was."""
 
