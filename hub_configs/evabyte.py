@@ -10,8 +10,6 @@ EvaByte's prompts open with ``<bos>``, not ``<raw>``, and its documents have no 
 """
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from tqdm import tqdm
 
 from proxybyte import EvaConfig, EvaModel, ProxyByteConfig
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import whole_folder, write_json
 from proxybyte.symbols import COMPRESSED_OFFSET
 
 HEAD = "lm_head.weight"
@@ -214,17 +213,8 @@ def _shapes(layout: _Layout) -> dict[str, tuple[int, ...]]:
 def _convert(source: Path, out: Path, layout: _Layout, convert: _Convert) -> Path:
     if out.exists():
         raise ProxyByteError(f"{out} exists: choose another folder or remove it")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        _write(source, partial, layout, convert)
-        for path in partial.iterdir():
-            _sync(path)
-        partial.rename(out)
-        _sync(out.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(out) as folder:
+        _write(source, folder, layout, convert)
     return out
 
 
@@ -243,8 +233,8 @@ def _write(source: Path, folder: Path, layout: _Layout, convert: _Convert) -> No
     if missing:
         raise ProxyByteError(f"{source} lacks the weight {min(missing)}: fetch the checkpoint again")
     if (source / _INDEX).exists():
-        _write_json(folder / _INDEX, {"metadata": {"total_size": size}, "weight_map": places})
-    _write_json(folder / _CONFIG, layout.settings)
+        write_json(folder / _INDEX, {"metadata": {"total_size": size}, "weight_map": places})
+    write_json(folder / _CONFIG, layout.settings)
 
 
 def _check(path: Path, name: str, weight: torch.Tensor, shape: tuple[int, ...] | None) -> None:
@@ -253,15 +243,3 @@ def _check(path: Path, name: str, weight: torch.Tensor, shape: tuple[int, ...] |
     found = tuple(weight.shape)
     if found != shape:
         raise ProxyByteError(f"{path}: {name} has shape {found}, not {shape}: config.json is of another checkpoint")
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

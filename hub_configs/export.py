@@ -8,7 +8,6 @@ backbone's own family, for which no remote code is needed. *full*: our class wit
 import copy
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +18,7 @@ import torch
 
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import whole_folder, write_json
 from proxybyte.hub_configs.model_card import write_model_card
 from proxybyte.hub_configs.model_folder import (
     CHAT_FOLDER,
@@ -112,16 +112,8 @@ def export_model(source: Path, out: Path, options: ExportOptions) -> Path:
         )
     if options.format is ExportFormat.NATIVE:
         _check_family(config.backbone_config.model_type)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        _write(found, partial, out.name, options)
-        _put_in_place(partial, out)
-    except OSError as error:
-        raise ProxyByteError(f"{out} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(out) as folder:
+        _write(found, folder, out.name, options)
     return out
 
 
@@ -208,7 +200,7 @@ def _add_older_names(path: Path) -> None:
         scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
         config["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
     config["torch_dtype"] = config.get("dtype")
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(path, config)
 
 
 def _save_full(model: "ProxyByteForCausalLM", folder: Path) -> None:
@@ -217,7 +209,7 @@ def _save_full(model: "ProxyByteForCausalLM", folder: Path) -> None:
     path = folder / CONFIG_FILE
     config = json.loads(path.read_text(encoding="utf-8"))
     config["auto_map"]["AutoModel"] = config["auto_map"]["AutoModelForCausalLM"]
-    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(path, config)
 
 
 def _generation_config(form: ExportFormat, chat: bool) -> "GenerationConfig":
@@ -260,24 +252,3 @@ def _check_logits(folder: Path, probe: torch.Tensor, before: torch.Tensor) -> No
         raise ProxyByteError(
             f"the exported model's logits differ by {worst:.1e}, relative to the largest: please report"
         )
-
-
-def _put_in_place(partial: Path, out: Path) -> None:
-    """Make every file durable, then rename; what was there is dropped only then."""
-    for path in [*partial.rglob("*"), partial]:
-        _sync(path)
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    partial.rename(out)
-    _sync(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

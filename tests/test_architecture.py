@@ -56,6 +56,18 @@ def test_rooms_import_only_what_they_may(path):
         assert not foreign, f"{path} imports {module}: take it from {foreign[0]} itself, its public names"
 
 
+def test_what_no_model_needs_does_not_travel_to_the_hub():
+    """Transformers carries the file of a saved class and all that it reaches by ``from .x import y``."""
+    room = ROOT / "modeling_proxy"
+    reached, waiting = set(), {"modeling_proxybyte", "configuration_proxybyte", "tokenization_proxybyte"}
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        waiting |= {module for level, module in imports_of(room / f"{name}.py") if level and module} - reached
+    assert "errors" in reached
+    assert not reached & {"cli", "folders", ""}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_stay_short(path):
     source = path.read_text(encoding="utf-8")

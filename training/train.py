@@ -73,7 +73,6 @@ def train(config: TrainConfig) -> Summary:
     elif world.is_main:
         log.info("stopped after step %d, which is saved: the same command goes on from there", loop.step)
     stage.accelerator.end_training()
-    stage.world.settle()
     return Summary(finished, loop.step)
 
 

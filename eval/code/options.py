@@ -1,8 +1,6 @@
 """Command-line options that ``eval code`` and ``eval robustness`` share, and what they ask for."""
 
 import argparse
-import json
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,14 +130,3 @@ def load_completer(args: argparse.Namespace) -> LoadedModel:
         settings |= {"top_p": args.top_p, "seed": args.seed, "n": args.samples_per_problem, "batch": args.batch_size}
     plan = SamplePlan(args.samples_per_problem, args.batch_size, args.seed, progress=True)
     return LoadedModel(completer, fingerprint_model(args.folder), args.folder, settings, plan)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` to ``path``: to a temporary name, synced, then renamed."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_json
 
 if TYPE_CHECKING:
     from proxybyte.eval.code.judging import Scores
@@ -54,7 +55,7 @@ def _run(args: argparse.Namespace) -> int:
     import json
 
     from proxybyte.eval.code.judging import judge, score, usable_ks
-    from proxybyte.eval.code.options import check_counts, sandbox_bench, write_json
+    from proxybyte.eval.code.options import check_counts, sandbox_bench
     from proxybyte.eval.code.problems import CodeSet, MbppPrompt
     from proxybyte.eval.code.sources import load_problems
 

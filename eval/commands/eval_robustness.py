@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_json
 
 if TYPE_CHECKING:
     from proxybyte.eval.code.samples import Sample
@@ -44,7 +45,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     import json
 
-    from proxybyte.eval.code.options import check_counts, sandbox_bench, write_json
+    from proxybyte.eval.code.options import check_counts, sandbox_bench
     from proxybyte.eval.robustness.measuring import find_ceiling, find_passed, report_rows, rows_as_json, rows_as_table
 
     check_counts(args, "limit", "seeds")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_text
 
 if TYPE_CHECKING:
     from proxybyte.eval.transfer import Written
@@ -83,7 +84,7 @@ def _run(args: argparse.Namespace) -> int:
     if bench is not None:
         figures["programs"] = _programs(two, args, bench)
     if args.samples:
-        args.samples.write_text("".join(json.dumps(line) + "\n" for line in samples), encoding="utf-8")
+        write_text(args.samples, "".join(json.dumps(line) + "\n" for line in samples))
     print(json.dumps(figures, indent=2) if args.json else _table(figures))
     return 0
 

@@ -10,8 +10,7 @@ megabytes a second of one core's CPU time, each the best of three. M1 has 256 un
 import os
 import sysconfig
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,13 +29,13 @@ from ..compressors.neural.float_lm import quantise
 from ..compressors.neural.sampling import TextSampler
 from ..compressors.protocol import CannotEncode, Compressor, encode_one
 from ..compressors.texts import MEGABYTE
+from ._figures import fastest, figure
 from ._naive_neural import naive_codes
 
 SYMBOLS = 65_536
 HELD_OUT = ("asyncio", "email", "http", "json", "logging", "unittest", "xml")
 """Packages that nothing is learned from; nor from their tests."""
 M1 = FitOptions(width=256, steps=400, batch=256, context=24, learning_rate=4e-3)
-_REPEATS = 3
 _NAIVE_BYTES = 12_000
 _SNIPPETS = 2000
 
@@ -53,10 +52,10 @@ def measure() -> list[dict[str, Any]]:
         mine, theirs = _speeds(codebook, held_out), _speeds(bpe, held_out)
         ratio = bytes_per_symbol(codebook, held_out)
         return [
-            _row("codebook_encode_mb_per_s", mine[0], theirs[0], "MB/s, one core"),
-            _row("codebook_decode_mb_per_s", mine[1], theirs[1], "MB/s, one core"),
-            _row("codebook_bytes_per_symbol", ratio, bytes_per_symbol(bpe, held_out), "bytes"),
-            _row("codebook_reweighed_bytes_per_symbol", bytes_per_symbol(reweighed, held_out), ratio, "bytes"),
+            figure("codebook_encode_mb_per_s", mine[0], theirs[0], "MB/s, one core"),
+            figure("codebook_decode_mb_per_s", mine[1], theirs[1], "MB/s, one core"),
+            figure("codebook_bytes_per_symbol", ratio, bytes_per_symbol(bpe, held_out), "bytes"),
+            figure("codebook_reweighed_bytes_per_symbol", bytes_per_symbol(reweighed, held_out), ratio, "bytes"),
             *_boundary_rows(lm, codebook, held_out),
             _neural_row(lm, held_out),
         ]
@@ -113,8 +112,8 @@ def one_core() -> Iterator[None]:
 def _speeds(compressor: Compressor, documents: Sequence[bytes]) -> tuple[float, float]:
     """Encoding and decoding, MB/s."""
     megabytes = sum(map(len, documents)) / MEGABYTE
-    encoding, codes = _fastest(lambda: compressor.encode_batch(documents))
-    decoding, _ = _fastest(lambda: [compressor.decode(code) for code in codes])
+    encoding, codes = fastest(lambda: compressor.encode_batch(documents))
+    decoding, _ = fastest(lambda: [compressor.decode(code) for code in codes])
     return megabytes / encoding, megabytes / decoding
 
 
@@ -125,8 +124,8 @@ def _boundary_rows(lm: ByteLM, free: Compressor, documents: Sequence[bytes]) -> 
     for boundary in (Boundary.LINE, Boundary.ENTROPY, Boundary.PRETOKEN):
         bound = CodebookCompressor(grow(lm, GrowthRule(SYMBOLS, boundary)))
         rows += [
-            _row(f"codebook_{boundary}_bytes_per_symbol", bytes_per_symbol(bound, documents), ratio, "bytes"),
-            _row(f"codebook_{boundary}_edit_distance", stability(bound, edited).distance, distance, "of codes"),
+            figure(f"codebook_{boundary}_bytes_per_symbol", bytes_per_symbol(bound, documents), ratio, "bytes"),
+            figure(f"codebook_{boundary}_edit_distance", stability(bound, edited).distance, distance, "of codes"),
         ]
     return rows
 
@@ -134,27 +133,14 @@ def _boundary_rows(lm: ByteLM, free: Compressor, documents: Sequence[bytes]) -> 
 def _neural_row(lm: ByteLM, documents: Sequence[bytes]) -> dict[str, Any]:
     settings = NeuralSettings(least_bytes_per_symbol=0.0)
     few = [document[: _NAIVE_BYTES // 4] for document in documents[:4]]
-    plain, codes = _fastest(lambda: [naive_codes(lm, settings, document) for document in few], repeats=1)
+    plain, codes = fastest(lambda: [naive_codes(lm, settings, document) for document in few], repeats=1)
     compressor = NeuralCompressor(lm, settings, device="cpu")
     if [encode_one(compressor, document).tolist() for document in few] != codes:
         raise AssertionError("the batched coder and the plain one give different codes")
     compressor = NeuralCompressor(lm, settings, device="cpu")
-    batched, _ = _fastest(lambda: compressor.encode_batch(documents), repeats=1)
+    batched, _ = fastest(lambda: compressor.encode_batch(documents), repeats=1)
     speeds = sum(map(len, documents)) / batched, sum(map(len, few)) / plain
-    return _row("neural_vs_naive_speedup", speeds[0] / 1000, speeds[1] / 1000, "kB/s, one core")
-
-
-def _row(name: str, value: float, baseline: float, unit: str) -> dict[str, Any]:
-    return {"name": name, "value": value, "unit": unit, "baseline": baseline, "ratio": value / baseline}
-
-
-def _fastest(work: Callable[[], Any], repeats: int = _REPEATS) -> tuple[float, Any]:
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.process_time()
-        result = work()
-        best = min(best, time.process_time() - start)
-    return best, result
+    return figure("neural_vs_naive_speedup", speeds[0] / 1000, speeds[1] / 1000, "kB/s, one core")
 
 
 def _is_text(document: bytes) -> bool:

@@ -6,7 +6,6 @@ The text is the standard library's source; wall time, all cores, on both sides.
 
 import sysconfig
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -16,10 +15,10 @@ from proxybyte.errors import ProxyByteError
 from ..compressors.bpe import BpeCompressor
 from ..compressors.bpe_train import Split, train_bpe
 from ..compressors.texts import MEGABYTE
+from ._figures import fastest, figure
 
 _TEXT_BYTES = 8 * MEGABYTE
 _NUM_SYMBOLS = 16_384
-_REPEATS = 3
 
 
 def measure() -> list[dict]:
@@ -57,19 +56,11 @@ def _row(name: str, compressor: BpeCompressor, documents: list[bytes]) -> dict:
     tokenizer = Tokenizer.from_str(compressor.tokenizer_json)
     texts = [document.decode() for document in documents]
     megabytes = sum(map(len, documents)) / MEGABYTE
-    seconds, codes = _fastest(lambda: compressor.encode_batch(documents))
-    base_seconds, encodings = _fastest(lambda: tokenizer.encode_batch(texts, add_special_tokens=False))
+    seconds, codes = fastest(lambda: compressor.encode_batch(documents), clock=time.perf_counter)
+    base_seconds, encodings = fastest(
+        lambda: tokenizer.encode_batch(texts, add_special_tokens=False), clock=time.perf_counter
+    )
     for code, encoding in zip(codes, encodings, strict=True):
         if code.tolist() != encoding.ids:
             raise ProxyByteError(f"{name}: the compressor and the tokenizers library give different ids")
-    value, baseline = megabytes / seconds, megabytes / base_seconds
-    return {"name": name, "value": value, "unit": "MB/s, all cores", "baseline": baseline, "ratio": value / baseline}
-
-
-def _fastest(work: Callable[[], list]) -> tuple[float, list]:
-    best = float("inf")
-    for _ in range(_REPEATS):
-        start = time.perf_counter()
-        result = work()
-        best = min(best, time.perf_counter() - start)
-    return best, result
+    return figure(name, megabytes / seconds, megabytes / base_seconds, "MB/s, all cores")

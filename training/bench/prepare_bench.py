@@ -24,6 +24,8 @@ from proxybyte.training.corpus.split import SplitRule
 from proxybyte.training.prepare import PrepareOptions, prepare_corpus
 from proxybyte.training.prepare.workers import default_workers
 
+from ._figures import figure
+
 TEXT_BYTES = 60 * MEGABYTE
 FITTED_BYTES = 8 * MEGABYTE
 NUM_SYMBOLS = 16_384
@@ -48,13 +50,9 @@ def measure() -> list[dict]:
     wall, processor = (max(rate[kind] for rate in ours) for kind in range(2))
     unit = f"MB of source text/s, {default_workers()} processes, start to finish, every document verified"
     return [
-        _row("prepare_bpe16k_mb_per_s", wall, baseline[0], unit),
-        _row("prepare_bpe16k_mb_per_cpu_s", processor, baseline[1], "MB of source text for each second of one core"),
+        figure("prepare_bpe16k_mb_per_s", wall, baseline[0], unit),
+        figure("prepare_bpe16k_mb_per_cpu_s", processor, baseline[1], "MB of source text for each second of one core"),
     ]
-
-
-def _row(name: str, value: float, baseline: float, unit: str) -> dict:
-    return {"name": name, "value": value, "unit": unit, "baseline": baseline, "ratio": value / baseline}
 
 
 def _timed(work: Callable[[], None], n_bytes: int) -> tuple[float, float]:

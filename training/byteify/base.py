@@ -1,6 +1,7 @@
 """The tokenizer model that is to be turned: found, opened and checked before any of its weights is read."""
 
 import copy
+import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
@@ -21,6 +23,7 @@ from .text_check import check_keeps_text
 ENDS = ("lm_head.weight", "embed_tokens.weight", "wte.weight")
 """Last part of the names of the weights that hold a row a symbol."""
 
+_TOKENIZER_FILES = ("token*", "vocab*", "*.model", "*.tiktoken", "tekken*")
 
 _BROKEN = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, SafetensorError)
 """What Transformers raises for a folder that is no model, or a broken one."""
@@ -116,14 +119,18 @@ def find_base(given: str) -> Source:
             raise ProxyByteError(f"{given}: is a file but no .gguf: give a model folder, a GGUF file or a Hub name")
         return _gguf(given, path)
     if not path.is_dir():
-        if path.is_absolute() or given.startswith(".") or given.count("/") > 1:
+        if path.is_absolute() or given.startswith(".") or given.count("/") > 1 or path.suffix == ".gguf":
             raise ProxyByteError(f"{given}: no such file or folder")
         return Source(given, given, None)
     if (path / "config.json").is_file():
         return Source(given, given, None)
     files = sorted(path.glob("*.gguf"))
-    if len(files) != 1:
-        raise ProxyByteError(f"{given}: holds no config.json and {len(files)} GGUF files: give the GGUF file itself")
+    if not files:
+        raise ProxyByteError(
+            f"{given}: holds neither config.json nor a GGUF file: give the folder that a model was saved in"
+        )
+    if len(files) > 1:
+        raise ProxyByteError(f"{given}: holds no config.json but {len(files)} GGUF files: give one of them")
     return _gguf(given, files[0])
 
 
@@ -146,12 +153,14 @@ def open_base(given: str) -> Base:
     source = find_base(given)
     config = _reading(source, AutoConfig.from_pretrained)
     _check_config(source, config)
-    tokenizer = _reading(source, AutoTokenizer.from_pretrained)
+    tokenizer = _open_tokenizer(source)
     if not getattr(tokenizer, "is_fast", False):
         raise ProxyByteError(
             f"{given}: its tokenizer ({type(tokenizer).__name__}) is slow, and only fast ones can be carried along: "
             "convert it to a tokenizer.json first"
         )
+    if source.gguf_file is not None:
+        tokenizer = _without_invented_tokens(tokenizer, config.vocab_size)
     compressor = BpeCompressor(tokenizer.backend_tokenizer.to_str(), Path(given).stem or given, given)
     if compressor.num_symbols > config.vocab_size:
         raise ProxyByteError(
@@ -162,6 +171,35 @@ def open_base(given: str) -> Base:
     base = Base(source, config, tokenizer, compressor)
     _check_names(base)
     return base
+
+
+def _open_tokenizer(source: Source) -> Any:
+    """As Transformers loads it, slow ones too.
+
+    Raises:
+        ProxyByteError: if there is none, or it does not load.
+    """
+    folder = Path(source.place)
+    files = [path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)]
+    if source.gguf_file is None and folder.is_dir() and not files:
+        raise ProxyByteError(f"{source.given}: holds no tokenizer: copy in the tokenizer.json that it was trained with")
+    return _reading(source, AutoTokenizer.from_pretrained)
+
+
+def _without_invented_tokens(tokenizer: PreTrainedTokenizerFast, rows: int) -> PreTrainedTokenizerFast:
+    """Without the tokens that Transformers adds to a GGUF's own: ``<|endoftext|>`` to one of Llama 3, for example."""
+    spec = json.loads(tokenizer.backend_tokenizer.to_str())
+    own = [token for token in spec["added_tokens"] if token["id"] < rows]
+    if len(own) == len(spec["added_tokens"]):
+        return tokenizer
+    vocab = tokenizer.get_vocab()
+    named = {
+        name: token
+        for name, token in tokenizer.special_tokens_map.items()
+        if isinstance(token, str) and vocab[token] < rows
+    }
+    backend = Tokenizer.from_str(json.dumps({**spec, "added_tokens": own}))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=tokenizer.chat_template, **named)
 
 
 def _check_config(source: Source, config: PreTrainedConfig) -> None:
@@ -215,5 +253,6 @@ def _reading(source: Source, load: Any, **settings: Any) -> Any:
     except ProxyByteError:
         raise
     except _BROKEN as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = " ".join(lines[: 2 if lines[0].rstrip().endswith(":") else 1])
         raise ProxyByteError(f"{source.given}: cannot be opened as a model of Transformers ({reason})") from error

@@ -1,7 +1,5 @@
 """From a tokenizer model to a ProxyByte folder: its decoder kept, rows for bytes and specials put before its own."""
 
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,10 @@ from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, save_tokenizer
-from proxybyte.errors import ProxyByteError
+from proxybyte.folders import check_output, whole_folder, write_json
 
 from ..chat.tokenizer import CHAT_FOLDER
 from ..compressors.registry import CARRIED
-from ..folders import check_output, partial_folder, publish, write_text
 from .base import ENDS, Base, open_base, renamed
 from .chat_template import save_chat_tokenizer
 from .memory import check_memory
@@ -155,18 +152,10 @@ def _report(base: Base, options: ByteifyOptions, error: float, model: ProxyByteF
 
 
 def _write(model: ProxyByteForCausalLM, base: Base, report: dict[str, Any], out: Path) -> None:
-    partial = partial_folder(out)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        model.save_pretrained(partial)
+    with whole_folder(out) as folder:
+        model.save_pretrained(folder)
         limit = getattr(model.config, "max_position_embeddings", None)
-        save_tokenizer(build_tokenizer(model_max_length=limit), partial)
-        base.compressor.save(partial / CARRIED)
-        save_chat_tokenizer(base.tokenizer, partial / CHAT_FOLDER, limit)
-        write_text(partial / REPORT, json.dumps(report, indent=2) + "\n")
-        publish(partial, out)
-    except OSError as error:
-        raise ProxyByteError(f"{out} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        save_tokenizer(build_tokenizer(model_max_length=limit), folder)
+        base.compressor.save(folder / CARRIED)
+        save_chat_tokenizer(base.tokenizer, folder / CHAT_FOLDER, limit)
+        write_json(folder / REPORT, report)

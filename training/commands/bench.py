@@ -9,6 +9,7 @@ from pathlib import Path
 
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_json
 
 GROUP = "proxybyte.benchmarks"
 
@@ -52,9 +53,7 @@ def run(args: argparse.Namespace) -> int:
         measured = {row["name"] for row in rows}
         kept = [row for row in json.loads(args.out.read_text(encoding="utf-8")) if row["name"] not in measured]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.out.with_suffix(".partial")
-    partial.write_text(json.dumps(kept + rows, indent=2) + "\n", encoding="utf-8")
-    partial.replace(args.out)
+    write_json(args.out, kept + rows)
     print(f"on {where}; written to {args.out}")
     return 0
 

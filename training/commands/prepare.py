@@ -24,7 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compressor", required=True, metavar="NAME_OR_FOLDER", help="a compressor's name, or its saved folder"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: one a core)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes (default: one a core, where the text is worth it)",
+    )
     parser.add_argument(
         "--verify",
         choices=["all", "sample", "none"],

@@ -1,7 +1,7 @@
 """Any Hugging Face tokenizer by the tokenizers library: the reference that the fast way must equal."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from proxybyte.errors import ProxyByteError
 
 from .byte_level import spelled_bytes
+from .texts import batches
 
 TOKENIZER_JSON = "tokenizer.json"
 _BATCH_CHARACTERS = 8 << 20
@@ -99,7 +100,7 @@ class ReferenceCoder:
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of each text, uint32, not yet checked."""
         ids: list[np.ndarray] = []
-        for batch in _batches(texts):
+        for batch in batches(texts, _BATCH_CHARACTERS):
             coded = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
             ids.extend(np.array(encoding.ids, dtype=np.uint32) for encoding in coded)
         return ids
@@ -135,19 +136,6 @@ class ReferenceCoder:
         # SentencePiece: the first piece carries a space that the text does not have.
         surplus = int(ends[-1]) - len(self.decode(codes))
         return ends - surplus if surplus in (0, 1) else None
-
-
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size > _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _normaliser_steps(spec: dict) -> set[str]:

@@ -1,7 +1,7 @@
 """Several compressors side by side on the same text: ``proxybyte compressor report``."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from .measures import (
     stability,
 )
 from .protocol import CannotEncode, Compressor, cut_windows, usable_threads
+from .texts import batches
 
 MEGABYTE = 1_000_000
 _BATCH_BYTES = 2 * MEGABYTE
@@ -164,7 +165,7 @@ def _encode(compressor: Compressor, documents: Sequence[bytes]) -> _Coded:
     coded = _Coded([], [], 0, 0.0)
     seconds, cut_before = 0.0, cut_windows(compressor)
     with _bar(f"{compressor.name}: encode", sum(map(len, documents)), "B") as bar:
-        for batch in _batches(documents):
+        for batch in batches(documents, _BATCH_BYTES):
             start = time.perf_counter()
             results = compressor.encode_batch(batch)
             seconds += time.perf_counter() - start
@@ -196,19 +197,6 @@ def _decode(compressor: Compressor, coded: _Coded) -> tuple[int, float]:
 def _stability(compressor: Compressor, edited: EditedSamples) -> Stability:
     with _bar(f"{compressor.name}: stability", len(edited.before), " snippets") as bar:
         return stability(compressor, edited, bar.update)
-
-
-def _batches(documents: Sequence[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document)
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _bar(what: str, total: int, unit: str) -> tqdm:

@@ -1,7 +1,8 @@
 """A compressor report as a table, a JSON file and plots."""
 
-import json
 from pathlib import Path
+
+from proxybyte.folders import write_json
 
 from .report import CompressorReport, Report
 
@@ -72,7 +73,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     """Write ``report.json`` and the plots into ``folder`` (made if absent); returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / REPORT_JSON
-    path.write_text(json.dumps(report.as_json(), indent=2) + "\n", encoding="utf-8")
+    write_json(path, report.as_json())
     return [path, _plot_bars(report, folder), _plot_ranks(report, folder), _plot_choice(report, folder)]
 
 

@@ -6,12 +6,12 @@ name. Every family saves and loads through these two functions.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_bytes, write_json
 
 from .protocol import MANIFEST
 
@@ -28,10 +28,10 @@ def write_folder(folder: Path, family: str, files: Mapping[str, bytes], **fields
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        write_file(folder / name, content)
+        write_bytes(folder / name, content)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = {"family": family, **fields, "sha256": sums}
-    write_file(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    write_json(folder / MANIFEST, manifest)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -77,13 +77,3 @@ def read_folder(folder: Path, family: str, names: Sequence[str]) -> tuple[dict[s
                 "the file is truncated or altered: fit or copy the compressor again"
             )
     return manifest, files
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write ``content`` under a temporary name, sync it, and rename it to ``path``."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

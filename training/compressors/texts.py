@@ -1,8 +1,9 @@
 """Documents for fitting and reporting: corpus folders, parquet files, text files, or folders of text files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +12,22 @@ from tqdm import tqdm
 from proxybyte.errors import ProxyByteError
 
 MEGABYTE = 1_000_000
+
+_Text = TypeVar("_Text", str, bytes)
+
+
+def batches(texts: Iterable[_Text], size: int) -> Iterator[list[_Text]]:
+    """``texts`` in order, in lists that close with the text that brings them to ``size`` characters or bytes."""
+    batch: list[_Text] = []
+    total = 0
+    for text in texts:
+        batch.append(text)
+        total += len(text)
+        if total >= size:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ decided on the whole; the second pass reads again and writes what is kept. So me
 and neither the cap nor the split depends on the order of the sources.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import check_output, whole_folder, write_text
 from proxybyte.training.corpus.cut import CutReader
 from proxybyte.training.corpus.jsonl import COMPRESSIONS, JsonLinesReader
 from proxybyte.training.corpus.records import MEGABYTE, Document, Reader, Skip, TextRules
@@ -23,7 +23,6 @@ from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide, 
 from proxybyte.training.corpus.tables import DatasetName, DatasetReader, ParquetReader
 from proxybyte.training.corpus.trees import folder_reader, python_packages_reader
 from proxybyte.training.corpus.writer import SplitCount, SplitWriter
-from proxybyte.training.folders import check_output, partial_folder, publish, write_text
 
 _TABLES: dict[str, Callable[[Path, TextRules], Reader]] = {
     ".jsonl": JsonLinesReader,
@@ -80,14 +79,11 @@ def collect_corpus(options: CorpusOptions) -> CorpusReport:
     if not len(catalogue):
         raise ProxyByteError(f"the sources hold no document; left out: {left_out.counts or 'nothing'}")
     fates = decide(catalogue, options.split)
-    partial = partial_folder(options.output)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    train, validation = _write(readers, catalogue, fates, partial, options.shard_bytes)
-    report = _report(options, catalogue, fates, left_out)
-    report = replace(report, train=train, validation=validation)
-    write_text(partial / REPORT, report.to_json())
-    publish(partial, options.output)
+    with whole_folder(options.output) as folder:
+        train, validation = _write(readers, catalogue, fates, folder, options.shard_bytes)
+        report = _report(options, catalogue, fates, left_out)
+        report = replace(report, train=train, validation=validation)
+        write_text(folder / REPORT, report.to_json())
     return report
 
 

@@ -26,7 +26,7 @@ class SplitCount:
 class SplitWriter:
     """Writes one split as ``SPLIT-00000.parquet``, ``SPLIT-00001.parquet``, ...; no shard if nothing is added.
 
-    The folder is a partial one (``proxybyte.training.folders``), so that no reader ever sees half a shard.
+    The folder is a partial one (``proxybyte.folders``), so that no reader ever sees half a shard.
     """
 
     def __init__(self, folder: Path, split: str, shard_bytes: int):

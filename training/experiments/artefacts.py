@@ -13,10 +13,10 @@ from pathlib import Path
 
 from proxybyte.cli import main as proxybyte
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_text
 
 from ..compressors.protocol import MANIFEST as COMPRESSOR_MANIFEST
 from ..corpus.report import REPORT as CORPUS_MANIFEST
-from ..folders import write_text
 from ..prepare.manifest import MANIFEST as PREPARED_MANIFEST
 from .claims import claim, wait_for_claim
 from .schema import CompressorConfig, CorpusConfig, ExperimentPlan, Scalar

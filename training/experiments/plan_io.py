@@ -6,12 +6,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel
 
 from proxybyte.errors import ProxyByteError
 
-from ..settings_file import find_settings, parse_override, read_yaml
+from ..settings import find_settings, parse_override, parse_settings, read_yaml
 from .schema import ExperimentPlan
 
 _PLANS = Path(str(files("proxybyte.hub_configs"))) / "plans"
@@ -60,11 +59,7 @@ def parse_plan(values: Mapping[str, Any], origin: str) -> ExperimentPlan:
     Raises:
         ProxyByteError: for the first key that is wrong.
     """
-    try:
-        plan = ExperimentPlan.model_validate(values)
-    except ValidationError as error:
-        details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-        raise ProxyByteError(f"{origin}: {_sentence(details[0])}") from error
+    plan = parse_settings(ExperimentPlan, values, origin, _nearest, _if_missing)
     used = {name for arm in plan.arms.values() for name in arm.compressor}
     kept = {name: value for name, value in plan.compressors.items() if name in used}
     return plan.model_copy(update={"compressors": kept})
@@ -101,22 +96,9 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
-def _sentence(detail: ErrorDetails) -> str:
-    """One sentence for one of pydantic's findings."""
-    key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"unknown key {key}{_nearest(key)}"
-    if detail["type"] == "missing":
-        by_size = (
-            f": write it into the plan, or add --size ({', '.join(size_names())})" if key in _LEFT_TO_SIZES else ""
-        )
-        return f"key {key} is missing{by_size}"
-    if detail["type"] == "too_short":
-        return f"key {key} is empty: a plan needs at least one"
-    message = detail["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
-    if detail["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    return f"key {key}: {message[:1].lower()}{message[1:]}, not {detail['input']!r}"
+def _if_missing(key: str) -> str:
+    """Where an absent key may come from."""
+    return f": write it into the plan, or add --size ({', '.join(size_names())})" if key in _LEFT_TO_SIZES else ""
 
 
 def _nearest(key: str) -> str:

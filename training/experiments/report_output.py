@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..folders import write_text
+from proxybyte.folders import write_text
+
 from .plots import draw_report
 from .report import Condition, Report, curve, view_of
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_text
 
-from ..folders import write_text
 from ..run.config_io import CONFIG_FILE
 from .grid import Cell
 from .settings import completed, refuse_changed, was_written_by_version_1

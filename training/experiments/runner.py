@@ -9,8 +9,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_text
 
-from ..folders import write_text
 from .artefacts import Artefacts
 from .cell_run import CellJob, run_cell
 from .claims import claim

@@ -4,14 +4,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from ..settings import Section
 
 Scalar = bool | int | float | str
 """A value of an option or of a training key."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ArmKind(StrEnum):
@@ -51,7 +49,7 @@ class MatchBy(StrEnum):
     """Bytes of text shown raw; what is compressed comes on top."""
 
 
-class CorpusConfig(_Section):
+class CorpusConfig(Section):
     """The text: a folder that ``proxybyte corpus`` wrote, or what that command is to collect."""
 
     folder: Path | None = Field(None, description="a finished corpus folder; the other keys are not used then")
@@ -69,7 +67,7 @@ class CorpusConfig(_Section):
         return self
 
 
-class CompressorConfig(_Section):
+class CompressorConfig(Section):
     """One compressor: a name or folder (``use``), or what ``proxybyte compressor fit`` is to learn from the corpus."""
 
     use: str | None = Field(None, description="a short name such as gzip, or a compressor's or tokenizer's folder")
@@ -86,7 +84,7 @@ class CompressorConfig(_Section):
         return self
 
 
-class ModelChoice(_Section):
+class ModelChoice(Section):
     """A backbone in a size, and the training keys that suit it."""
 
     preset: str | None = Field(None, description="a size in hub_configs/presets")
@@ -101,7 +99,7 @@ class ModelChoice(_Section):
         return self
 
 
-class ArmConfig(_Section):
+class ArmConfig(Section):
     """One line of the comparison; a list of several values makes one condition for each."""
 
     kind: ArmKind
@@ -136,14 +134,14 @@ class ArmConfig(_Section):
         return self
 
 
-class MatchConfig(_Section):
+class MatchConfig(Section):
     """How long each cell trains."""
 
     by: MatchBy = MatchBy.FLOPS
     budget: float = Field(gt=0, description="FLOPs, symbols or bytes of each cell, by what is matched")
 
 
-class EvaluationPlan(_Section):
+class EvaluationPlan(Section):
     """What is scored: heads of held-out documents, a few during training and more at the end."""
 
     points: int = Field(5, ge=1, description="evaluations during training, the last at its end")
@@ -153,7 +151,7 @@ class EvaluationPlan(_Section):
     final_max_bytes: int = Field(4096, ge=1)
 
 
-class ExperimentPlan(_Section):
+class ExperimentPlan(Section):
     """A grid of runs: arms (compressor x share of raw x pairing x ...) x models (backbone x size) x seeds."""
 
     title: str

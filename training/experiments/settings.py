@@ -19,7 +19,7 @@ from proxybyte.hub_configs import load_preset
 
 from ..run.config import MAY_CHANGE_ON_RESUME, TrainConfig
 from ..run.config_io import CONFIG_FILE, flatten
-from ..settings_file import read_yaml
+from ..settings import read_yaml
 from .schema import ArmKind, ExperimentPlan
 
 _VERSION = "settings_version"

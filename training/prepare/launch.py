@@ -1,22 +1,30 @@
-"""Preparing with the processes of a launcher, each on its own device: what they tell each other is that they are there.
+"""Preparing with the processes of a launcher, each on its own device: they tell each other "here" and "failed".
 
 Tasks are a function of the corpus, and a task's file is a function of the task, so that processes need exchange
 nothing: each takes its share of the tasks, and the first puts the folder together.
 """
 
 import os
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.prepare.tasks import ShardTask
 from proxybyte.training.prepare.workers import ONE_THREAD
 from proxybyte.training.processes import check_launch
 
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
 _PATIENCE = timedelta(days=30)
-"""How long a process waits for the others; the launcher ends all of them when one fails."""
+"""How long a process waits for the others, whose shares may be long; one that fails says so."""
+_PARTING_SECONDS = 20.0
+"""How long one that failed waits for the others to end too: launchers end all, without a word, when the first ends."""
+_FAILED, _ENDED = "prepare/failed", "prepare/ended"
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,7 @@ class Crew:
 
     rank: int = 0
     size: int = 1
+    store: "Store | None" = None
 
     @property
     def is_first(self) -> bool:
@@ -32,11 +41,38 @@ class Crew:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Until every process is here.
+
+        Raises:
+            ProxyByteError: if another process failed, or is gone.
+        """
         if self.size > 1:
             import torch.distributed as dist
 
-            dist.barrier()
+            try:
+                dist.barrier()
+            except RuntimeError as error:  # its connections are closed
+                raise self._fellow_failed() from error
+            self.check()
+
+    def check(self) -> None:
+        """Stop where another process has failed; cheap enough to be asked between batches.
+
+        Raises:
+            ProxyByteError: if one has.
+        """
+        try:
+            failed = self.store is not None and self.store.check([_FAILED])
+        except RuntimeError as error:  # the store went with the process that held it
+            raise self._fellow_failed() from error
+        if failed:
+            raise self._fellow_failed()
+
+    def _fellow_failed(self) -> ProxyByteError:
+        return ProxyByteError(
+            f"another of the {self.size} processes failed, its own message says why: "
+            "finished shards are kept, and the same command goes on from there"
+        )
 
     def share(self, tasks: Sequence[ShardTask]) -> list[ShardTask]:
         """This process's tasks: every ``size``-th, from the largest down, so that shares are alike."""
@@ -53,7 +89,7 @@ def crew(workers: int) -> Iterator[Crew]:
 
     Raises:
         ProxyByteError: if the launcher was asked for another number of processes than it started, or ``workers`` too
-            were asked for.
+            were asked for. What one process raises inside the block ends the others at their next wait or check.
     """
     size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     check_launch(size)
@@ -65,10 +101,28 @@ def crew(workers: int) -> Iterator[Crew]:
             f"--workers {workers} under a launcher of {size} processes: leave it out, they are workers"
         )
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     os.environ.update(ONE_THREAD)
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    store, rank, size = next(rendezvous("env://"))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     try:
-        yield Crew(dist.get_rank(), dist.get_world_size())
+        yield Crew(rank, size, store)
+    except BaseException:
+        with suppress(RuntimeError):  # likewise
+            store.set(_FAILED, "")
+            dist.destroy_process_group()  # those that wait for this process are told by its connections
+            _part(store, size)
+        raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _part(store: "Store", size: int) -> None:
+    """Wait, not for long, until all processes have ended their work."""
+    last = time.monotonic() + _PARTING_SECONDS
+    ended = store.add(_ENDED, 1)
+    while ended < size and time.monotonic() < last:
+        time.sleep(0.1)
+        ended = store.add(_ENDED, 0)

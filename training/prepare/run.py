@@ -11,9 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import check_output, partial_folder, publish, write_text
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.corpus.records import MEGABYTE
-from proxybyte.training.folders import check_output, partial_folder, publish, write_text
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.launch import Crew, crew
 from proxybyte.training.prepare.manifest import (
@@ -39,7 +39,7 @@ class PrepareOptions:
         corpus: a corpus folder.
         compressor: a registered name, or the folder of a saved compressor.
         output: the prepared folder.
-        workers: processes; 0 for one a core.
+        workers: processes; 0 for one a core, or one for less than a megabyte.
         verify: which documents to decode again and compare.
     """
 
@@ -88,7 +88,7 @@ def _lead(options: PrepareOptions, together: Crew) -> PreparedManifest:
         together.wait()
         return ready
     kept = _keep_finished(partial, tasks)
-    workers = together.size if together.size > 1 else options.workers or default_workers()
+    workers = together.size if together.size > 1 else options.workers or _worth_workers(tasks)
     job = Job(partial, prepared_features(info.num_symbols).arrow_schema, options.verify)
     together.wait()
     _encode(
@@ -113,6 +113,11 @@ def _lead(options: PrepareOptions, together: Crew) -> PreparedManifest:
     publish(partial, options.output)
     shutil.rmtree(options.output / DONE)
     return manifest
+
+
+def _worth_workers(tasks: list[ShardTask]) -> int:
+    """One a core, but for so little text that starting them takes longer than coding it."""
+    return default_workers() if sum(task.n_bytes for task in tasks) >= MEGABYTE else 1
 
 
 def _follow(options: PrepareOptions, together: Crew) -> None:
@@ -184,7 +189,13 @@ def _encode(job: Job, left: list[ShardTask], before: int, together: Crew, worker
     progress = "preparing" if together.size == 1 else f"preparing, process 1 of {together.size}"
     shown = {"unit": "B", "unit_scale": True, "delay": 2, "disable": not together.is_first}
     with tqdm(total=total, initial=before, desc=progress, **shown) as bar:
-        for _ in run_tasks(job, mine, 1 if together.size > 1 else workers, bar.update):
+
+        def advance(n_bytes: int) -> None:
+            if n_bytes:  # the workers' count is asked for often, and the bar would print each time
+                bar.update(n_bytes)
+            together.check()
+
+        for _ in run_tasks(job, mine, 1 if together.size > 1 else workers, advance):
             pass
     together.wait()
 

@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import sync, write_text
 from proxybyte.training.compressors.protocol import CannotEncode, Compressor, cut_windows
 from proxybyte.training.corpus.records import damaged
-from proxybyte.training.folders import sync, write_text
 from proxybyte.training.prepare.columns import prepared_batch
 from proxybyte.training.prepare.manifest import LISTED, TOTALS, SplitTotals, add_totals
 from proxybyte.training.prepare.tasks import ShardTask

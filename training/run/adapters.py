@@ -5,7 +5,11 @@ back and merges them. Embedding and head are trained as themselves (``modules_to
 rows), never by LoRA: merging a LoRA on tied embeddings adds its delta twice in PEFT 0.21.
 """
 
+import logging
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,11 +20,11 @@ import torch
 from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.configuration_proxybyte import EMBEDDINGS
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import check_output, whole_folder
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from ..chat.tokenizer import CHAT_FOLDER
 from ..compressors.registry import CARRIED
-from ..folders import check_output, partial_folder, publish
 from .config import AdapterConfig, AdapterKind, TrainedRows
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -30,6 +34,15 @@ FURTHER_HEADS = ("pred_heads", "raw_pred_heads")
 """Heads that predict further: no part of the decoder, so trained as themselves beside an adapter."""
 _INNER = "base_model.model."
 """What PEFT puts before the names of the model that it wraps."""
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what PEFT says to those who wrote it: a name of Transformers that is to go, kernels nobody asked for."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 @dataclass(frozen=True)
@@ -59,11 +72,12 @@ class Adapter:
         """
         if find_spec("peft") is None:
             raise ProxyByteError("trainable.adapter needs the package peft: pip install 'proxybyte[peft]'")
-        import peft
-
         torch.manual_seed(seed)
         try:
-            adapter = cls(peft.get_peft_model(model, _peft_config(model, config)))
+            with _quietly():
+                import peft
+
+                adapter = cls(peft.get_peft_model(model, _peft_config(model, config)))
         except ValueError as error:
             reason = str(error).splitlines()[0]
             raise ProxyByteError(f"trainable.adapter.targets={config.targets!r} does not fit: {reason}") from error
@@ -100,14 +114,15 @@ def merge_adapter(base: Path, adapter: Path) -> ProxyByteForCausalLM:
     Raises:
         ProxyByteError: if one cannot be read, or they do not fit.
     """
-    from peft import PeftModel
-
     for path in (base / "config.json", adapter / ADAPTER_CONFIG):
         if not path.is_file():
             raise ProxyByteError(f"{path} does not exist: give a model folder and the folder of an adapter")
     try:
         model = ProxyByteForCausalLM.from_pretrained(base)
-        return PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()  # type: ignore[no-any-return]
+        with _quietly():
+            from peft import PeftModel
+
+            return PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()  # type: ignore[no-any-return]
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ProxyByteError(f"the adapter in {adapter} does not fit the model in {base}: {reason}") from error
@@ -121,19 +136,12 @@ def write_merged(base: Path, adapter: Path, out: Path) -> None:
     """
     check_output(out, "config.json")
     model = merge_adapter(base, adapter)
-    partial = partial_folder(out)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        model.save_pretrained(partial)
-        save_tokenizer(build_tokenizer(document_prefix=bool(model.config.document_prefix)), partial)
+    with whole_folder(out) as folder:
+        model.save_pretrained(folder)
+        save_tokenizer(build_tokenizer(document_prefix=bool(model.config.document_prefix)), folder)
         for name in (CHAT_FOLDER, CARRIED):
             if (base / name).is_dir():
-                shutil.copytree(base / name, partial / name)
-        publish(partial, out)
-    except OSError as error:
-        raise ProxyByteError(f"{out} cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+                shutil.copytree(base / name, folder / name)
 
 
 def row_modules(model: ProxyByteForCausalLM) -> list[str]:

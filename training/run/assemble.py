@@ -1,7 +1,6 @@
 """Put a run together: what the loop calls, wired to data, model, processes and trackers."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +12,12 @@ from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
 from proxybyte.flops import training_flops
+from proxybyte.folders import whole_folder
 from proxybyte.symbols import View
 
 from ..chat import chat_tokenizer_in
 from ..chat.tokenizer import CHAT_FOLDER
 from ..compressors import load_compressor
-from ..folders import publish
 from .adapters import Adapter, write_merged
 from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer
 from .config import AdapterKind, FrozenWeights, Precision, TrainConfig
@@ -145,25 +144,19 @@ def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:
     output = run.config.output
     base = run.config.model.checkpoint
     if run.config.trainable.adapter.kind is not AdapterKind.NONE and base is not None:
-        _replace(output / ADAPTER_FOLDER, lambda folder: run.save_model(folder, weights))
+        with whole_folder(output / ADAPTER_FOLDER) as folder:
+            run.save_model(folder, weights)
         write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER)
         if run.data.chat is not None:
             save_tokenizer(run.data.chat, output / MODEL_FOLDER / CHAT_FOLDER)
     else:
-        _replace(output / MODEL_FOLDER, lambda folder: run.save_model(folder, weights))
-    compressor = run.data.compressor
-    if compressor is not None:
-        _replace(output / COMPRESSOR_FOLDER, lambda folder: shutil.copytree(compressor, folder))
+        with whole_folder(output / MODEL_FOLDER) as folder:
+            run.save_model(folder, weights)
+    if run.data.compressor is not None:
+        with whole_folder(output / COMPRESSOR_FOLDER) as folder:
+            shutil.copytree(run.data.compressor, folder, dirs_exist_ok=True)
     if run.config.log.plot:
         from .plots import draw  # matplotlib takes a second to import
 
         draw(MetricsLog(output).read(), output / PLOT_FILE)
     return output / MODEL_FOLDER
-
-
-def _replace(folder: Path, write: Callable[[Path], object]) -> None:
-    """Write a folder whole under a temporary name, then put it in place of what was there."""
-    partial = folder.with_suffix(".tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    write(partial)
-    publish(partial, folder)

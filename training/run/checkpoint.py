@@ -23,8 +23,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from proxybyte.errors import ProxyByteError
-
-from ..folders import sync, sync_tree
+from proxybyte.folders import sync, sync_tree
 
 log = logging.getLogger(__name__)
 

@@ -7,15 +7,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from proxybyte.symbols import View
 
+from ..settings import Section
 from ..stream.plan import PlanConfig
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Attention(StrEnum):
@@ -64,7 +61,7 @@ class Tracker(StrEnum):
     WANDB = "wandb"
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The model: exactly one of ``preset``, ``backbone_config`` and ``checkpoint``."""
 
     preset: str | None = Field(None, description="name of a size in hub_configs/presets")
@@ -116,7 +113,7 @@ class FrozenWeights(StrEnum):
     """Half the memory; needs ``precision: bfloat16``."""
 
 
-class AdapterConfig(_Section):
+class AdapterConfig(Section):
     """An adapter by PEFT; the weights of ``model.checkpoint`` stay as they are."""
 
     kind: AdapterKind = AdapterKind.NONE
@@ -128,7 +125,7 @@ class AdapterConfig(_Section):
     frozen: FrozenWeights = FrozenWeights.FLOAT32
 
 
-class TrainableConfig(_Section):
+class TrainableConfig(Section):
     """What of the model is trained, and when."""
 
     embeddings_only: float = Field(
@@ -137,14 +134,14 @@ class TrainableConfig(_Section):
     adapter: AdapterConfig = AdapterConfig()
 
 
-class TeacherConfig(_Section):
+class TeacherConfig(Section):
     """The base model's opinion as a second signal (``training/run/teacher.py``)."""
 
     weight: float = Field(0.0, ge=0, description="of its signal in the loss; 0 for no teacher")
     model: Path | None = Field(None, description="folder that 'proxybyte byteify' wrote; model.checkpoint if absent")
 
 
-class BatchConfig(_Section):
+class BatchConfig(Section):
     """How many rows make a step; accumulation follows from it and the number of processes."""
 
     rows_per_step: int = Field(32, ge=1, description="rows of one optimizer step, over all processes")
@@ -160,7 +157,7 @@ class OptimizerKind(StrEnum):
     """Quantised by blocks, a quarter of the memory; by the package bitsandbytes."""
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """AdamW; weight decay touches matrices only."""
 
     kind: OptimizerKind = OptimizerKind.ADAMW
@@ -171,7 +168,7 @@ class OptimizerConfig(_Section):
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
 
 
-class LearningRateConfig(_Section):
+class LearningRateConfig(Section):
     """The learning rate's shape over the run, as fractions of its steps and of the peak."""
 
     shape: Decay = Decay.COSINE
@@ -186,7 +183,7 @@ class LearningRateConfig(_Section):
         return self
 
 
-class ComputeConfig(_Section):
+class ComputeConfig(Section):
     """How the same arithmetic is carried out; may be changed between a run and its resumption."""
 
     device: str = Field("auto", pattern="^(auto|cpu)$", description="auto (an accelerator if there is one) or cpu")
@@ -196,7 +193,7 @@ class ComputeConfig(_Section):
     activation_checkpointing: bool = Field(False, description="recompute activations instead of keeping them")
 
 
-class LogConfig(_Section):
+class LogConfig(Section):
     """What is written while the run goes on."""
 
     every: int = Field(10, ge=1, description="steps between two readings of the device")
@@ -208,14 +205,14 @@ class LogConfig(_Section):
     )
 
 
-class CheckpointConfig(_Section):
+class CheckpointConfig(Section):
     """How often the state is saved."""
 
     every: int = Field(500, ge=1, description="steps between checkpoints")
     keep: int = Field(2, ge=1, description="how many of the last are kept")
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """Bits per byte on validation documents while the run goes on."""
 
     every: int = Field(500, ge=0, description="steps between evaluations, which start and end have too; 0 for none")
@@ -224,7 +221,7 @@ class EvaluationConfig(_Section):
     views: tuple[View, ...] = Field((View.RAW,), min_length=1, description="views to score: raw, compressed")
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """One run."""
 
     output: Path = Field(description="run folder")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_text
 
-from ..settings_file import find_settings, parse_override, read_yaml
+from ..settings import find_settings, parse_override, parse_settings, read_yaml
 from .config import MAY_CHANGE_ON_RESUME, TrainConfig
 
 CONFIG_FILE = "config.yaml"
@@ -55,20 +55,13 @@ def parse_config(values: Mapping[str, Any], origin: str) -> TrainConfig:
     Raises:
         ProxyByteError: for the first key that is wrong.
     """
-    try:
-        return TrainConfig.model_validate(values)
-    except ValidationError as error:
-        # The first unknown key explains others: a misspelt section makes required ones look absent.
-        details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-        raise ProxyByteError(f"{origin}: {_sentence(details[0])}") from error
+    return parse_settings(TrainConfig, values, origin, _nearest)
 
 
 def save_config(config: TrainConfig, folder: Path) -> None:
     """Write the resolved config into ``folder``; :func:`load_config` reads it back to an equal one."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    temporary = folder / f"{CONFIG_FILE}.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / CONFIG_FILE)
+    write_text(folder / CONFIG_FILE, text)
 
 
 def check_resumable(config: TrainConfig, saved: Mapping[str, Any], folder: Path) -> None:
@@ -129,19 +122,6 @@ def known_keys(model: type[BaseModel] = TrainConfig, prefix: str = "") -> list[s
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             keys += known_keys(field.annotation, f"{prefix}{name}.")
     return keys
-
-
-def _sentence(detail: ErrorDetails) -> str:
-    """One sentence for one of pydantic's findings."""
-    key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return f"unknown key {key}{_nearest(key)}"
-    if detail["type"] == "missing":
-        return f"key {key} is missing"
-    message = "should be a path" if detail["type"] == "path_type" else detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        return f"{key}: {message}" if key else message
-    return f"key {key}: {message[:1].lower()}{message[1:]}, not {detail['input']!r}"
 
 
 def _nearest(key: str) -> str:

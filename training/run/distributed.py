@@ -4,7 +4,8 @@ Accelerate places devices, starts the process group and wraps the model. What th
 of targets, a request to stop) are a few numbers on the host: they travel through gloo, so no device waits for them.
 """
 
-import time
+import atexit
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -61,15 +62,32 @@ class World:
         if self.size > 1:
             self.gather(np.zeros(1))
 
-    def settle(self) -> None:
-        """Let gloo's threads put down their finished work, before what holds the process group is freed.
 
-        A worker thread drops the tensors of the last collective under Python's lock, a moment after the collective is
-        done. A process group that is freed first holds that lock while it waits for the thread, for ever (seen in
-        every run of two processes on a busy machine). Sleeping gives the lock away.
-        """
-        if self.size > 1:
-            time.sleep(1.0)
+class _LastHold:
+    """Our own reference to the process group, dropped when the process ends, after everything else that holds it.
+
+    Freeing the group waits for gloo's threads, and these want Python's lock to drop the tensors of a finished
+    collective. Where the last holder is DDP's reducer, the lock is kept while waiting: for ever (two processes that
+    make, use and free a group hang within a few turns). Where it is Python, the lock is given away first.
+    """
+
+    def __init__(self) -> None:
+        self._group: object = None
+
+    def take(self) -> None:
+        """Hold the process group of this process, if it has one."""
+        if not dist.is_initialized():
+            return
+        if self._group is None:
+            atexit.register(self._drop)
+        self._group = dist.group.WORLD
+
+    def _drop(self) -> None:
+        gc.collect()  # a model may wait in a cycle
+        self._group = None
+
+
+_last_hold = _LastHold()
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,7 @@ def start(config: TrainConfig) -> Stage:
         kind is DistributedType.FSDP and not accelerator.is_fsdp2
     ):
         raise ProxyByteError(f"the launcher asks for {kind.value}: training runs under DDP or FSDP2 (--fsdp_version 2)")
+    _last_hold.take()
     world = World(accelerator.process_index, accelerator.num_processes)
     check_size(world.size, config)
     return Stage(accelerator, world, precision)

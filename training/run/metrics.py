@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_text
 from proxybyte.modeling_proxybyte import ProxyByteOutput
 from proxybyte.symbols import COMPRESSED_OFFSET, NUM_SPECIALS, View
 
@@ -209,6 +210,4 @@ class MetricsLog:
         if not self.path.exists():
             return
         kept = [line for line in self.read() if line["step"] <= step]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(self.path)
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))

@@ -13,10 +13,11 @@ from enum import StrEnum
 from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from proxybyte.errors import ProxyByteError
 
+from ..settings import Section
 from .placement import HAND_OFF_PARTS, Form, Lengths, Placements, Segments, segments, stream_lengths
 from .schedule import Mixture, Pairing, ScheduleConfig
 
@@ -36,10 +37,8 @@ class BudgetUnit(StrEnum):
     """Passes over the documents."""
 
 
-class PlanConfig(BaseModel):
+class PlanConfig(Section):
     """Everything that a plan depends on beside the documents' lengths."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(0, ge=0)
     row_length: int = Field(2048, ge=8, description="symbols in a row")

@@ -15,8 +15,6 @@ import pyarrow as pa
 from proxybyte.errors import ProxyByteError
 
 NUM_BORDERS = 15
-RAW_ONLY = -1
-"""``n_symbols`` of a document that its compressor could not code."""
 
 
 class _FlatColumn:

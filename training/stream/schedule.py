@@ -10,7 +10,9 @@ from enum import StrEnum
 from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from ..settings import Section
 
 
 class Pairing(StrEnum):
@@ -62,13 +64,11 @@ class Mixture:
         return 1.0 - self.pair_share if self.rate >= 0.5 else 0.0
 
 
-class ScheduleConfig(BaseModel):
+class ScheduleConfig(Section):
     """Rate and mode over a run. The defaults are the paper's best setting: pairs during warm-up only.
 
     ``rate=0`` with ``warmup=0`` trains on raw bytes only, ``rate=1`` with ``warmup=0`` on compressed views only.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rate: float = Field(0.9, ge=0, le=1, description="compressed share of views in the steady phase")
     pairing: Pairing = Field(Pairing.NONE, description="pairs in the steady phase")
@@ -101,9 +101,3 @@ class ScheduleConfig(BaseModel):
         """Whether any part of a run shows a compressed view."""
         phases = ((self.warmup, self.warmup_rate), (1.0, self.rate), (self.decay, self.decay_rate))
         return any(length > 0 and rate > 0 for length, rate in phases)
-
-    def phase_at(self, progress: float) -> str:
-        """Name of the phase at ``progress``: ``"warmup"``, ``"steady"`` or ``"decay"``."""
-        if progress < self.warmup:
-            return "warmup"
-        return "decay" if self.decay > 0 and progress >= 1.0 - self.decay else "steady"

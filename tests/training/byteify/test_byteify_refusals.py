@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.byteify import byteify, memory
+from proxybyte.training.byteify import byteify
 from proxybyte.training.commands.byteify import COMMAND
 
 
@@ -95,6 +95,13 @@ def test_a_slow_tokenizer_is_refused(make_base, tmp_path):
     refused(base, tmp_path, r"its tokenizer \(ByT5Tokenizer\) is slow.*tokenizer\.json")
 
 
+def test_a_folder_without_a_tokenizer_is_told_what_it_lacks(make_base, tmp_path):
+    base = make_base("llama")
+    for path in base.glob("token*"):
+        path.unlink()
+    refused(base, tmp_path, r"holds no tokenizer: copy in the tokenizer\.json")
+
+
 def test_more_tokens_than_rows_is_refused(make_base, tmp_path):
     base = make_base("llama")
     rewrite_config(base, vocab_size=100)
@@ -113,11 +120,11 @@ def test_quantised_weights_are_refused(make_base, tmp_path):
     refused(base, tmp_path, "its weights are quantised: save it in float32 or bfloat16")
 
 
-def test_too_little_memory_is_refused_before_weights_are_read(make_base, tmp_path, monkeypatch):
+def test_too_little_memory_is_refused_before_weights_are_read(make_base, tmp_path):
     base = make_base("llama")
     (base / "model.safetensors").write_bytes(b"never read")
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: type("Free", (), {"available": 10_000}))
-    refused(base, tmp_path, r"takes 0\.6 GB of memory and 0\.0 GB are free: pass --dtype bfloat16")
+    rewrite_config(base, hidden_size=4_000_000, intermediate_size=10_000_000)
+    refused(base, tmp_path, r"takes \d{6,}\.\d GB of memory and \d+\.\d GB are free: pass --dtype bfloat16")
 
 
 def test_a_damaged_weight_file_is_one_sentence(make_base, tmp_path):
@@ -128,7 +135,12 @@ def test_a_damaged_weight_file_is_one_sentence(make_base, tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "words"),
-    [("./absent", "no such file or folder"), ("empty", "holds no config.json and 0 GGUF files"), ("x.bin", "no .gguf")],
+    [
+        ("./absent", "no such file or folder"),
+        ("absent.gguf", "no such file or folder"),
+        ("empty", "holds neither config.json nor a GGUF file"),
+        ("x.bin", "no .gguf"),
+    ],
 )
 def test_paths_that_hold_no_model_are_named(tmp_path, monkeypatch, given, words):
     monkeypatch.chdir(tmp_path)

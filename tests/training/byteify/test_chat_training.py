@@ -112,8 +112,9 @@ def tiny_model() -> ProxyByteForCausalLM:
 def test_packed_conversations_have_the_loss_of_each_alone():
     dataset, model = ChatDataset(chats(4), PlanConfig(row_length=512, budget=1)), tiny_model().eval()
     assert len(dataset) == 1
-    packed = model(**collate_inputs([dataset[0]])).loss
-    alone = [model(torch.tensor(c.input_ids)[None], labels=torch.tensor(c.labels)[None]) for c in chats(4)]
+    with torch.inference_mode():
+        packed = model(**collate_inputs([dataset[0]])).loss
+        alone = [model(torch.tensor(c.input_ids)[None], labels=torch.tensor(c.labels)[None]) for c in chats(4)]
     total = sum(float(output.target_nll.sum()) for output in alone)
     count = sum(int((c.labels != IGNORE_INDEX).sum()) for c in chats(4))
     assert float(packed) == pytest.approx(total / count, rel=1e-5)

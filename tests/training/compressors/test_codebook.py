@@ -15,11 +15,12 @@ from proxybyte.training.compressors.codebook import CodebookCompressor, Trie
 from proxybyte.training.compressors.codebook import automaton as automaton_module
 from proxybyte.training.compressors.codebook.automaton import Automaton
 from proxybyte.training.compressors.codebook.compressor import FILE
-from proxybyte.training.compressors.codebook.trie import LONGEST, extend, keep, single_bytes
+from proxybyte.training.compressors.codebook.trie import LONGEST, extend, keep
 from proxybyte.training.compressors.protocol import Compressor, encode_one
 from proxybyte.training.compressors.storage import write_folder
 
 STRINGS = [b"de", b"def", b"def ", b"se", b"sel", b"self", b"re", b"ret", b"aa", b"aaa", b"\n ", b"\n  ", b"\xff\xfe"]
+SINGLE_BYTES = Trie(np.arange(256, dtype=np.uint32), np.arange(256, dtype=np.uint8))
 
 
 def trie_of(strings: list[bytes]) -> Trie:
@@ -28,7 +29,7 @@ def trie_of(strings: list[bytes]) -> Trie:
     ordered = sorted(closed, key=lambda string: (len(string), string))
     number = {bytes([b]): b for b in range(256)} | {string: 256 + i for i, string in enumerate(ordered)}
     prefixes = np.array([number[string[:-1]] for string in ordered], np.int64)
-    return extend(single_bytes(), prefixes, np.array([string[-1] for string in ordered], np.int64))
+    return extend(SINGLE_BYTES, prefixes, np.array([string[-1] for string in ordered], np.int64))
 
 
 def longest_matches(trie: Trie, text: bytes) -> list[int]:
@@ -135,7 +136,7 @@ def test_borders_are_where_symbols_end(codebook):
 def test_more_than_two_to_the_sixteen_symbols_are_wider():
     pairs = np.arange(65_536)
     triples = np.arange(300)
-    trie = extend(single_bytes(), np.append(pairs >> 8, 256 + triples), np.append(pairs & 255, triples & 255))
+    trie = extend(SINGLE_BYTES, np.append(pairs >> 8, 256 + triples), np.append(pairs & 255, triples & 255))
     compressor = CodebookCompressor(trie)
     text = np.random.default_rng(0).integers(0, 256, 50_001).astype(np.uint8).tobytes()
     codes = encode_one(compressor, text)
@@ -195,7 +196,7 @@ def test_a_table_that_is_no_trie_is_refused(prefixes, last_bytes, reason):
 
 def test_a_string_longer_than_the_longest_is_refused():
     chain = np.append(65, np.arange(256, 256 + LONGEST - 1))
-    trie = extend(single_bytes(), chain, np.full(len(chain), 65))
+    trie = extend(SINGLE_BYTES, chain, np.full(len(chain), 65))
     with pytest.raises(ProxyByteError, match=f"more than {LONGEST}"):
         _ = trie.spellings
 

@@ -151,7 +151,7 @@ def test_an_empty_plan_is_refused(tmp_path, capsys, text):
 def test_an_empty_list_of_arms_is_refused(plan_values, tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text(yaml.safe_dump({**plan_values, "arms": {}}))
-    with pytest.raises(ProxyByteError, match="key arms is empty: a plan needs at least one"):
+    with pytest.raises(ProxyByteError, match="key arms is empty: it needs at least one"):
         load_plan(path)
 
 

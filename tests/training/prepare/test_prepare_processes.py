@@ -1,6 +1,7 @@
 """``prepare`` split over the processes of a launcher: the same folder as one process writes."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -68,3 +69,57 @@ def test_accelerate_with_one_process_prepares(corpus, tmp_path):
     done = launched([*ACCELERATE, "1", "-m"], corpus, "--compressor", "gzip", "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert read_manifest(tmp_path / "out").total.documents == 71
+
+
+def side_by_side(*commands: Sequence[object]) -> list[tuple[int, str]]:
+    """Exit code and standard error of each command, run as the processes of one launch without a launcher."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(len(commands))},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, command in enumerate(commands)
+    ]
+    said = [process.communicate(timeout=240)[1] for process in processes]
+    return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
+
+
+FELLOW = "proxybyte: another of the 2 processes failed"
+
+
+def test_where_one_process_fails_all_end_in_a_sentence_and_the_next_run_goes_on(corpus, tmp_path):
+    command = ["-m", "proxybyte.cli", "prepare", corpus, "--compressor", "gzip", "--out", tmp_path / "out"]
+    shard = corpus / "train-00001.parquet"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:200] + bytes(50) + whole[250:])
+    ends = side_by_side(command, command)
+    assert [code for code, _ in ends] == [2, 2]
+    assert sorted(FELLOW in said for _, said in ends) == [False, True]
+    assert sum("train-00001.parquet, row group" in said for _, said in ends) == 1
+    assert not any("Traceback" in said for _, said in ends)
+    assert not (tmp_path / "out").exists()
+    shard.write_bytes(whole)
+    assert main([*map(str, command[2:]), "--workers", "1"]) == 0
+    assert main([*map(str, command[2:-1]), str(tmp_path / "one"), "--workers", "1"]) == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "one")
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_where_one_process_dies_the_other_ends_in_a_sentence(corpus, tmp_path, dead):
+    join_and_die = (
+        "import os; from proxybyte.training.prepare.launch import crew; crew(0).__enter__(); os.kill(os.getpid(), 9)"
+    )
+    command = ["-m", "proxybyte.cli", "prepare", corpus, "--compressor", "gzip", "--out", tmp_path / "out"]
+    commands = [command, command]
+    commands[dead] = ["-c", join_and_die]
+    ends = side_by_side(*commands)
+    assert ends[dead][0] == -9
+    code, said = ends[1 - dead]
+    assert code == 2 and FELLOW in said and "Traceback" not in said
+    assert not (tmp_path / "out").exists()

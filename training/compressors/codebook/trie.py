@@ -113,11 +113,6 @@ class Trie:
         return lengths
 
 
-def single_bytes() -> Trie:
-    """The smallest trie: the 256 single bytes."""
-    return Trie(np.arange(NUM_SINGLES, dtype=np.uint32), np.arange(NUM_SINGLES, dtype=np.uint8))
-
-
 def extend(trie: Trie, prefixes: np.ndarray, last_bytes: np.ndarray) -> Trie:
     """``trie`` with more nodes after its own.
 

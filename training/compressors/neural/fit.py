@@ -15,8 +15,8 @@ from torch import nn
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_bytes
 
-from ..storage import write_file
 from .float_lm import FloatByteLM
 from .sampling import NO_TARGET, TextSampler
 
@@ -151,7 +151,7 @@ def _save(run: _Run, path: Path, key: str) -> None:
             tensors[f"{moment}.{name}"] = run.optimizer.state[parameter][moment]
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"key": key, "step": str(run.step)}
-    write_file(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, about))
+    write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, about))
 
 
 def _resume(run: _Run, path: Path, key: str) -> None:

@@ -1,10 +1,17 @@
-"""Folders that are either complete or absent: built beside their place, synced, then renamed into it."""
+"""Files and folders that are either complete or absent: built beside their place, synced, then renamed into it.
 
+Every room writes what must outlive it through this module. No model needs it, so it does not travel to the Hub.
+"""
+
+import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from proxybyte.errors import ProxyByteError
+from .errors import ProxyByteError
 
 
 def partial_folder(final: Path) -> Path:
@@ -28,13 +35,26 @@ def sync_tree(folder: Path) -> None:
         sync(path)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that a reader finds the old content or the new, never a part."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new, never a part."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    sync(temporary)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """:func:`write_bytes` of text in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """:func:`write_bytes` of JSON, indented, with a line feed at its end."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def publish(partial: Path, final: Path) -> None:
@@ -44,13 +64,32 @@ def publish(partial: Path, final: Path) -> None:
     """
     sync_tree(partial)
     final = final.resolve()
-    old = final.with_name(f"{final.name}.old")
+    old = final.with_name(f".{final.name}.old")  # hidden: "NAME.old" may be a copy that somebody keeps
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         final.rename(old)
     partial.rename(final)
     sync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def whole_folder(final: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of ``final`` when the block ends; on any error it is removed.
+
+    Raises:
+        ProxyByteError: if the disk does not take it.
+    """
+    partial = partial_folder(final)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        publish(partial, final)
+    except OSError as error:
+        raise ProxyByteError(f"{final} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_output(final: Path, marker: str) -> None:
