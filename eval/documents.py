@@ -74,7 +74,9 @@ def _read_prepared(folder: Path, split: str, limit: int | None) -> HeldOut:
     from datasets import load_from_disk
 
     if not (folder / _PREPARED).is_file():
-        raise ProxyByteError(f"{folder} is no prepared folder ({_PREPARED} is missing): run 'proxybyte prepare' first")
+        raise ProxyByteError(
+            f"{folder} is no prepared folder ({_PREPARED} is missing): name files, or run 'proxybyte prepare' first"
+        )
     if not (folder / split).is_dir():
         raise ProxyByteError(f"{folder} has no split {split!r}")
     try:

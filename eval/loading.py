@@ -37,9 +37,9 @@ def load_model(folder: Path, device: str, dtype: str) -> Any:
         ProxyByteError: if the folder is no model, or a file in it is broken.
     """
     if not (folder / "config.json").is_file():
-        raise ProxyByteError(
-            f"{folder} is no model folder (it has no config.json): give an export, or a run's checkpoints/STEP/model"
-        )
+        inside = (folder / "model" / "config.json").is_file()
+        advice = f"give {folder / 'model'}" if inside else "give an export, or a run's model/ or checkpoints/STEP/model"
+        raise ProxyByteError(f"{folder} is no model folder (it has no config.json): {advice}")
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     except BROKEN as error:

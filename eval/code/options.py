@@ -14,15 +14,13 @@ if TYPE_CHECKING:
     from proxybyte.eval.code.judging import Bench
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The model and how it is sampled."""
+def add_model_options(parser: argparse.ArgumentParser, k_help: str) -> None:
+    """The model and how it is sampled; ``k_help`` says what ``-k`` takes."""
     parser.add_argument(
         "folder", type=Path, nargs="?", help="model folder: a full or native export, or any tokenizer model"
     )
     parser.add_argument("-n", "--samples-per-problem", type=int, default=1, metavar="N", help="default: 1")
-    parser.add_argument(
-        "-k", type=int, nargs="+", metavar="K", help="pass@K (default: those of 1 10 100 that N allows)"
-    )
+    parser.add_argument("-k", type=int, nargs="+", metavar="K", help=k_help)
     parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     parser.add_argument("--top-p", type=float, default=1.0, help="of sampling (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")

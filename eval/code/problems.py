@@ -78,7 +78,8 @@ def parse_problems(
 
     HumanEval and HumanEval+ (``prompt``, ``entry_point``, ``canonical_solution``, ``test``; ReCode's MBPP has this form
     too), MBPP full (``text``, ``code``, ``test_list``, ``test_setup_code``) and sanitized (``prompt``,
-    ``test_imports``), MBPP+ (sanitized, and ``test``). Of a file that holds all of MBPP the test split is taken.
+    ``test_imports``), MBPP+ (sanitized, and ``test``). Of a file that holds all of MBPP the test split is taken; MBPP+,
+    whose 378 tasks lie between 2 and 809, has none.
 
     Args:
         rows: one object each.
@@ -97,8 +98,9 @@ def parse_problems(
         )
     parse: Callable[[dict[str, Any]], Problem] = _humaneval_problem
     if code_set.is_mbpp and "entry_point" not in rows[0]:
-        rows = _test_split(rows)
-        parse = _mbpp_parser(mbpp_prompt, plus=code_set is CodeSet.MBPP_PLUS)
+        plus = code_set is CodeSet.MBPP_PLUS
+        rows = rows if plus else _test_split(rows)
+        parse = _mbpp_parser(mbpp_prompt, plus=plus)
     problems = []
     for number, row in enumerate(rows, start=1):
         try:

@@ -27,7 +27,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     # Names and not the enums, which would have every command wait for numpy.
     from proxybyte.eval.code.options import add_model_options, add_sandbox_options
 
-    add_model_options(parser)
+    add_model_options(parser, "pass@K (default: those of 1 10 100 that N allows)")
     parser.add_argument(
         "--set",
         default="humaneval",
@@ -38,7 +38,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="FILE", help="the set's rows, .jsonl or .jsonl.gz; else from the Hub"
     )
     parser.add_argument(
-        "--mbpp-prompt", default="few-shot", choices=["few-shot", "docstring"], help="how MBPP is asked"
+        "--mbpp-prompt",
+        default="few-shot",
+        choices=["few-shot", "docstring"],
+        help="how MBPP is asked (default: few-shot)",
     )
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="samples.jsonl and results.json go here")
     parser.add_argument("--generate-only", action="store_true", help="write samples; run nothing")
@@ -62,8 +65,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.folder is not None and args.output is None:
         raise ProxyByteError("where do the samples go? Give --output FOLDER")
     bench = None if args.generate_only else sandbox_bench(args)
-    problems = load_problems(CodeSet(args.set), args.data, mbpp_prompt=MbppPrompt(args.mbpp_prompt))[: args.limit]
-    samples, about = _samples(args, problems)
+    whole_set = load_problems(CodeSet(args.set), args.data, mbpp_prompt=MbppPrompt(args.mbpp_prompt))
+    problems = whole_set[: args.limit]
+    samples, about = _samples(args, problems, whole_set)
     if bench is None:
         print(f"{len(samples)} samples in {args.output / 'samples.jsonl'}")
         return 0
@@ -82,8 +86,10 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _samples(args: argparse.Namespace, problems: "Sequence[Problem]") -> "tuple[list[Sample], dict[str, Any]]":
-    """The samples to score, and what the results say of their origin."""
+def _samples(
+    args: argparse.Namespace, problems: "Sequence[Problem]", whole_set: "Sequence[Problem]"
+) -> "tuple[list[Sample], dict[str, Any]]":
+    """The samples to score, of all the ``problems`` asked for, and what the results say of their origin."""
     from proxybyte.eval.code.judging import canonical_samples
     from proxybyte.eval.code.samples import fingerprint_problems, read_samples
 
@@ -94,10 +100,10 @@ def _samples(args: argparse.Namespace, problems: "Sequence[Problem]") -> "tuple[
     header, samples = read_samples(args.samples)
     if header is None:
         return samples, {"model": f"samples in {args.samples}"}
-    if args.limit is None and (header.problems, header.prompts) != (args.set, fingerprint_problems(problems)):
+    if (header.problems, header.prompts) not in ((args.set, fingerprint_problems(ps)) for ps in (problems, whole_set)):
         raise ProxyByteError(
             f"{args.samples} holds samples of {header.problems}, asked with other prompts than these: "
-            "give the --set, --data and --mbpp-prompt that they were made with"
+            "give the --set, --data, --mbpp-prompt and --limit that they were made with"
         )
     kept = {problem.task_id for problem in problems}
     samples = samples if args.limit is None else [sample for sample in samples if sample.task_id in kept]

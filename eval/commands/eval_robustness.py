@@ -23,7 +23,7 @@ EXAMPLES = """\
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     from proxybyte.eval.code.options import add_model_options, add_sandbox_options
 
-    add_model_options(parser)
+    add_model_options(parser, "one K: how many of N samples a problem has for being solved (default: 1)")
     parser.add_argument(
         "--set", default="humaneval", choices=["humaneval", "mbpp"], help="default: humaneval (mbpp: in ReCode's form)"
     )

@@ -27,10 +27,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     from proxybyte.eval.code.options import add_sandbox_options
 
     parser.add_argument("folder", type=Path, metavar="MODEL", help="a run, a full export, or a checkpoint's model/")
-    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="PATH", help="as for 'eval bpb'")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="a prepared folder, or files: .jsonl and .parquet (text under 'text'), any other file is one document",
+    )
     parser.add_argument("--split", default="validation", help="split of a prepared folder (default: validation)")
     parser.add_argument("--limit", type=int, default=64, metavar="N", help="first N documents (default: 64)")
-    parser.add_argument("--compressor", metavar="NAME_OR_FOLDER", help="where the model carries none")
+    parser.add_argument("--compressor", metavar="NAME_OR_FOLDER", help="in the place of the one that the model carries")
     parser.add_argument("--max-bytes", type=int, default=4096, metavar="N", help="scored of each document (4096)")
     parser.add_argument(
         "--translate-bytes", type=int, default=192, metavar="N", help="translated of each document (default: 192)"

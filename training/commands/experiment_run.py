@@ -14,12 +14,19 @@ EXAMPLES = """\
   proxybyte experiment run scaling --size gpu --out runs/scaling --launch "accelerate launch --num_processes 8 -m"
 
 The same command goes on where it was interrupted: finished cells stay, a half-trained one goes on from its checkpoint.
-Started on several machines with one shared --out, each takes cells that no other has."""
+Started several times with one --out (one process a core or GPU, or machines with a common file system), each takes
+cells that no other has; what they share is made once, and the cell of a process that died is taken over:
+  for gpu in 0 1; do CUDA_VISIBLE_DEVICES=$gpu proxybyte experiment run first --size gpu --out runs/first & done; wait
+
+Shipped plans, each to be run in a size: embeddings first granularity gzip_sentinels interfaces masking moves pairing
+raw_exposure raw_share scaling"""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", metavar="PLAN", help="a YAML plan, or the name of a shipped one")
-    parser.add_argument("--size", help="defaults that the plan is laid over: smoke (minutes on a CPU), gpu, or a file")
+    parser.add_argument(
+        "--size", help="defaults that the plan is laid over: smoke (minutes on a CPU), hour, gpu, or a file"
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="where cells and shared data go (default: runs/PLAN)"
     )

@@ -1,9 +1,10 @@
 """What the cells of a plan share, built once: the corpus, the fitted compressors, the prepared datasets.
 
 Each is made by the public command, so that a plan holds nothing that could not be done by hand, and a process that
-shares the folder waits while another one builds.
+shares the folder waits while another one builds. Beside each lies ``NAME.settings.json``: what it was made of.
 """
 
+import json
 import logging
 import shlex
 from collections.abc import Mapping
@@ -12,12 +13,14 @@ from pathlib import Path
 
 from proxybyte.cli import main as proxybyte
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_text
 
 from ..compressors.protocol import MANIFEST as COMPRESSOR_MANIFEST
 from ..corpus.report import REPORT as CORPUS_MANIFEST
 from ..prepare.manifest import MANIFEST as PREPARED_MANIFEST
 from .claims import claim, wait_for_claim
 from .schema import CompressorConfig, CorpusConfig, ExperimentPlan, Scalar
+from .settings import Settings, refuse_changed, settings_of
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +50,11 @@ class Artefacts:
         """
         name = compressor or next(iter(self.plan.compressors), RAW_ONLY_COMPRESSOR)
         output = self.folder / "prepared" / name
-        if not (output / PREPARED_MANIFEST).is_file():
+        settings = self._settings(name)
+        if not _is_made(output, PREPARED_MANIFEST, settings):
             corpus = self.corpus()
-            source = self._compressor(name, corpus) if compressor or self.plan.compressors else name
-            words = ["prepare", str(corpus), "--compressor", source, "--out", str(output)]
-            _build(output, PREPARED_MANIFEST, [*words, "--workers", str(self.workers)])
+            words = ["prepare", str(corpus), "--compressor", self._compressor(name, corpus), "--out", str(output)]
+            _build(output, PREPARED_MANIFEST, [*words, "--workers", str(self.workers)], settings)
         return output
 
     def corpus(self) -> Path:
@@ -65,20 +68,27 @@ class Artefacts:
                 )
             return asked.folder
         output = self.folder / "corpus"
-        _build(output, CORPUS_MANIFEST, _corpus_words(asked, output))
+        _build(output, CORPUS_MANIFEST, _corpus_words(asked, output), settings_of({"corpus": asked}, {}))
         return output
+
+    def _settings(self, compressor: str) -> Settings:
+        """What a compressor, and the data prepared with it, are made of."""
+        known = self.plan.compressors.get(compressor, CompressorConfig(use=compressor))
+        return settings_of({"corpus": self.plan.corpus, "compressor": known}, {})
 
     def _compressor(self, name: str, corpus: Path) -> str:
         """Name or folder of a compressor, fitted if it has to be."""
-        asked = self.plan.compressors[name]
+        if name not in self.plan.compressors:
+            return name
+        asked, settings = self.plan.compressors[name], self._settings(name)
         if asked.use is not None:
             return asked.use
         output = self.folder / "compressors" / name
         fitted = output if asked.compile is None else output.with_name(f"{name}-m1")
-        _build(fitted, COMPRESSOR_MANIFEST, _fit_words(asked, corpus, fitted))
+        _build(fitted, COMPRESSOR_MANIFEST, _fit_words(asked, corpus, fitted), settings)
         if asked.compile is not None:
             words = ["compressor", "compile", str(fitted), "--out", str(output), *_options(asked.compile, corpus)]
-            _build(output, COMPRESSOR_MANIFEST, words)
+            _build(output, COMPRESSOR_MANIFEST, words, settings)
         return str(output)
 
 
@@ -107,11 +117,30 @@ def _options(values: Mapping[str, Scalar], corpus: Path) -> list[str]:
     return words
 
 
-def _build(output: Path, marker: str, words: list[str]) -> None:
+def _record(output: Path) -> Path:
+    return output.with_name(f"{output.name}.settings.json")
+
+
+def _is_made(output: Path, marker: str, settings: Settings) -> bool:
+    """Whether ``output`` is there.
+
+    Raises:
+        ProxyByteError: if it was made with other settings, so that new cells would not be what the plan says.
+    """
+    if not (output / marker).is_file():
+        return False
+    record = _record(output)
+    if record.is_file():  # there is none beside what earlier versions made
+        refuse_changed(json.loads(record.read_text(encoding="utf-8")), settings, record)
+    return True
+
+
+def _build(output: Path, marker: str, words: list[str], settings: Settings) -> None:
     """Run a command that makes ``output`` once, whatever number of processes ask for it."""
-    while not (output / marker).is_file():
+    while not _is_made(output, marker, settings):
         with claim(output) as mine:
-            if mine and not (output / marker).is_file():
+            if mine and not _is_made(output, marker, settings):
+                write_text(_record(output), json.dumps(settings.values, indent=1))
                 log.info("$ proxybyte %s", shlex.join(words))
                 try:
                     code = proxybyte(words)

@@ -4,7 +4,6 @@ import logging
 import math
 import shlex
 import shutil
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +23,12 @@ from ..run.source import COMPRESSOR_FOLDER, open_data
 from ..run.validation import TwoViews, code_documents
 from ..train import train
 from .grid import Cell
+from .launching import launch
 from .matching import Length, settle_length
-from .results import CellResult, Point, claim_settings, machine_name, save_result
+from .results import RUN_FOLDER, CellResult, Point, claim_settings, machine_name, save_result
 from .schema import ArmKind, EvaluationPlan, MatchBy
 
 log = logging.getLogger(__name__)
-
-RUN_FOLDER = "run"
 
 
 @dataclass(frozen=True)
@@ -90,16 +88,9 @@ def _train(config: TrainConfig, job: CellJob) -> bool:
     if not job.launcher:
         return train(config).finished
     save_config(config, job.folder)
-    recipe = job.folder / CONFIG_FILE
-    words = [*job.launcher, "proxybyte.training.train", "--config", str(recipe)]
+    words = [*job.launcher, "proxybyte.training.train", "--config", str(job.folder / CONFIG_FILE)]
     log.info("$ %s", shlex.join(words))
-    try:
-        code = subprocess.run(words, check=False).returncode
-    except OSError as error:
-        raise ProxyByteError(f"--launch: {words[0]} cannot be run: {error.strerror}") from error
-    if code:
-        raise ProxyByteError(f"{shlex.join(words)} ended with {code}: its message is above")
-    return (config.output / "model").is_dir()
+    return launch(words) and (config.output / "model").is_dir()
 
 
 def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellResult:
@@ -118,8 +109,8 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
     return CellResult(
         cell=cell.name,
         condition=cell.condition,
-        fingerprint=cell.fingerprint,
-        settings=cell.settings,
+        fingerprint=cell.settings.fingerprint,
+        settings=cell.settings.values,
         parameters=model.num_parameters(),
         backbone_parameters=model.num_parameters() - sum(embeddings.values()),
         steps=length.steps,

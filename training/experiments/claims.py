@@ -1,17 +1,22 @@
 """Claims: which process works on what, among processes and machines that share one folder.
 
 A claim is a file ``NAME.claim-0001`` that is made only if it is not there (``O_EXCL``), so that one of many gets it.
-Its owner renews the file's time while it lives. A claim whose owner is dead, or that was not renewed for ten minutes,
-is stale; whoever takes over makes ``NAME.claim-0002``. The highest number holds. Nothing that another process may have
-made is ever removed or renamed, so two that take over at once cannot both succeed.
+Its owner renews the file's time while it lives. A claim is stale whose owner is dead or, on another machine, has not
+renewed it for ten minutes; whoever takes over makes ``NAME.claim-0002``. The highest number holds. Nothing that another
+process may have made is ever removed or renamed, so two that take over at once cannot both succeed.
+
+That an owner is dead is known only where its process number means something: on its own machine since the same boot,
+and in the same process namespace, since containers may share a host's name and number their processes alike.
 """
 
+import functools
 import json
 import logging
 import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,7 +75,7 @@ def _take(target: Path) -> Path | None:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
         return None
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    owner = {"host": process_space(), "pid": os.getpid(), "started": psutil.Process().create_time()}
     with os.fdopen(handle, "w") as file:
         json.dump(owner, file)
     return path
@@ -90,22 +95,35 @@ def _stale(path: Path) -> bool:
         return True
     except ValueError:  # made this instant, or its maker died in between
         return silent > RENEW_SECONDS
-    if owner["host"] == socket.gethostname() and not _alive(owner["pid"], owner["started"]):
-        return True
+    if owner["host"] == process_space():  # a stopped process is silent too, but may go on
+        return not _alive(owner["pid"], owner["started"])
     return silent > STALE_SECONDS
 
 
+@functools.cache
+def process_space() -> str:
+    """Where a process number means something: host, boot and process namespace, as far as the system tells them."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts += [
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            str(Path("/proc/self/ns/pid").readlink()),
+        ]
+    return " ".join(parts)
+
+
 def _alive(pid: int, started: float) -> bool:
-    """Whether the process ``pid`` is there and is the one that started then."""
+    """Whether the process ``pid`` is there, has not ended unnoticed by its parent, and is the one that started then."""
     try:
-        return abs(psutil.Process(pid).create_time() - started) < 1.0
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) < 1.0
     except psutil.NoSuchProcess:
         return False
 
 
 def _file_system_time(folder: Path) -> float:
     """Now, by the clock of the machine that keeps the files: other machines' clocks may differ."""
-    probe = folder / f".clock-{socket.gethostname()}-{os.getpid()}"
+    probe = folder / f".clock-{uuid.uuid4().hex}"
     probe.touch()
     now = probe.stat().st_mtime
     probe.unlink(missing_ok=True)

@@ -1,8 +1,6 @@
 """From a plan to its cells: one training run each, with every key settled but those that depend on the data."""
 
-import hashlib
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +8,11 @@ from typing import Any
 
 from proxybyte.errors import ProxyByteError
 
-from ..run.config import MAY_CHANGE_ON_RESUME, TrainConfig
-from ..run.config_io import flatten, parse_config
+from ..run.config import TrainConfig
+from ..run.config_io import parse_config
 from .plan_io import lay_over, nested
 from .schema import ArmConfig, ArmKind, ExperimentPlan, ModelChoice, PairMode
+from .settings import Settings, cell_settings
 
 _PAIRINGS = {
     PairMode.NONE: ("none", "none"),
@@ -40,7 +39,7 @@ class Cell:
         axes: the values by which the conditions of an arm differ, by axis.
         budget: in the unit of the plan's match.
         config: the run; ``output``, ``data`` and ``plan.budget`` are settled when it starts.
-        settings: all that the result depends on, flat, as plain data.
+        settings: all that the result depends on.
     """
 
     condition: str
@@ -52,18 +51,12 @@ class Cell:
     axes: dict[str, str]
     budget: float
     config: TrainConfig
-    settings: dict[str, Any]
+    settings: Settings
 
     @property
     def name(self) -> str:
         """Its folder's name."""
         return f"{self.condition}-seed{self.seed}"
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the settings: cells of equal fingerprint give equal results."""
-        text = json.dumps(self.settings, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def expand(plan: ExperimentPlan) -> list[Cell]:
@@ -110,7 +103,7 @@ def _cells_of_arm(plan: ExperimentPlan, name: str, arm: ArmConfig, model: str, s
             axes=axes,
             budget=budget,
             config=config,
-            settings=_settings(plan, arm.kind, config, compressor, budget),
+            settings=cell_settings(plan, arm.kind, config, compressor, budget),
         )
 
 
@@ -167,27 +160,3 @@ def _schedule(kind: ArmKind, point: Mapping[str, Any]) -> dict[str, Any]:
 def _evaluation(plan: ExperimentPlan, kind: ArmKind) -> dict[str, Any]:
     views = ["compressed"] if kind is ArmKind.COMPRESSED else ["raw"]
     return {"documents": plan.evaluation.documents, "max_bytes": plan.evaluation.max_bytes, "views": views}
-
-
-def _settings(
-    plan: ExperimentPlan, kind: ArmKind, config: TrainConfig, compressor: str | None, budget: float
-) -> dict[str, Any]:
-    """What the result depends on; how the same arithmetic is carried out is not in it, nor where files lie.
-
-    Keys at their defaults are left out: one that a later version of the package adds must not orphan finished cells.
-    """
-    train = {
-        f"train.{key}": value
-        for key, value in flatten(config.model_dump(mode="json", exclude_defaults=True)).items()
-        if not any(key == free or (free.endswith(".") and key.startswith(free)) for free in MAY_CHANGE_ON_RESUME)
-    }
-    parts = {
-        "kind": kind.value,
-        "corpus": plan.corpus.model_dump(mode="json", exclude_defaults=True),
-        "compressor": (
-            plan.compressors[compressor].model_dump(mode="json", exclude_defaults=True) if compressor else None
-        ),
-        "match": {"by": plan.match.by.value, "budget": budget},
-        "evaluation": plan.evaluation.model_dump(mode="json"),
-    }
-    return train | flatten(parts)

@@ -15,6 +15,8 @@ from .schema import ExperimentPlan
 
 _PLANS = Path(str(files("proxybyte.hub_configs"))) / "plans"
 _SIZES = _PLANS / "sizes"
+_LEFT_TO_SIZES = ("corpus", "models", "match", "match.budget")
+"""What plans that ship leave open."""
 
 
 def plan_names() -> list[str]:
@@ -57,7 +59,7 @@ def parse_plan(values: Mapping[str, Any], origin: str) -> ExperimentPlan:
     Raises:
         ProxyByteError: for the first key that is wrong.
     """
-    plan = parse_settings(ExperimentPlan, values, origin, _nearest)
+    plan = parse_settings(ExperimentPlan, values, origin, _nearest, _if_missing)
     used = {name for arm in plan.arms.values() for name in arm.compressor}
     kept = {name: value for name, value in plan.compressors.items() if name in used}
     return plan.model_copy(update={"compressors": kept})
@@ -92,6 +94,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ProxyByteError(f"{path} must hold keys and values at its top level")
     return values
+
+
+def _if_missing(key: str) -> str:
+    """Where an absent key may come from."""
+    return f": write it into the plan, or add --size ({', '.join(size_names())})" if key in _LEFT_TO_SIZES else ""
 
 
 def _nearest(key: str) -> str:

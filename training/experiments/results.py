@@ -12,10 +12,13 @@ import torch
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
 
+from ..run.config_io import CONFIG_FILE
 from .grid import Cell
+from .settings import completed, refuse_changed, was_written_by_version_1
 
 RESULT_FILE = "result.json"
 SETTINGS_FILE = "cell.json"
+RUN_FOLDER = "run"
 
 
 @dataclass(frozen=True)
@@ -138,23 +141,14 @@ def claim_settings(folder: Path, cell: Cell) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            saved = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
             raise ProxyByteError(f"{path} cannot be read ({error}): remove {folder} to run the cell again") from error
-        _check_version(saved, cell, path)
-        return
-    write_text(path, json.dumps(cell.settings, indent=1))
+        if not was_written_by_version_1(saved) or (folder / RUN_FOLDER / CONFIG_FILE).is_file():
+            _check_version(saved, cell, path)
+            return
+    write_text(path, json.dumps(cell.settings.values, indent=1))
 
 
 def _check_version(saved: Mapping[str, Any], cell: Cell, path: Path) -> None:
-    asked = json.loads(json.dumps(cell.settings))
-    changed = [
-        f"{key}={json.dumps(saved.get(key))} (now {json.dumps(asked.get(key))})"
-        for key in sorted(saved.keys() | asked.keys())
-        if saved.get(key) != asked.get(key)
-    ]
-    if changed:
-        raise ProxyByteError(
-            f"{path} is of another version of the plan, with {', '.join(changed[:3])}"
-            f"{' and more' if len(changed) > 3 else ''}: restore the plan, or choose another folder with --out"
-        )
+    refuse_changed(completed(saved, cell.settings, path.parent / RUN_FOLDER, path), cell.settings, path)

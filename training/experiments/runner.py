@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def cell_folder(output: Path, cell: Cell) -> Path:
 def run_plan(plan: ExperimentPlan, options: RunOptions) -> Progress:
     """Run what is left of a plan, cell by cell.
 
-    A cell that fails does not keep the others from running.
+    A cell that fails does not keep the others from running. One that another process is running is passed over, and
+    looked at again after the others: by then it is finished, or its process may have died.
 
     Raises:
         ProxyByteError: if the folder holds cells of another version of the plan, or the shared data cannot be made.
@@ -64,23 +66,57 @@ def run_plan(plan: ExperimentPlan, options: RunOptions) -> Progress:
     cells, progress = expand(plan), Progress()
     for cell in cells:
         load_result(cell_folder(options.output, cell), cell)
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_text(options.output / PLAN_FILE, json.dumps(plan.model_dump(mode="json"), indent=1))
-    shared = Artefacts(plan, options.output / SHARED, options.workers)
-    for cell in tqdm(cells, desc="cells", unit="cell", delay=2):
-        folder = cell_folder(options.output, cell)
+    _note_plan(plan, options.output)
+    left = cells
+    with tqdm(total=len(cells), desc="cells", unit="cell", delay=2) as bar:
+        while left and progress.stopped is None:
+            held = _one_round(left, _Job(plan, options, progress, bar))
+            if len(held) == len(left):
+                break
+            left = held
+    progress.elsewhere = [cell.name for cell in left]
+    return progress
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a round over the cells works with."""
+
+    plan: ExperimentPlan
+    options: RunOptions
+    progress: Progress
+    bar: tqdm
+
+
+def _note_plan(plan: ExperimentPlan, output: Path) -> None:
+    """Write the plan for the report; whoever has the claim, since processes that start at once hold the same plan."""
+    output.mkdir(parents=True, exist_ok=True)
+    with claim(output / PLAN_FILE) as mine:
+        if mine:
+            write_text(output / PLAN_FILE, json.dumps(plan.model_dump(mode="json"), indent=1))
+
+
+def _one_round(cells: Sequence[Cell], job: _Job) -> list[Cell]:
+    """Run each cell that is neither finished nor being run elsewhere; the ones that are, in their order."""
+    shared = Artefacts(job.plan, job.options.output / SHARED, job.options.workers)
+    held = []
+    for cell in cells:
+        folder = cell_folder(job.options.output, cell)
         if load_result(folder, cell) is not None:
-            progress.finished.append(cell.name)
+            job.progress.finished.append(cell.name)
+            job.bar.update()
             continue
-        data = shared.prepared(cell.compressor)
         with claim(folder) as mine:
             if not mine:
-                progress.elsewhere.append(cell.name)
+                held.append(cell)
                 continue
-            job = CellJob(folder, data, plan.match.by, plan.evaluation, options.launcher)
-            if not _run_one(cell, job, progress):
+            # Under the claim, so that others pass the cell over instead of waiting for the same data.
+            data = shared.prepared(cell.compressor)
+            work = CellJob(folder, data, job.plan.match.by, job.plan.evaluation, job.options.launcher)
+            if not _run_one(cell, work, job.progress):
                 break
-    return progress
+        job.bar.update()
+    return held
 
 
 def _run_one(cell: Cell, job: CellJob, progress: Progress) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from proxybyte import build_tokenizer
 from proxybyte.cli import main
-from proxybyte.eval.sandbox import Wall, capabilities
+from proxybyte.eval.sandbox import Limits, Wall, capabilities
 from proxybyte.eval.tasks import TASKS_FOLDER
 from proxybyte.tokenization_proxybyte import save_tokenizer
 
@@ -14,7 +14,9 @@ lm_eval = pytest.importorskip("lm_eval")
 import yaml  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
+from proxybyte.eval.code.judging import Bench, judge  # noqa: E402
 from proxybyte.eval.code.problems import CodeSet, MbppPrompt, parse_problems  # noqa: E402
+from proxybyte.eval.code.samples import Sample  # noqa: E402
 
 pytestmark = pytest.mark.skipif(capabilities().wall is Wall.LIMITS, reason="this machine has weak walls only")
 
@@ -73,20 +75,50 @@ def test_nothing_runs_without_the_users_word(solver, problems_file):
         evaluate("proxybyte_humaneval", {"humaneval_file": str(problems_file)}, solver)
 
 
-@pytest.mark.parametrize("style", list(MbppPrompt))
-def test_mbpp_is_asked_and_judged_as_by_eval_code(solver, tmp_path, style):
+def humaneval_plus_rows(problems_file) -> list[dict]:
+    """With a test that the published ones lack."""
+    rows = [json.loads(line) for line in problems_file.read_text().splitlines()]
+    return [{**row, "test": row["test"] + "    assert candidate(0.5) is not None\n"} for row in rows]
+
+
+MBPP_PLUS_ROWS = [
+    {**row, "prompt": row["text"], "test_imports": ["import math"], "test": "assert f(-1) == 0 and math"}
+    for row in MBPP_ROWS
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "code_set", "style"),
+    [
+        ("proxybyte_humaneval_plus", CodeSet.HUMANEVAL_PLUS, MbppPrompt.FEW_SHOT),
+        ("proxybyte_mbpp", CodeSet.MBPP, MbppPrompt.FEW_SHOT),
+        ("proxybyte_mbpp_docstring", CodeSet.MBPP, MbppPrompt.DOCSTRING),
+        ("proxybyte_mbpp_plus", CodeSet.MBPP_PLUS, MbppPrompt.FEW_SHOT),
+    ],
+)
+def test_other_sets_are_asked_and_judged_as_by_eval_code(problems_file, tmp_path, name, code_set, style):
+    """The same prompts, and verdicts of the same completions by lm-eval's task and by our own judge."""
     from lm_eval.tasks import get_task_dict
 
-    file = tmp_path / "mbpp.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in MBPP_ROWS))
-    name = "proxybyte_mbpp" if style is MbppPrompt.FEW_SHOT else "proxybyte_mbpp_docstring"
-    manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False, metadata={"mbpp_file": str(file)})
+    rows = {CodeSet.HUMANEVAL_PLUS: humaneval_plus_rows(problems_file), CodeSet.MBPP: MBPP_ROWS}
+    rows = rows.get(code_set, MBPP_PLUS_ROWS)
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metadata = {f"{code_set.replace('-', '_')}_file": str(file)}
+    manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False, metadata=metadata)
     task = get_task_dict([name], manager)[name]
-    ours = parse_problems(MBPP_ROWS, CodeSet.MBPP, "rows", style)
-    for doc, problem in zip(task.test_docs(), ours, strict=True):
+    problems = parse_problems(rows, code_set, "rows", style)
+    completions = [problems[0].canonical, "    return 2 * x\n", "def f(x): return abs(x) + 1\n", "def f(x): return x\n"]
+    scores = set()
+    for doc, problem in zip(task.test_docs(), problems, strict=True):
         assert task.doc_to_text(doc) == problem.prompt
-        assert task.process_results(doc, [[problem.canonical]]) == {"pass_at_1": 1.0}
-        assert task.process_results(doc, [["def f(x): return x"]]) == {"pass_at_1": 0.0}
+        samples = [Sample(problem.task_id, number, text) for number, text in enumerate(completions)]
+        ours = [outcome.passed for outcome in judge([problem], samples, Bench(Limits(), capabilities().wall))]
+        programs = [f"{doc['head']}{text}" for text in completions]
+        theirs = [task.process_results(doc, [[program]])["pass_at_1"] for program in programs]
+        assert theirs == ours
+        scores |= set(ours)
+    assert scores == {True, False}
 
 
 def test_stop_strings_of_the_tasks_are_those_of_the_sets():

@@ -57,10 +57,69 @@ def test_samples_are_judged_without_a_model(solver, problems_file, tmp_path, cap
     assert not (tmp_path / "results.json").exists()
     assert run("--samples", tmp_path / "samples.jsonl", "--data", problems_file, "--json", YES) == 0
     assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["solved"] == 2
+    assert run("--samples", tmp_path / "samples.jsonl", "--data", problems_file, "--limit", 2, YES) == 0
+    assert "2 of 2 problems solved" in capsys.readouterr().out
+    asked_otherwise = tmp_path / "other.jsonl"
+    asked_otherwise.write_text(problems_file.read_text().replace("Twice", "Two times"))
+    message = refusal(capsys, "--samples", tmp_path / "samples.jsonl", "--data", asked_otherwise, "--limit", 2, YES)
+    assert "asked with other prompts than these: give the --set, --data, --mbpp-prompt and --limit" in message
     foreign = tmp_path / "foreign.jsonl"
     foreign.write_text('{"task_id": "Tiny/2", "completion": "    return x * x"}\n')
     assert run("--samples", foreign, "--data", problems_file, YES) == 0
     assert "1 of 1 problems solved" in capsys.readouterr().out
+
+
+SETS = {
+    "humaneval": {
+        "task_id": "HumanEval/0",
+        "prompt": "def add(x):\n",
+        "entry_point": "add",
+        "canonical_solution": "    return x + 1\n",
+        "test": "def check(candidate):\n    assert candidate(1) == 2\n",
+    },
+    "mbpp": {
+        "task_id": 11,
+        "text": "Write a function to add one.",
+        "code": "def add(x):\r\n    return x + 1",
+        "test_list": ["assert add(1) == 2", "assert add(7) == 8", "assert add(0) == 1"],
+        "test_setup_code": "",
+        "challenge_test_list": [],
+    },
+}
+PLUS_TESTS = "import numpy as np\n\nfor x in np.arange(9):\n    assert {name}(x) == x + 1\n"
+SETS["humaneval-plus"] = {
+    **SETS["humaneval"],
+    "test": "def check(candidate):\n" + "".join(f"    {line}\n" for line in PLUS_TESTS.splitlines()),
+}
+SETS["humaneval-plus"]["test"] = SETS["humaneval-plus"]["test"].format(name="candidate")
+SETS["mbpp-plus"] = {
+    "task_id": 2,
+    "prompt": "Write a function to add one.",
+    "code": "def add(x):\n    return x + 1",
+    "source_file": "Benchmark Questions Verification V2.ipynb",
+    "test_imports": ["import math"],
+    "test_list": ["assert add(1) == 2"],
+    "test": PLUS_TESTS.format(name="add"),
+}
+"""A row of each set in its published form; the plus sets ask for more than their originals."""
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_set_is_judged_from_a_local_file(name, tmp_path, capsys):
+    """The published solution passes, a wrong one does not, and one that is right for 1 alone fails more tests."""
+    rows, row = tmp_path / "rows.jsonl", SETS[name]
+    rows.write_text(json.dumps(row) + "\n")
+    asked = ["--set", name, "--data", rows, "--json", YES]
+    assert run("--canonical", *asked) == 0
+    assert json.loads(capsys.readouterr().out)["pass@1"]["mean"] == 1.0
+    task_id = f"MBPP/{row['task_id']}" if "code" in row else row["task_id"]
+    head = "def add(x):\n" if "code" in row else ""
+    answers = {"x + 1": True, "2": name == "humaneval", "x": False}
+    samples = tmp_path / "samples.jsonl"
+    for answer, passes in answers.items():
+        samples.write_text(json.dumps({"task_id": task_id, "completion": f"{head}    return {answer}\n"}) + "\n")
+        assert run("--samples", samples, *asked) == 0
+        assert json.loads(capsys.readouterr().out)["solved"] == passes
 
 
 def test_sampled_completions_are_the_same_whether_or_not_the_run_was_cut(solver, problems_file, tmp_path):
@@ -156,6 +215,10 @@ def test_a_sample_file_of_another_model_is_refused(solver, byte_llama, problems_
         (["--canonical", "--data", "{tmp}/empty.jsonl", YES], "{tmp}/empty.jsonl holds no problem"),
         (["--canonical", "--data", "{tmp}/absent.jsonl", YES], "no such file: {tmp}/absent.jsonl"),
         (["{tmp}/absent", "--output", "{tmp}/o", YES], "{tmp}/absent is no model folder"),
+        (
+            ["{tmp}/run", "--output", "{tmp}/o", YES],
+            "{tmp}/run is no model folder (it has no config.json): give {tmp}/run/m",
+        ),
         (["--samples", "{tmp}/foreign.jsonl", YES], "a sample of Other/1, which is none of the problems"),
         ([YES], "give one of these: a model folder, --samples FILE, or --canonical"),
         (["model", YES], "Give --output FOLDER"),
@@ -169,6 +232,8 @@ def test_a_sample_file_of_another_model_is_refused(solver, byte_llama, problems_
 )
 def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, message):
     (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "config.json").write_text("{}")
     (tmp_path / "foreign.jsonl").write_text('{"task_id": "Other/1", "completion": ""}\n')
     given = [argument.format(tmp=tmp_path) for argument in arguments]
     assert message.format(tmp=tmp_path) in refusal(capsys, *given)

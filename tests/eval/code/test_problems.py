@@ -65,6 +65,36 @@ def test_of_all_of_mbpp_the_test_split_is_taken():
     assert (len(problems), problems[0].task_id, problems[-1].task_id) == (500, "MBPP/11", "MBPP/510")
 
 
+def test_mbpp_plus_is_taken_whole():
+    """Its tasks come from every split of MBPP."""
+    rows = [{**SANITIZED, "task_id": number, "test": "assert True"} for number in (2, 3, 11, 600, 809)]
+    problems = parse_problems(rows, CodeSet.MBPP_PLUS, "rows")
+    assert [problem.task_id for problem in problems] == ["MBPP/2", "MBPP/3", "MBPP/11", "MBPP/600", "MBPP/809"]
+
+
+def test_each_set_has_the_published_stop_strings():
+    humaneval = {
+        "task_id": "T/0",
+        "prompt": "def f(x):\n",
+        "entry_point": "f",
+        "canonical_solution": "",
+        "test": "def check(f): pass",
+    }
+    plus = {**SANITIZED, "test": "assert True"}
+    codex = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+    whole = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n```")
+    for row, code_set, style, stops in [
+        (humaneval, CodeSet.HUMANEVAL, MbppPrompt.FEW_SHOT, codex),
+        (humaneval, CodeSet.HUMANEVAL_PLUS, MbppPrompt.FEW_SHOT, codex),
+        (FULL, CodeSet.MBPP, MbppPrompt.FEW_SHOT, ("[DONE]",)),
+        (plus, CodeSet.MBPP_PLUS, MbppPrompt.FEW_SHOT, ("[DONE]",)),
+        (FULL, CodeSet.MBPP, MbppPrompt.DOCSTRING, whole),
+        (plus, CodeSet.MBPP_PLUS, MbppPrompt.DOCSTRING, whole),
+    ]:
+        (problem,) = parse_problems([row], code_set, "rows", style)
+        assert problem.stops == stops
+
+
 def test_gzip_and_plain_files_hold_the_same_rows(tmp_path):
     text = json.dumps(FULL) + "\n\n" + json.dumps(FULL | {"task_id": 13})
     (tmp_path / "rows.jsonl").write_text(text)

@@ -4,15 +4,15 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 
+import psutil
 import pytest
 
-from proxybyte.training.experiments.claims import STALE_SECONDS, claim, wait_for_claim
+from proxybyte.training.experiments.claims import STALE_SECONDS, claim, process_space, wait_for_claim
 
 HOLD = """
 import sys, time
@@ -55,7 +55,7 @@ def dead_pid() -> int:
 
 def write_claim(target, pid, host=None, started=0.0, age=0.0):
     path = target.with_name(f"{target.name}.claim-0001")
-    path.write_text(json.dumps({"host": host or socket.gethostname(), "pid": pid, "started": started}))
+    path.write_text(json.dumps({"host": host or process_space(), "pid": pid, "started": started}))
     then = time.time() - age
     os.utime(path, (then, then))
 
@@ -83,6 +83,27 @@ def test_a_killed_owner_loses_it_at_once_on_the_same_machine(tmp_path):
         assert mine
 
 
+def test_an_owner_whose_end_its_parent_has_not_noticed_is_dead(tmp_path):
+    """As in containers without an init process: it stays in the table of processes for as long as its parent lives."""
+    target = tmp_path / "cell"
+    owner = subprocess.Popen([sys.executable, "-c", HOLD, str(target)], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout.readline() == "True\n"
+    owner.kill()
+    os.waitid(os.P_PID, owner.pid, os.WEXITED | os.WNOWAIT)
+    assert psutil.Process(owner.pid).status() == psutil.STATUS_ZOMBIE
+    with claim(target) as mine:
+        assert mine
+    owner.wait()
+
+
+def test_a_container_of_the_same_host_name_is_another_machine(tmp_path):
+    """Its process numbers are its own: that there is none here says nothing."""
+    target = tmp_path / "cell"
+    write_claim(target, pid=dead_pid(), host=f"{process_space()}0")
+    with claim(target) as mine:
+        assert not mine
+
+
 def test_a_process_number_that_was_given_out_again_is_no_owner(tmp_path):
     target = tmp_path / "cell"
     write_claim(target, pid=os.getpid(), started=12345.0)
@@ -96,6 +117,14 @@ def test_another_machine_keeps_it_as_long_as_it_renews_it(tmp_path, age, free):
     write_claim(target, pid=1, host="elsewhere", age=age)
     with claim(target) as mine:
         assert mine is free
+
+
+def test_a_living_process_of_this_machine_keeps_it_however_long_it_is_silent(tmp_path):
+    """It may have been stopped, and would go on with a cell that another had taken."""
+    target = tmp_path / "cell"
+    write_claim(target, pid=os.getpid(), started=psutil.Process().create_time(), age=10 * STALE_SECONDS)
+    with claim(target) as mine:
+        assert not mine
 
 
 def test_a_claim_that_was_never_written_to_the_end_goes_stale(tmp_path):

@@ -39,7 +39,7 @@ def test_every_cell_of_a_shipped_plan_is_a_valid_run(name, size):
     cells = expand(load_plan(name, size))
     assert all(type(cell.config) is TrainConfig for cell in cells)
     assert len({cell.name for cell in cells}) == len(cells)
-    assert len({cell.fingerprint for cell in cells}) == len(cells)
+    assert len({cell.settings.fingerprint for cell in cells}) == len(cells)
     assert cells[0].kind is ArmKind.BYTES
     if size == "smoke":
         assert len(cells) == STUDIES[name]
@@ -53,6 +53,8 @@ def test_a_plan_is_laid_over_a_size_and_overrides_over_both(tmp_path):
     (tmp_path / "own.yaml").write_text("seeds: [9]\n")
     with pytest.raises(ProxyByteError, match="key corpus is missing"):
         load_plan("raw_share", tmp_path / "own.yaml")
+    with pytest.raises(ProxyByteError, match=r"corpus is missing: write it .* or add --size \(gpu, hour, smoke\)$"):
+        load_plan("raw_share")
 
 
 def test_the_grid_is_every_combination_seed_by_seed(make_plan):
@@ -80,7 +82,7 @@ def test_models_are_an_axis_and_may_have_a_budget_of_their_own(make_plan, plan_v
 
 def test_a_fingerprint_tells_what_is_learnt_and_not_how_it_is_computed(make_plan):
     def prints(**changes):
-        return {cell.name: cell.fingerprint for cell in expand(make_plan(**changes))}
+        return {cell.name: cell.settings.fingerprint for cell in expand(make_plan(**changes))}
 
     same, plain = prints(train={"compute": {"compile": True}, "log": {"every": 3}}, title="other"), prints()
     assert same == plain
@@ -114,6 +116,7 @@ def test_a_fingerprint_tells_what_is_learnt_and_not_how_it_is_computed(make_plan
         ({"arms": {"tokenizer": {"models": "large"}}}, r"names the model large, but there are one"),
         ({"baseline": "byte"}, r"baseline byte is no arm: there are bytes, proxy, tokenizer"),
         ({"seeds": []}, r"key seeds is empty"),
+        ({"seeds": 3}, r"key seeds: input should be a list, not 3"),
         ({"seeds": [1, 1]}, r"hold one twice"),
         (
             {"match": {"by": "time"}},
@@ -188,6 +191,14 @@ def test_the_page_names_every_plan_size_and_key():
         *MatchBy,
     ]:
         assert name in page, name
+
+
+def test_help_names_every_plan_and_size(capsys):
+    with pytest.raises(SystemExit):
+        main(["experiment", "run", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert " ".join(plan_names()) in told
+    assert all(name in told for name in size_names())
 
 
 def test_the_cells_can_be_listed_without_running_any(plan_file, tmp_path, capsys):

@@ -1,0 +1,141 @@
+"""All that a cell's result, or shared data, depend on; recorded with them, and compared with what the plan says.
+
+Every key is recorded with its value, defaults too: a default that changes later tells, and the cell is refused. A key
+that the record lacks did not exist when it was written; what a later version of the package adds must not orphan
+finished work, so it may be missing where it is at its default.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from proxybyte.errors import ProxyByteError
+from proxybyte.hub_configs import load_preset
+
+from ..run.config import MAY_CHANGE_ON_RESUME, TrainConfig
+from ..run.config_io import CONFIG_FILE, flatten
+from ..settings import read_yaml
+from .schema import ArmKind, ExperimentPlan
+
+_VERSION = "settings_version"
+_FOUND_OUT = ("plan.budget", "plan.budget_unit")
+"""Follow from what is matched, on the data."""
+_LEFT_OUT_BY_VERSION_1 = {"corpus.validation_share": 0.05, "corpus.seed": 0}
+"""Version 1 left out what was at its default; a run's own keys are all in its folder, and these were the others."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a result depends on, flat, as plain data.
+
+    Attributes:
+        values: every key.
+        at_default: those that have their default.
+    """
+
+    values: dict[str, Any]
+    at_default: frozenset[str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Work of equal fingerprint gives equal results."""
+        return hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def settings_of(sections: Mapping[str, BaseModel], given: Mapping[str, Any]) -> Settings:
+    """The keys of some sections but for those that results do not depend on, and others that have no default.
+
+    Args:
+        sections: by the name that their keys begin with.
+        given: nested values.
+    """
+    every, chosen = (
+        flatten({name: section.model_dump(mode="json", exclude_defaults=short) for name, section in sections.items()})
+        for short in (False, True)
+    )
+    always = flatten(given)
+    values = always | {key: value for key, value in every.items() if not _is_free(key)}
+    return Settings(json.loads(json.dumps(values)), frozenset(values.keys() - chosen.keys() - always.keys()))
+
+
+def cell_settings(
+    plan: ExperimentPlan, kind: ArmKind, config: TrainConfig, compressor: str | None, budget: float
+) -> Settings:
+    """What the result of a cell depends on; how the same arithmetic is carried out is not in it, nor where files lie.
+
+    A preset is recorded with what it holds.
+    """
+    given: dict[str, Any] = {_VERSION: 2, "kind": kind.value, "match": {"by": plan.match.by.value, "budget": budget}}
+    sections: dict[str, BaseModel] = {"train": config, "corpus": plan.corpus, "evaluation": plan.evaluation}
+    if config.model.preset:
+        given["preset"] = load_preset(config.model.preset).backbone_config
+    if compressor is None:
+        given["compressor"] = None
+    else:
+        sections["compressor"] = plan.compressors[compressor]
+    return settings_of(sections, given)
+
+
+def _is_free(key: str) -> bool:
+    """Whether results do not depend on it."""
+    section, _, name = key.partition(".")
+    free = (*MAY_CHANGE_ON_RESUME, *_FOUND_OUT)
+    return section == "train" and any(name == one or (one.endswith(".") and name.startswith(one)) for one in free)
+
+
+def was_written_by_version_1(saved: Mapping[str, Any]) -> bool:
+    """Whether defaults are missing from a record."""
+    return _VERSION not in saved
+
+
+def refuse_changed(saved: Mapping[str, Any], asked: Settings, path: Path) -> None:
+    """Refuse what another version of the plan made.
+
+    Args:
+        saved: what was recorded with it.
+        asked: what the plan says now.
+        path: the record, for the message.
+
+    Raises:
+        ProxyByteError: naming keys that differ.
+    """
+    changed = [
+        f"{key}={json.dumps(saved.get(key))} (now {json.dumps(asked.values.get(key))}"
+        f"{' by default' if key in asked.at_default else ''})"
+        for key in sorted(saved.keys() | asked.values.keys())
+        if saved.get(key) != asked.values.get(key) and (key in saved or key not in asked.at_default)
+    ]
+    if changed:
+        raise ProxyByteError(
+            f"{path} is of another version of the plan, with {', '.join(changed[:3])}"
+            f"{' and more' if len(changed) > 3 else ''}: restore this in the plan, or choose another folder with --out"
+        )
+
+
+def completed(saved: Mapping[str, Any], asked: Settings, run: Path, path: Path) -> Mapping[str, Any]:
+    """A cell's record; one of version 1 with the defaults of its time, as the run in its folder noted them.
+
+    Raises:
+        ProxyByteError: if they can no longer be known.
+    """
+    if not was_written_by_version_1(saved):
+        return saved
+    model = run / "model" / "config.json"
+    try:
+        trained = flatten({"train": read_yaml(run / CONFIG_FILE)})
+        backbone = json.loads(model.read_text(encoding="utf-8"))["backbone_config"] if model.is_file() else {}
+    except (ProxyByteError, OSError, ValueError, KeyError) as error:
+        raise ProxyByteError(
+            f"{path} leaves out settings that were at their defaults, and the run that noted them cannot be read "
+            f"({error}): restore {run}, or choose another folder with --out"
+        ) from error
+    # A run sets the number of positions itself.
+    preset = flatten({"preset": {key: value for key, value in backbone.items() if key != "max_position_embeddings"}})
+    same = {key: value for key, value in asked.values.items() if key == _VERSION or key.startswith("preset.")}
+    known = _LEFT_OUT_BY_VERSION_1 | trained | same | preset
+    return {key: known[key] for key in asked.values if key in known} | dict(saved)
