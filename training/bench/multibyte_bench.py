@@ -66,7 +66,7 @@ def measure() -> list[dict]:
         single, batch = [prompt[None] for prompt in prompts], [torch.stack(prompts)]
         heads, both = {"draft": "heads"}, {"draft": "heads", "draft_repeats": True}
         compressed = {"draft": "compressed", "draft_spelling": spelling}
-        ways = {"one": {}, "heads": heads, "both": both, "repeats": {"draft_repeats": True}}
+        ways: dict[str, dict[str, Any]] = {"one": {}, "heads": heads, "both": both, "repeats": {"draft_repeats": True}}
         lookup = {"prompt_lookup_num_tokens": 15, "max_matching_ngram_size": MATCH}
         alone = _ways(model, single, ways | {"compressed": compressed, "lookup": lookup}, GREEDY)
         together = _ways(model, batch, ways, GREEDY)
