@@ -25,11 +25,14 @@ def draw_report(report: Report) -> dict[str, bytes]:
 
 
 def _figure(report: Report, draw: Callable[[Axes, Report], None]) -> bytes:
-    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+    figure = Figure(figsize=(8.5, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     draw(axes, report)
     axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[1]:
+        # Beside the axes: lines of a dozen conditions leave no room between them.
+        figure.legend(loc="outside right upper", fontsize="small")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=110, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -48,7 +51,6 @@ def _seeds(axes: Axes, report: Report) -> None:
 
 def _curves(axes: Axes, report: Report, label: str, place: Callable[[CurvePoint], float]) -> None:
     """Evaluations during training; the band reaches from the lowest seed to the highest."""
-    highest = []
     for number, condition in enumerate(report.conditions):
         points = [point for point in curve(condition) if point.flops > 0]
         if not points:
@@ -57,11 +59,8 @@ def _curves(axes: Axes, report: Report, label: str, place: Callable[[CurvePoint]
         marker = _MARKERS[number % len(_MARKERS)]
         axes.plot(x, [p.bits_per_byte for p in points], marker=marker, color=colour, label=condition.name)
         axes.fill_between(x, [p.lowest for p in points], [p.highest for p in points], color=colour, alpha=0.15)
-        highest.append(max(p.highest for p in points))
     axes.set(xlabel=label, ylabel="bits per byte, while training", title=report.plan.title)
     axes.set_xscale("log")
-    if highest:
-        axes.legend(fontsize="small")
 
 
 def _scaling(axes: Axes, report: Report) -> None:
@@ -83,4 +82,3 @@ def _scaling(axes: Axes, report: Report) -> None:
         )
     axes.set(xlabel="weights beside embedding and head", ylabel="bits per byte", title=report.plan.title)
     axes.set_xscale("log")
-    axes.legend(fontsize="small")
