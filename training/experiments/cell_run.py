@@ -105,14 +105,14 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
     raw, compressed = cell.kind is not ArmKind.COMPRESSED, _reads_codes(cell)
     sizes = [len(text) for text in documents.texts]
     last = [line for line in MetricsLog(config.output).read() if line["kind"] == "train"][-1]
-    embeddings = {id(p): p.numel() for p in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)}
+    backbone = sum(weight.numel() for weight in model.model.parameters()) - model.get_input_embeddings().weight.numel()
     return CellResult(
         cell=cell.name,
         condition=cell.condition,
         fingerprint=cell.settings.fingerprint,
         settings=cell.settings.values,
         parameters=model.num_parameters(),
-        backbone_parameters=model.num_parameters() - sum(embeddings.values()),
+        backbone_parameters=backbone,
         steps=length.steps,
         flops=last["flops"],
         symbols=last["symbols"],
