@@ -10,7 +10,7 @@ from proxybyte.spelling import Spelling
 from proxybyte.training import load_compressor, load_spelling
 from proxybyte.training.compressors.bpe_train import Split, train_bpe
 from proxybyte.training.compressors.codebook import CodebookCompressor
-from proxybyte.training.compressors.codebook.trie import extend, single_bytes
+from proxybyte.training.compressors.codebook.trie import Trie, extend
 
 KINDS = ["bpe", "codebook", "bits-16"]
 
@@ -19,7 +19,8 @@ KINDS = ["bpe", "codebook", "bits-16"]
 def loaded(tmp_path_factory) -> dict[str, tuple[Spelling, object]]:
     """The spelling of each compressor that has one, from its folder, and the compressor."""
     home = tmp_path_factory.mktemp("compressors")
-    trie = extend(single_bytes(), np.array([ord("d"), ord("\n")]), np.array([ord("e"), ord(" ")]))
+    singles = Trie(np.arange(256, dtype=np.uint32), np.arange(256, dtype=np.uint8))
+    trie = extend(singles, np.array([ord("d"), ord("\n")]), np.array([ord("e"), ord(" ")]))
     made = {
         "bpe": train_bpe([b"def f(self):\n    return self\n" * 20], 290, Split.CODE),
         "codebook": CodebookCompressor(trie),
