@@ -73,6 +73,7 @@ setup(
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.6",
+            "gguf>=0.17",
             "hypothesis>=6.100",
             "ruff>=0.9",
             "mypy>=1.13",
