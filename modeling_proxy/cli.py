@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 
 from .errors import ProxyByteError
+from .user_paths import read_paths
 
 GROUP = "proxybyte.commands"
 
@@ -63,6 +64,7 @@ def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(sub)
+        read_paths(sub)
         sub.set_defaults(run=command.run)
     return parser
 

@@ -6,13 +6,18 @@ The same entry runs under ``accelerate launch -m``, under ``torchrun -m``, and i
 import argparse
 import logging
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.user_paths import read_paths
 
 from .commands.train import COMMAND
 from .run.assemble import assemble, start_trackers, write_final
@@ -55,32 +60,50 @@ def train(config: TrainConfig) -> Summary:
     if found is not None:
         check_resumable(config, found[1].config, config.output)
         if found[1].data != data.fingerprint:
-            raise ProxyByteError(f"{config.data} is not the data that the run in {config.output} began with")
+            raise ProxyByteError(
+                f"{config.data} is not the data that the run in {config.output} began with (or an earlier version of "
+                "this program began it): restore the data, or choose another output folder"
+            )
     step, totals = (found[1].step, Totals.from_dict(found[1].totals)) if found else (0, Totals())
     world.wait()
     if world.is_main:
-        _open_folder(config, step)
+        _open_folder(config, step if found else None)
     job = assemble(config, stage, data, found[0] if found else None)
     if world.is_main:
         log.info("%s", data.describe())
         if found:
             log.info("going on from %s", found[0])
-    start_trackers(job, step)
+    start_trackers(job, step if found else None)
     loop = Loop(job, step, totals)
-    finished = loop.to_the_end()
-    if finished:
-        _finish(job)
-    elif world.is_main:
+    with _named_if_unwritable(config.output, loop):
+        finished = loop.to_the_end()
+        if finished:
+            _finish(job)
+    if not finished and world.is_main:
         log.info("stopped after step %d, which is saved: the same command goes on from there", loop.step)
     stage.accelerator.end_training()
     return Summary(finished, loop.step)
 
 
-def _open_folder(config: TrainConfig, step: int) -> None:
+@contextmanager
+def _named_if_unwritable(folder: Path, loop: Loop) -> Iterator[None]:
+    """Say of a disk that takes no more at which step it was, and what of the run is safe."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        stands = f"the checkpoint of step {loop.saved} stands" if loop.saved else "there is no checkpoint yet"
+        raise ProxyByteError(
+            f"{folder} cannot be written at step {loop.step}: {error} ({shutil.disk_usage(folder).free / 1e6:,.0f} MB "
+            f"are free); {stands}: make room, and the same command goes on from there"
+        ) from error
+
+
+def _open_folder(config: TrainConfig, begun: int | None) -> None:
+    """Make the run folder ready to go on after step ``begun``; ``None`` to begin."""
     try:
         config.output.mkdir(parents=True, exist_ok=True)
         save_config(config, config.output)
-        MetricsLog(config.output).cut(step)
+        MetricsLog(config.output).cut(begun)
     except OSError as error:
         raise ProxyByteError(f"the run folder {config.output} cannot be written: {error}") from error
 
@@ -114,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     COMMAND.add_arguments(parser)
+    read_paths(parser)
     try:
         return run(parser.parse_args(argv))
     except ProxyByteError as error:

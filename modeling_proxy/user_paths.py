@@ -1,0 +1,41 @@
+"""Paths as people write them: ``~`` and ``~name`` are home folders wherever a path is read.
+
+A shell expands ``~/x`` at the start of a word alone: not in ``--out=~/x``, not in ``key=~/x``, not in a YAML file.
+Every room reads paths through here. No model needs it, so it does not travel to the Hub.
+"""
+
+import argparse
+from pathlib import Path
+
+from .errors import ProxyByteError
+
+
+def user_path(text: str | Path) -> Path:
+    """The path that was meant.
+
+    Raises:
+        ProxyByteError: if it names a user that is not there, or holds a NUL, which no path can.
+    """
+    if "\0" in str(text):
+        raise ProxyByteError(f"path {str(text)!r} holds a NUL character: leave it out")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ProxyByteError(f"path {str(text)!r} cannot be expanded: {error}; write ./~... for a name of its own") from error
+
+
+def name_or_path(text: str) -> str:
+    """A name as it is, or the path that was meant; for what may be either."""
+    return str(user_path(text)) if text.startswith("~") else text
+
+
+def read_paths(parser: argparse.ArgumentParser) -> None:
+    """Make every argument of ``type=Path`` one that expands ``~``; to be called before arguments are parsed."""
+    parser.register("type", Path, _argument)
+
+
+def _argument(text: str) -> Path:
+    try:
+        return user_path(text)
+    except ProxyByteError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
