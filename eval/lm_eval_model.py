@@ -32,6 +32,7 @@ from proxybyte.eval.loading import BROKEN, ModelKind, cannot_load, model_kind
 from proxybyte.eval.scoring import Scoring, Sequences, score_sequences
 from proxybyte.symbols import Special, View
 from proxybyte.tokenization_proxybyte import build_tokenizer
+from proxybyte.user_paths import name_or_path
 
 _AUTO_ROWS = 16
 """Prompts that generate side by side with ``--batch_size auto``."""
@@ -80,7 +81,9 @@ class ProxyByteLM(HFLM):
         draft_repeats: bool = False,
         **kwargs: Any,
     ) -> None:
-        if isinstance(pretrained, str) and pretrained.startswith((".", "/", "~")) and not Path(pretrained).is_dir():
+        if isinstance(pretrained, str):
+            pretrained = name_or_path(pretrained)
+        if isinstance(pretrained, str) and pretrained.startswith((".", "/")) and not Path(pretrained).is_dir():
             raise ProxyByteError(f"no such model folder: {pretrained}")
         try:
             super().__init__(pretrained, **kwargs)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 
 from .errors import ProxyByteError
-from .user_paths import read_paths
+from .user_paths import Parser
 
 GROUP = "proxybyte.commands"
 
@@ -42,7 +42,7 @@ def load_commands() -> dict[str, Command]:
 
 def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
     """Parser with one sub-parser a command; a dotted name becomes a group with sub-commands of its own."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="proxybyte",
         description="Train byte-level language models on mixed views of text; run them on raw bytes.",
         epilog="'proxybyte COMMAND --help' shows each command's options and examples.",
@@ -64,7 +64,6 @@ def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(sub)
-        read_paths(sub)
         sub.set_defaults(run=command.run)
     return parser
 

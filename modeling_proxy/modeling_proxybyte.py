@@ -15,7 +15,7 @@ from .configuration_proxybyte import EMBEDDINGS, ProxyByteConfig, check_backbone
 from .errors import ProxyByteError
 from .generation_proxybyte import ProxyByteGenerationMixin
 from .heads import draft_logits, head_targets, head_weights
-from .losses import HeadLoss, head_loss, is_plain_linear, soft_cap
+from .losses import HeadLoss, head_loss, is_plain_linear, mean_loss, soft_cap
 from .packing import lay_out_rows
 from .symbols import COMPRESSED_OFFSET, IGNORE_INDEX, Special
 
@@ -200,10 +200,10 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             losses.append(head_loss(head, *flat, self.config.loss_chunk_size, mine, cap))
             first += count
         if num_items is None:
-            num_items = targets[0].ne(IGNORE_INDEX).sum().clamp(min=1)
+            num_items = targets[0].ne(IGNORE_INDEX).sum()
         total = torch.stack([loss.total for loss in losses]).sum()
         nll = torch.cat([loss.nll for loss in losses]).view(targets.shape)
-        fields = {"loss": total / torch.as_tensor(num_items, device=hidden.device), "target_nll": nll[0, :, :-1]}
+        fields = {"loss": mean_loss(total, num_items), "target_nll": nll[0, :, :-1]}
         if stacked:
             fields["head_nll"] = nll.sum(dim=2).T
             fields["head_targets"] = targets.ne(IGNORE_INDEX).sum(dim=2).T

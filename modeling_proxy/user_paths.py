@@ -6,6 +6,7 @@ Every room reads paths through here. No model needs it, so it does not travel to
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .errors import ProxyByteError
 
@@ -21,7 +22,9 @@ def user_path(text: str | Path) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ProxyByteError(f"path {str(text)!r} cannot be expanded: {error}; write ./~... for a name of its own") from error
+        raise ProxyByteError(
+            f"path {str(text)!r} cannot be expanded: {error}; write ./~... for a name of its own"
+        ) from error
 
 
 def name_or_path(text: str) -> str:
@@ -29,9 +32,12 @@ def name_or_path(text: str) -> str:
     return str(user_path(text)) if text.startswith("~") else text
 
 
-def read_paths(parser: argparse.ArgumentParser) -> None:
-    """Make every argument of ``type=Path`` one that expands ``~``; to be called before arguments are parsed."""
-    parser.register("type", Path, _argument)
+class Parser(argparse.ArgumentParser):
+    """A parser, and parsers of sub-commands under it, whose arguments of ``type=Path`` are paths as people write them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register("type", Path, _argument)
 
 
 def _argument(text: str) -> Path:

@@ -17,17 +17,18 @@ import torch
 from safetensors import SafetensorError
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.user_paths import read_paths
+from proxybyte.user_paths import Parser
 
 from .commands.train import COMMAND
 from .run.assemble import assemble, start_trackers, write_final
 from .run.checkpoint import CheckpointFolder, whole_tensors
 from .run.config import TrainConfig
 from .run.config_io import check_resumable, load_config, save_config
-from .run.distributed import start
+from .run.distributed import Stage, start
 from .run.loop import Loop, Run
 from .run.metrics import MetricsLog, Totals
 from .run.source import open_data
+from .signs_of_life import signs_of_life
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,11 @@ def train(config: TrainConfig) -> Summary:
             or the loss is not finite.
     """
     stage = start(config)
+    with signs_of_life(stage.world.rank, stage.world.size, config.compute.timeout):
+        return _train(config, stage)
+
+
+def _train(config: TrainConfig, stage: Stage) -> Summary:
     world = stage.world
     data = open_data(config)
     checkpoints = CheckpointFolder(config.output, config.checkpoint.keep)
@@ -130,14 +136,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = int(os.environ.get("RANK", "0")) == 0
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m proxybyte.training.train",
         description="Train a model from a recipe.",
         epilog=f"examples:\n{COMMAND.examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     COMMAND.add_arguments(parser)
-    read_paths(parser)
     try:
         return run(parser.parse_args(argv))
     except ProxyByteError as error:

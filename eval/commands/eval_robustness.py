@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
+from proxybyte.user_paths import name_or_path
 
 if TYPE_CHECKING:
     from proxybyte.eval.code.samples import Sample
@@ -29,7 +30,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", type=Path, metavar="FILE", help="the set's unperturbed rows, .jsonl or .jsonl.gz")
     parser.add_argument(
-        "--recode", metavar="FOLDER", help="ReCode's perturbed files: a folder, or OWNER/NAME on the Hub; else built-in"
+        "--recode",
+        type=name_or_path,
+        metavar="FOLDER",
+        help="ReCode's perturbed files: a folder, or OWNER/NAME on the Hub; else built-in",
     )
     parser.add_argument(
         "--families", nargs="+", choices=["format", "names", "syntax", "docstrings"], help="default: all four"

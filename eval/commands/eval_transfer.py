@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
+from proxybyte.user_paths import name_or_path
 
 if TYPE_CHECKING:
     from proxybyte.eval.transfer import Written
@@ -37,7 +38,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="validation", help="split of a prepared folder (default: validation)")
     parser.add_argument("--limit", type=int, default=64, metavar="N", help="first N documents (default: 64)")
-    parser.add_argument("--compressor", metavar="NAME_OR_FOLDER", help="in the place of the one that the model carries")
+    parser.add_argument(
+        "--compressor",
+        type=name_or_path,
+        metavar="NAME_OR_FOLDER",
+        help="in the place of the one that the model carries",
+    )
     parser.add_argument("--max-bytes", type=int, default=4096, metavar="N", help="scored of each document (4096)")
     parser.add_argument(
         "--translate-bytes", type=int, default=192, metavar="N", help="translated of each document (default: 192)"

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from proxybyte.cli import Command
+from proxybyte.user_paths import name_or_path
 
 EXAMPLES = """\
   proxybyte byteify HuggingFaceTB/SmolLM2-135M --out smol
@@ -16,7 +17,7 @@ then
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     schemes = ("token", "begins", "spells", "blend", "mean", "random")
-    parser.add_argument("base", metavar="BASE", help="a Hub name, a model folder, or a GGUF file")
+    parser.add_argument("base", type=name_or_path, metavar="BASE", help="a Hub name, a model folder, or a GGUF file")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="model folder to write")
     parser.add_argument("--rows", choices=schemes, default="token", help="how the bytes' rows start: the token that "
                         "is the byte, the mean of tokens that begin with it or spell it, half and half of the first "

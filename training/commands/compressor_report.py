@@ -6,6 +6,7 @@ from pathlib import Path
 
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
+from proxybyte.user_paths import name_or_path
 
 EXAMPLES = """\
   proxybyte compressor report gzip bits-16 runs/bpe16k --corpus data/corpus --out runs/report
@@ -14,7 +15,13 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("compressors", nargs="+", metavar="NAME_OR_FOLDER", help="what 'prepare --compressor' takes")
+    parser.add_argument(
+        "compressors",
+        type=name_or_path,
+        nargs="+",
+        metavar="NAME_OR_FOLDER",
+        help="what 'prepare --compressor' takes",
+    )
     parser.add_argument(
         "--corpus",
         type=Path,

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from proxybyte.cli import Command
+from proxybyte.user_paths import name_or_path
 
 EXAMPLES = """\
   proxybyte prepare corpus --compressor bpe-16384 --out prepared
@@ -21,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``proxybyte prepare``."""
     parser.add_argument("corpus", type=Path, metavar="CORPUS", help="a folder that 'proxybyte corpus' wrote")
     parser.add_argument(
-        "--compressor", required=True, metavar="NAME_OR_FOLDER", help="a compressor's name, or its saved folder"
+        "--compressor",
+        type=name_or_path,
+        required=True,
+        metavar="NAME_OR_FOLDER",
+        help="a compressor's name, or its saved folder",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(

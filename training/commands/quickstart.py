@@ -90,18 +90,25 @@ def run(args: argparse.Namespace) -> int:
         if step.made is not None and step.made.exists():
             print(f"{step.made} is there already", flush=True)
             continue
-        code = subprocess.run([sys.executable, "-m", "proxybyte.cli", *step.words], check=False).returncode
+        code = _run("-m", "proxybyte.cli", *step.words)
         if code:
             return code
     print(f"\n[{len(plan) + 1}/{len(plan) + 1}] load it with stock Transformers and let it write bytes", flush=True)
     native = args.out / "native"
-    if subprocess.run([sys.executable, "-c", STOCK_SCRIPT, str(native), PROMPT], check=False).returncode:
+    if _run("-c", STOCK_SCRIPT, str(native), PROMPT):
         raise ProxyByteError(f"stock Transformers could not run {native}: its message is above")
     first, last = _first_and_last_bpb(args.out / "run" / "metrics.jsonl")
     print(f"\nraw bits per byte on validation samples while training: {first:.3f} untrained, {last:.3f} at the end")
     print(f"curves of loss and raw BPB by view: {args.out / 'run' / 'loss.png'}")
     print(f"all of it took {(time.perf_counter() - started) / 60:.1f} minutes")
     return 0
+
+
+def _run(*words: str) -> int:
+    """Run Python with ``words`` to its end, or to this process's; returns the exit code."""
+    from proxybyte.training.processes import ends_with_this_process
+
+    return subprocess.run([sys.executable, *words], check=False, preexec_fn=ends_with_this_process()).returncode
 
 
 def _first_and_last_bpb(metrics: Path) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 import argparse
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.user_paths import name_or_path
 
 from .fitting import Fitter
 
@@ -10,7 +11,11 @@ from .fitting import Fitter
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the family."""
     parser.add_argument(
-        "--tokenizer", required=True, metavar="FOLDER", help="a BPE compressor, a model's folder or a tokenizer.json"
+        "--tokenizer",
+        type=name_or_path,
+        required=True,
+        metavar="FOLDER",
+        help="a BPE compressor, a model's folder or a tokenizer.json",
     )
     parser.add_argument(
         "--order",

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from proxybyte.symbols import View
 
 from ..settings import Section
+from ..signs_of_life import DEFAULT_SECONDS
 from ..stream.plan import PlanConfig
 
 
@@ -193,7 +194,10 @@ class ComputeConfig(Section):
     parallel: Parallel = Parallel.DDP
     processes: int | None = Field(None, ge=1, description="stop unless this many processes run")
     timeout: float = Field(
-        600.0, ge=1, le=1e7, description="seconds after which a process that gives no sign of life is named, and all end"
+        DEFAULT_SECONDS,
+        ge=1,
+        le=1e7,
+        description="seconds after which a process that gives no sign of life is named, and all end",
     )
     compile: bool = Field(False, description="compile the decoder blocks")
     activation_checkpointing: bool = Field(False, description="recompute activations instead of keeping them")

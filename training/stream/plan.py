@@ -23,8 +23,8 @@ from proxybyte.errors import ProxyByteError
 
 from ..memory import host_memory, refuse_beyond
 from ..settings import Section
-from .placement import HAND_OFF_PARTS, Form, Lengths, Placements, Segments, segments, stream_lengths
 from .phases import Phase, Phases
+from .placement import HAND_OFF_PARTS, Form, Lengths, Placements, Segments, segments, stream_lengths
 from .schedule import Mixture, Pairing, ScheduleConfig
 
 GOLDEN = 0.6180339887498949

@@ -110,4 +110,3 @@ def report(plan: StreamPlan) -> PlanReport:
         raw_only=int((plan.lengths.n_symbols[placed.document] < 0).sum()),
         shares=shares,
     )
-
