@@ -22,9 +22,7 @@ def user_path(text: str | Path) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ProxyByteError(
-            f"path {str(text)!r} cannot be expanded: {error}; write ./~... for a name of its own"
-        ) from error
+        raise ProxyByteError(f"path {str(text)!r} names no home folder: write ./~... if that is its name") from error
 
 
 def name_or_path(text: str) -> str:
@@ -33,7 +31,7 @@ def name_or_path(text: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser, and parsers of sub-commands under it, whose arguments of ``type=Path`` are paths as people write them."""
+    """A parser, with those of sub-commands under it, that reads arguments of ``type=Path`` by :func:`user_path`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

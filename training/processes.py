@@ -8,10 +8,12 @@ launcher starts watches the launcher.
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import psutil
 
@@ -56,7 +58,10 @@ def end_with_parent(parent: int) -> None:
 def end_with_launcher() -> None:
     """Kill this process when the launcher that started it dies; without a launcher, nothing is watched.
 
-    By a thread: which of its threads a launcher starts processes from, and whether that one lives on, is its own matter.
+    Raises:
+        ProxyByteError: if it is dead already.
+
+    By a thread: from which of its threads a launcher starts processes, and whether that one lives on, is not known.
     """
     parent = os.getppid()
     try:
@@ -66,9 +71,17 @@ def end_with_launcher() -> None:
     if any(name in word for word in words for name in _LAUNCHERS):
         _watch(parent)
     elif "TORCHELASTIC_RUN_ID" in os.environ:
-        if parent == 1:  # handed to the first process: the launcher died while this one was loading
-            os.kill(os.getpid(), signal.SIGKILL)
+        if parent == 1 and not _meeting_point_answers():  # the launcher died while this process was loading
+            raise ProxyByteError("the launcher of this process is gone: launch again")
         _watch(parent)
+
+
+def _meeting_point_answers() -> bool:
+    with suppress(OSError, ValueError):
+        address = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", "0"))
+        socket.create_connection(address, timeout=_LOOK_SECONDS * 10).close()
+        return True
+    return False
 
 
 def _watch(parent: int) -> None:

@@ -1,6 +1,7 @@
 """Conversations packed into rows, by random access: the same shape of dataset as the mixed views."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,15 @@ from transformers import PreTrainedTokenizerFast
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, IGNORE_INDEX, Special, View
 
+from ..memory import host_memory, refuse_beyond
 from ..stream.mixed_view import PACKED_COLUMNS, RowBatch
 from ..stream.plan import BudgetUnit, PlanConfig
 from .encoding import EncodedChat, encode_conversation
+
+log = logging.getLogger(__name__)
+
+_BYTES_A_CHAT = 72
+"""Memory of a conversation's place in the list of rows."""
 
 
 def read_chats(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[EncodedChat]:
@@ -57,9 +64,11 @@ class ChatDataset(Dataset):
 
     Attributes:
         truncated: conversations that are longer than a row.
+        without_target: of those, the ones whose first answer begins beyond the row: they teach nothing.
 
     Raises:
-        ProxyByteError: if the budget is in bytes of text.
+        ProxyByteError: if the budget is in bytes of text, holds no conversation or is more than memory can hold, or if
+            no conversation has a target within a row.
     """
 
     def __init__(self, chats: Sequence[EncodedChat], config: PlanConfig, where: str = "chats") -> None:
@@ -68,13 +77,36 @@ class ChatDataset(Dataset):
         self.chats, self.config, self.where = chats, config, where
         self.lengths = np.array([min(len(chat.input_ids), config.row_length) for chat in chats])
         self.truncated = sum(len(chat.input_ids) > config.row_length for chat in chats)
+        self._targets = [int((chat.labels[1 : config.row_length] != IGNORE_INDEX).sum()) for chat in chats]
+        self.without_target = self._targets.count(0)
+        if self.without_target == len(chats):
+            raise ProxyByteError(
+                f"{where}: no answer of the assistant begins within a row of {config.row_length} symbols, so there is "
+                "nothing to learn: raise plan.row_length"
+            )
+        if self.without_target:
+            log.warning(
+                "%s: %d of %d conversations teach nothing, their first answer begins beyond a row of %d symbols: raise "
+                "plan.row_length, or leave them out",
+                where,
+                self.without_target,
+                len(chats),
+                config.row_length,
+            )
         self._rows = self._fill()
 
     def _fill(self) -> list[list[int]]:
         """Which conversations stand in each row, in order: as many as fit, next to next."""
-        by_symbols = self.config.budget_unit is BudgetUnit.SYMBOLS
-        wanted = int(self.config.budget) // self.config.row_length if by_symbols else None
-        seen = 0 if by_symbols else round(self.config.budget * len(self.chats))
+        budget, by_symbols = self.config.budget, self.config.budget_unit is BudgetUnit.SYMBOLS
+        wanted = int(budget) // self.config.row_length if by_symbols else None
+        seen = 0 if by_symbols else round(budget * len(self.chats))
+        placed = budget / self.lengths.mean() if by_symbols else seen
+        fix = "lower plan.budget"
+        refuse_beyond(host_memory(), placed * _BYTES_A_CHAT, f"the plan of plan.budget={budget:g}", fix)
+        if wanted is None and seen == 0:
+            raise ProxyByteError(
+                f"plan.budget={budget:g} epochs of {len(self.chats)} conversation(s) hold not one of them: raise it"
+            )
         rows: list[list[int]] = [[]]
         room, epoch = self.config.row_length, 0
         while (len(rows) <= wanted) if wanted is not None else seen > 0:
@@ -125,10 +157,10 @@ class ChatDataset(Dataset):
 
     def describe(self) -> str:
         """What the run will show."""
-        targets = sum(int((chat.labels != IGNORE_INDEX).sum()) for chat in self.chats)
         used = self.lengths[np.concatenate([np.asarray(row, dtype=np.int64) for row in self._rows])].sum()
         return (
             f"{len(self):,} rows of {self.config.row_length} from {len(self.chats):,} conversations "
-            f"({targets:,} of {sum(len(chat.input_ids) for chat in self.chats):,} symbols are targets), "
-            f"{used / len(self) / self.config.row_length:.0%} full, {self.truncated} conversations cut"
+            f"({sum(self._targets):,} of {self.lengths.sum():,} symbols that fit are targets), "
+            f"{used / len(self) / self.config.row_length:.0%} full, {self.truncated} conversations cut, "
+            f"{self.without_target} of them without a target"
         )

@@ -35,8 +35,8 @@ def encode_conversation(tokenizer: PreTrainedTokenizerFast, messages: Messages) 
     template, so that one carried over from any base will do. A turn's targets end with its ``<|eot_id|>``.
 
     Raises:
-        ProxyByteError: if there is no message of the assistant, one comes first, or the template writes the past
-            anew when a message is added.
+        ProxyByteError: if there is no message of the assistant, one comes first, there is nothing to learn in them, or
+            the template writes the past anew when a message is added.
     """
     roles = [message.get("role") for message in messages]
     if ASSISTANT not in roles or roles[0] == ASSISTANT:
@@ -54,6 +54,8 @@ def encode_conversation(tokenizer: PreTrainedTokenizerFast, messages: Messages) 
         ends = np.flatnonzero(answer == Special.END_OF_TURN)
         size = int(ends[-1]) + 1 if len(ends) else len(answer)
         labels[len(before) : len(before) + size] = answer[:size]
+    if (labels[1:] == IGNORE_INDEX).all():
+        raise ProxyByteError("the assistant's messages hold nothing to learn: their content is empty")
     return EncodedChat(whole, labels)
 
 

@@ -48,7 +48,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
 def learning_rate(config: LearningRateConfig, peak: float, step: int, total: int) -> float:
     """Learning rate of step ``step`` (0 to ``total - 1``).
 
-    With ``w`` steps of warm-up, the share ``warmup`` of all (:class:`Phases`), it is ``peak * (step + 1) / w`` up to step ``w - 1``, then
+    With ``w`` steps of warm-up, the share ``warmup`` of all (:class:`Phases`), it is ``peak * (step + 1) / w`` up to
+    step ``w - 1``, then
 
     * cosine: ``peak * (final + (1 - final) * (1 + cos(pi * t)) / 2)``, ``t`` from 0 at step ``w`` to 1 at the last;
     * wsd: ``peak``, and over the last steps, the share ``decay`` of all, linearly down to ``peak * final``;
