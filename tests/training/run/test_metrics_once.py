@@ -46,7 +46,7 @@ def test_every_row_is_there_once_whichever_checkpoints_are_lost(recipe, lost):
 
 @pytest.mark.parametrize(
     "damage",
-    [b'{"kind": "train", "st', b"\xff\xfe", b"5", b"[]", b'{"kind": "train"}', b'{"step": 3}', b"\0" * 20, b"[" * 10**5],
+    [b'{"kind": "tr', b"\xff\xfe", b"5", b"[]", b'{"kind": "train"}', b'{"step": 3}', b"\0" * 20, b"[" * 10**5],
 )
 def test_a_damaged_line_is_named_unless_it_is_the_last(tmp_path, damage):
     log = MetricsLog(tmp_path)

@@ -49,9 +49,7 @@ def model(**more):
 @pytest.mark.parametrize("heads", [{}, {"num_pred_heads": 2, "num_raw_pred_heads": 2}])
 def test_no_target_is_no_loss_and_no_gradient(items, heads):
     made = model(**heads)
-    output = made(
-        input_ids=torch.randint(64, 320, (2, 16)), labels=torch.full((2, 16), -100), num_items_in_batch=items
-    )
+    output = made(input_ids=torch.randint(64, 320, (2, 16)), labels=torch.full((2, 16), -100), num_items_in_batch=items)
     output.loss.backward()
     assert output.loss.item() == 0.0
     assert all(p.grad is None or not p.grad.any() for p in made.parameters())
@@ -117,7 +115,7 @@ def test_conversations_that_teach_nothing_are_counted(chats, caplog):
 
 
 def test_nothing_but_such_conversations_is_refused(chats):
-    with pytest.raises(ProxyByteError, match=r"c\.jsonl: no answer .* within a row of 256 symbols.*raise plan\.row_len"):
+    with pytest.raises(ProxyByteError, match=r"c\.jsonl: no answer .* within a row of 256 symbols.*plan\.row_length"):
         ChatDataset(read_chats(chats((LONG,)), build_tokenizer(chat=True)), PlanConfig(row_length=256), "c.jsonl")
 
 

@@ -14,7 +14,7 @@ from proxybyte.training.train import main
 
 MINIMAL = {"output": "run", "data": "prepared", "model": {"preset": "tiny"}}
 DEFAULTS = flatten(TrainConfig.model_validate(MINIMAL).model_dump())
-NUMBERS = sorted(key for key, value in DEFAULTS.items() if isinstance(value, int | float) and value not in (True, False))
+NUMBERS = sorted(key for key, value in DEFAULTS.items() if type(value) in (int, float))
 NUMBERS += ["plan.schedule.hand_off", "plan.schedule.decay", "seed", "plan.seed", "teacher.weight", "compute.processes"]
 
 

@@ -65,9 +65,8 @@ def test_a_damaged_file_of_a_split_is_named(prepared_split, name, damage):
     folder = prepared_split([b"some text", b"some more"]).folder
     (path,) = folder.glob(f"{name}*")
     content = path.read_bytes()
-    path.write_bytes(
-        {"cut": content[: len(content) // 3], "zeros": bytes(len(content)), "text": b"no such thing", "empty": b""}[damage]
-    )
+    wrong = {"cut": content[: len(content) // 3], "zeros": bytes(len(content)), "text": b"no such", "empty": b""}
+    path.write_bytes(wrong[damage])
     with pytest.raises(ProxyByteError, match=f"{path.name}.*prepare it again") as error:
         PreparedSplit(folder)
     assert "\n" not in str(error.value)
