@@ -314,9 +314,11 @@ def _settle(lengths: Lengths, config: PlanConfig, rows_per_step: int) -> _Layout
     if config.budget_unit is BudgetUnit.SYMBOLS:
         return lay_out(max(1, _whole_budget(lengths, config) // step_length))
     steps = max(1, int(_expected_documents(lengths, config) * _mean_length(lengths, config) / step_length))
-    low, high = 0, None
+    low: int = 0
+    high: int | None = None
     tried: list[tuple[int, int]] = []
-    best, least = None, 0
+    best: _Layout | None = None
+    least = 0
     for _ in range(_MOST_ROUNDS):
         layout = lay_out(steps)
         found = max(1, layout.rows // rows_per_step)
