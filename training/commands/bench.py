@@ -7,6 +7,7 @@ import platform
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
@@ -18,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     names = ", ".join(sorted(entry.name for entry in entry_points(group=GROUP)))
     parser.add_argument("groups", nargs="*", help=f"which to run (default: all): {names}")
-    parser.add_argument("--out", type=Path, default=Path("build/bench.json"), help="JSON file (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=numbers.path, default=Path("build/bench.json"), help="JSON file (default: %(default)s)"
+    )
 
 
 def machine() -> str:

@@ -8,9 +8,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.texts import batches
 
 from .byte_level import spelled_bytes
-from .texts import batches
 
 TOKENIZER_JSON = "tokenizer.json"
 _BATCH_CHARACTERS = 8 << 20

@@ -15,9 +15,9 @@ import zstandard
 from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.corpus import CorpusOptions, CorpusReport, collect_corpus, read_report
-from proxybyte.training.corpus.records import MEGABYTE, TextRules
 from proxybyte.training.corpus.split import SplitRule
-from proxybyte.training.corpus.tables import DatasetName
+from proxybyte.training.texts.records import MEGABYTE, TextRules
+from proxybyte.training.texts.tables import DatasetName
 
 HALF = SplitRule(validation_share=0.5)
 

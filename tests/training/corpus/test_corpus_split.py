@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.records import Document
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
+from proxybyte.training.texts.records import Document
 
 documents = st.lists(
     st.builds(

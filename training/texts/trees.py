@@ -1,17 +1,41 @@
-"""Readers of source files: a folder, and the Python packages that this interpreter can see."""
+"""Readers of files: one, a folder, and the Python packages that this interpreter can see.
+
+What a file is follows from its name alone, wherever it lies: a table (:data:`TABLES`) is read row by row, anything
+else is one document.
+"""
 
 import os
 import stat
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.records import Advance, Document, Reason, Skip, TextRules, printable
+from proxybyte.training.texts.jsonl import JsonLinesReader
+from proxybyte.training.texts.records import (
+    DEFAULT_SUFFIXES,
+    Advance,
+    Document,
+    Reason,
+    Skip,
+    TextRules,
+    listed,
+    printable,
+)
+from proxybyte.training.texts.stored import BLOCK, COMPRESSIONS, FileReader, open_stored
+from proxybyte.training.texts.tables import ParquetReader
 
+TABLES: dict[str, Callable[..., FileReader]] = {
+    ".jsonl": JsonLinesReader,
+    ".ndjson": JsonLinesReader,
+    ".parquet": ParquetReader,
+}
+"""Reader of each kind of table, plain or with one of the endings in ``COMPRESSIONS``."""
+OTHER_TABLES = (".json", ".csv", ".tsv", ".arrow", ".feather", ".orc", ".avro", ".xlsx")
+OTHER_ARCHIVES = (".zip", ".tar", ".tgz", ".bz2", ".xz", ".lz4", ".7z")
 SITE_FOLDERS = ("site-packages", "dist-packages")
 VENDOR_FOLDERS = ("_vendor", "_vendored", "vendor", "vendored", "third_party")
 _NEVER = ("__pycache__", "node_modules", *SITE_FOLDERS)
@@ -43,13 +67,16 @@ def package_of(relative: str) -> str:
 def walk(root: Path, suffixes: Sequence[str]) -> Iterator[FoundFile | Skip]:
     """Files below ``root`` that end in one of ``suffixes``, in the order of their names.
 
-    Hidden folders, ``__pycache__``, ``node_modules`` and nested ``site-packages`` are not entered.
+    Hidden folders, ``__pycache__``, ``node_modules`` and nested ``site-packages`` are not entered. They, and files of
+    other endings, come last, counted by ending.
     """
     failures: list[OSError] = []
+    passed_over: Counter[str] = Counter()
     for folder, folders, files in os.walk(root, onerror=failures.append):
         while failures:
             yield _unreadable(root, failures.pop())
         inside = sorted(name for name in folders if not name.startswith(".") and name not in _NEVER)
+        passed_over.update(f"{name}/" for name in folders if name not in inside)
         linked = [name for name in inside if Path(folder, name).is_symlink()]
         folders[:] = [name for name in inside if name not in linked]
         for name in linked:
@@ -57,8 +84,63 @@ def walk(root: Path, suffixes: Sequence[str]) -> Iterator[FoundFile | Skip]:
         for name in sorted(files):
             if name.endswith(tuple(suffixes)):
                 yield _look_at(root, Path(folder, name))
+            else:
+                passed_over[ending_of(name)] += 1
     while failures:
         yield _unreadable(root, failures.pop())
+    for ending, count in passed_over.items():
+        yield Skip(printable(root.name), Reason.PASSED_OVER, printable(ending), count)
+
+
+def ending_of(name: str) -> str:
+    """By what files that were passed over are counted: the suffix, with the one before it where it is an archive's."""
+    path = PurePosixPath(name)
+    if path.suffix.lower() in COMPRESSIONS or path.suffix.lower() in OTHER_ARCHIVES:
+        return "".join(path.suffixes[-2:])
+    return path.suffix or "without suffix"
+
+
+def table_kind(name: str) -> str | None:
+    """The key in :data:`TABLES` of a file of that name, ``None`` where it is no table."""
+    path = PurePosixPath(name.lower())
+    kind = path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
+    return kind if kind in TABLES else None
+
+
+def file_reader(path: Path, rules: TextRules) -> FileReader:
+    """Reader of one file that was named itself.
+
+    Raises:
+        ProxyByteError: if it is no file, or a table or archive of a kind that is not read.
+    """
+    if not path.exists():
+        raise ProxyByteError(f"{path} does not exist: no such file or folder")
+    kind = table_kind(path.name)
+    if kind is not None and path.is_file():
+        return TABLES[kind](path, rules)
+    inner = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
+    if not path.is_file() or inner.suffix.lower() in (*OTHER_TABLES, *OTHER_ARCHIVES):
+        raise ProxyByteError(
+            f"{path} is neither a folder nor a .jsonl, .ndjson or .parquet table (plain, .gz or .zst) nor a text file: "
+            "write its rows as one of these"
+        )
+    return TextFileReader(path, rules)
+
+
+class TextFileReader(FileReader):
+    """A file that is one document: plain, .gz or .zst."""
+
+    def _read(self, advance: Advance) -> Iterator[Document | Skip]:
+        size = self.stored_bytes()
+        with self._path.open("rb", buffering=BLOCK) as stored:
+            text = open_stored(stored, self._path).read(self._rules.max_bytes + 1) if size else b""
+        advance(size)
+        if not text:
+            yield Skip(self._name, Reason.EMPTY_FILE)
+        elif len(text) > self._rules.max_bytes:
+            yield Skip(self._name, Reason.TOO_LONG, f"more than {self._rules.max_bytes:,} bytes")
+        else:
+            yield Document(text, self._name, None)
 
 
 def _look_at(root: Path, path: Path) -> FoundFile | Skip:
@@ -81,7 +163,7 @@ def _printable(root: Path, path: Path) -> str:
 
 
 class TreeReader:
-    """Every matching file below some roots, one document each; the key is the top-level package."""
+    """Every matching file below some roots: tables by row, any other one document, whose key is its package."""
 
     def __init__(self, roots: Sequence[Path], suffixes: Sequence[str], rules: TextRules):
         self._rules = rules
@@ -97,8 +179,16 @@ class TreeReader:
         """What the walk left out, then every file."""
         yield from self._skips
         for file in self._files:
+            kind = table_kind(file.path.name)
+            if kind is not None and file.size:
+                yield from TABLES[kind](file.path, self._rules, file.relative).read(advance)
+                continue
             yield self._read_file(file)
             advance(file.size)
+
+    def holds_tables(self) -> bool:
+        """Whether any matching file is read by row."""
+        return any(table_kind(file.path.name) for file in self._files)
 
     def _read_file(self, file: FoundFile) -> Document | Skip:
         if file.size == 0:
@@ -122,12 +212,14 @@ def folder_reader(root: Path, suffixes: Sequence[str], rules: TextRules) -> Tree
     """
     reader = TreeReader([root], suffixes, rules)
     if reader.stored_bytes() == 0:
-        endings = Counter("".join(item.path.suffixes[-2:]) for item in walk(root, ("",)) if isinstance(item, FoundFile))
-        there = ", ".join(f"{count} {ending or 'without suffix'}" for ending, count in endings.most_common(3))
+        endings = Counter(ending_of(item.path.name) for item in walk(root, ("",)) if isinstance(item, FoundFile))
         raise ProxyByteError(
-            f"{root} holds no file with text that ends in {' or '.join(suffixes)} (it holds: {there or 'nothing'}); "
-            "choose with --suffixes, or name JSONL and parquet files themselves"
+            f"{root} is no prepared folder or corpus, and holds no file with text that ends in {' or '.join(suffixes)} "
+            f"(it holds: {listed(endings) or 'nothing'}); choose with --suffixes, or name JSONL and parquet files "
+            "themselves"
         )
+    if rules.key_column is not None and not reader.holds_tables():
+        raise ProxyByteError(f"--key-column is for tables, but {root} is a folder: it is split by package")
     return reader
 
 
@@ -140,4 +232,4 @@ def python_roots() -> list[Path]:
 
 def python_packages_reader(rules: TextRules) -> TreeReader:
     """Reader of the Python source that is installed here: standard library and packages."""
-    return TreeReader(python_roots(), (".py",), rules)
+    return TreeReader(python_roots(), DEFAULT_SUFFIXES, rules)
