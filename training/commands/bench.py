@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     kept = []
     if args.out.exists():
         measured = {row["name"] for row in rows}
-        kept = [row for row in json.loads(args.out.read_text(encoding="utf-8")) if row["name"] not in measured]
+        kept = [row for row in json.loads(args.out.read_bytes()) if row["name"] not in measured]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.out, kept + rows)
     print(f"on {where}; written to {args.out}")

@@ -19,9 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--order",
-        choices=["plain", "gray"],
+        choices=["plain", "gray", "gray-published"],
         default="plain",
-        help="write a token's id (default), or the Gray code of its place among all tokens sorted by spelling",
+        help="write a token's id (default), or the Gray code of its place among all tokens sorted by the bytes they "
+        "spell, or by their decoded text as the published code has it",
     )
 
 
