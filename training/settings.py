@@ -45,6 +45,8 @@ def read_yaml(path: Path) -> Any:
         raise ProxyByteError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
         raise ProxyByteError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ProxyByteError(f"{path} is nested too deep: settings have a few levels") from error
 
 
 def parse_override(override: str) -> tuple[str, Any]:

@@ -80,7 +80,7 @@ def collect_corpus(options: CorpusOptions) -> CorpusReport:
     readers = open_sources(options)
     catalogue, left_out = _survey(readers, options)
     if not len(catalogue):
-        raise ProxyByteError(f"the sources hold no document; left out: {left_out.counts or 'nothing'}")
+        raise left_out.nothing_else(", ".join(map(str, options.paths)) or "what was named")
     fates = decide(catalogue, options.split)
     with whole_folder(options.output) as folder:
         train, validation = _write(readers, catalogue, fates, folder, options.shard_bytes)

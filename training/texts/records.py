@@ -136,6 +136,11 @@ class LeftOut:
         """One line for each reason, one for what was passed over, and the first five faults."""
         return left_out_lines(self.counts, self.passed_over, self.examples)
 
+    def nothing_else(self, where: str) -> ProxyByteError:
+        """The error for sources in which everything was left out."""
+        found = "; ".join(" ".join(line.split()) for line in self.lines())
+        return ProxyByteError(f"no text in {where}: the sources hold no document; {found or 'they hold nothing'}")
+
 
 _LISTED_ENDINGS = 20
 

@@ -87,8 +87,7 @@ class TextSource:
                 bar.update(len(item.text))
                 yield item.text
         if not total:
-            found = "; ".join(" ".join(line.split()) for line in self.left_out.lines()) or "nothing"
-            raise ProxyByteError(f"no text in {', '.join(map(str, self.paths))} ({self.split}): {found}")
+            raise self.left_out.nothing_else(f"{', '.join(map(str, self.paths))} ({self.split})")
         for line in self.left_out.lines():
             _LOG.info("%s", line)
 
