@@ -63,7 +63,7 @@ def test_a_file_that_ends_early_or_goes_on_with_something_else_is_damaged(tmp_pa
     whole = compress(TEXT)
     for stored in (whole[:kept], whole + b"garbage"):
         path.write_bytes(stored)
-        with pytest.raises(OSError, match="."):
+        with pytest.raises(OSError, match=r"\w"):
             content_of(path)
 
 
@@ -72,7 +72,7 @@ def test_a_flipped_bit_in_a_gzip_file_is_noticed(tmp_path):
     stored[len(stored) // 2] ^= 1
     path = tmp_path / "a.gz"
     path.write_bytes(stored)
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(OSError, match=r"\w"):
         content_of(path)
 
 
