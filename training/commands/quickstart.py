@@ -61,7 +61,7 @@ def steps(out: Path, max_mb: float, overrides: list[str]) -> list[Step]:
     return [
         Step(
             "collect Python source from this machine, split by package",
-            ("corpus", "--python-packages", "--max-mb", f"{max_mb:g}", "--out", str(corpus)),
+            ("corpus", "--python-packages", "--max-mb", str(max_mb), "--out", str(corpus)),
             corpus,
         ),
         Step(

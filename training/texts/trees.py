@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from proxybyte.errors import ProxyByteError
@@ -182,9 +182,12 @@ class TreeReader:
             kind = table_kind(file.path.name)
             if kind is not None and file.size:
                 yield from TABLES[kind](file.path, self._rules, file.relative).read(advance)
-                continue
-            yield self._read_file(file)
-            advance(file.size)
+            elif file.path.suffix.lower() in COMPRESSIONS and file.size:
+                for item in TextFileReader(file.path, self._rules, file.relative).read(advance):
+                    yield replace(item, key=self._key(file)) if isinstance(item, Document) else item
+            else:
+                yield self._read_file(file)
+                advance(file.size)
 
     def holds_tables(self) -> bool:
         """Whether any matching file is read by row."""
@@ -201,7 +204,10 @@ class TreeReader:
             return Skip(file.relative, Reason.UNREADABLE, error.strerror or str(error))
         if not text:
             return Skip(file.relative, Reason.EMPTY_FILE)
-        return Document(text, file.relative, None if self._rules.by_document else package_of(file.relative))
+        return Document(text, file.relative, self._key(file))
+
+    def _key(self, file: FoundFile) -> str | None:
+        return None if self._rules.by_document else package_of(file.relative)
 
 
 def folder_reader(root: Path, suffixes: Sequence[str], rules: TextRules) -> TreeReader:

@@ -330,9 +330,10 @@ def test_a_table_in_a_folder_is_read_row_by_row(tmp_path):
     (tmp_path / "tables").mkdir()
     write_lines(tmp_path / "tables" / "a.jsonl.gz", rows[:30])
     write_parquet(tmp_path / "tables" / "b.parquet", rows[30:])
-    collect(tmp_path / "c", tmp_path / "tables", suffixes=(".jsonl.gz", ".parquet"))
+    (tmp_path / "tables" / "c.txt.gz").write_bytes(gzip.compress(b"a text that is no table"))
+    collect(tmp_path / "c", tmp_path / "tables", suffixes=(".jsonl.gz", ".parquet", ".txt.gz"))
     texts = [text for its in read_corpus(tmp_path / "c").values() for text in its]
-    assert sorted(texts) == sorted({row["text"].encode() for row in rows})
+    assert sorted(texts) == sorted({*(row["text"].encode() for row in rows), b"a text that is no table"})
 
 
 def test_a_text_file_is_one_document_and_an_earlier_corpus_is_no_source(tmp_path):

@@ -10,7 +10,7 @@ import zstandard
 
 from proxybyte.cli import main
 from proxybyte.training.compressors import load_compressor
-from proxybyte.training.texts import TextSource
+from proxybyte.training.texts import TextRules, TextSource
 
 TEXTS = [f"def name_{number}(value):\n    return value + {number}\n" * 3 for number in range(40)]
 ROWS = [{"body": text, "id": number} for number, text in enumerate(TEXTS)]
@@ -30,7 +30,7 @@ TABLES = {
 }
 
 
-@pytest.fixture(params=TABLES)
+@pytest.fixture(params=["rows.jsonl", "rows.JSONL.gz", "rows.ndjson.zst", "rows.parquet", "rows.parquet.gz"])
 def table(request, tmp_path):
     path = tmp_path / request.param
     path.write_bytes(TABLES[request.param])
@@ -47,8 +47,14 @@ def test_fit_and_report_read_its_rows_and_not_its_syntax(table, tmp_path, capsys
     # The syntax of the rows would be the most frequent text of all.
     assert not any(b'":' in (piece or b"") or b"\\n" in (piece or b"") for piece in load_compressor(out).spelled)
     report = ["compressor", "report", "gzip", "--corpus", str(table), *column, "--samples", "0"]
-    assert main([*report, "--out", str(tmp_path / "report")]) == 0
-    assert json.loads((tmp_path / "report" / "report.json").read_text())["n_bytes"] == total
+    assert main(report) == 0
+    assert f"{total:,} bytes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_ending_gives_the_same_documents(name, tmp_path):
+    (tmp_path / name).write_bytes(TABLES[name])
+    assert list(TextSource([tmp_path / name], rules=TextRules("body")).read()) == [text.encode() for text in TEXTS]
 
 
 def test_a_corpus_of_it_holds_the_same_documents(table, tmp_path):

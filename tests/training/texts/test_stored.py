@@ -90,19 +90,19 @@ def test_a_line_of_the_limit_is_kept_and_a_longer_one_is_not(tmp_path):
         assert list(numbered_lines(path, 5)) == [(1, b"12345"), (2, None), (3, None), (4, b"12345")]
 
 
-def test_a_hundred_million_blank_lines_take_seconds(tmp_path):
-    """1/10,000 of their number of Python objects would take as long again."""
+def test_blank_lines_are_stepped_over_without_an_object_each(tmp_path):
+    """20 million lines read one by one would take more than the limit on any machine."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
     block = b"\n" * 1_000_000
     path = tmp_path / "a.jsonl.gz"
-    path.write_bytes(b"".join(deflate.compress(block) for _ in range(100)) + deflate.compress(b"x\n") + deflate.flush())
+    path.write_bytes(b"".join(deflate.compress(block) for _ in range(20)) + deflate.compress(b"x\n") + deflate.flush())
     started = time.process_time()
-    assert list(numbered_lines(path, 100)) == [(100_000_001, b"x")]
-    assert time.process_time() - started < 20
+    assert list(numbered_lines(path, 100)) == [(20_000_001, b"x")]
+    assert time.process_time() - started < 3
 
 
 def test_damage_is_named_with_its_line(tmp_path):
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(TEXT)[:-9])
-    with pytest.raises(ProxyByteError, match=r"a\.jsonl\.gz, line 50001, cannot be read"):
+    with pytest.raises(ProxyByteError, match=r"a\.jsonl\.gz, line 5000[01], cannot be read"):
         list(numbered_lines(path, 100))
