@@ -74,8 +74,8 @@ not_negative = real(0)
 """A finite number from 0."""
 probability = real(0, 1, above=0)
 """A share of probability that is kept, as of ``--top-p``: above 0, at most 1."""
-seconds = real(0.001, 1e6)
-"""A time limit: a millisecond to eleven days."""
+seconds = real(above=0, at_most=1e6)
+"""A time limit: at most eleven days."""
 mebibytes = whole(1, 1 << 32)
 """Memory of a process, whose bytes are still a number of 64 bits."""
 

@@ -67,7 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep at most this much text: whole packages, keys or documents of all sizes, drawn by a seeded hash",
     )
     split.add_argument("--seed", type=numbers.seed, default=0, help="(default: %(default)s)")
-    output = parser.add_argument_group("output")
+    _add_output(parser.add_argument_group("output"))
+
+
+def _add_output(output: argparse._ArgumentGroup) -> None:
     output.add_argument("--out", type=numbers.path, required=True, metavar="FOLDER")
     output.add_argument("--overwrite", action="store_true", help="replace an earlier corpus in FOLDER")
     output.add_argument(
