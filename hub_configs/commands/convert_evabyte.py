@@ -1,8 +1,8 @@
 """``proxybyte convert evabyte``: checkpoints in the published EvaByte layout, to our layout and back."""
 
 import argparse
-from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 
 EXAMPLES = """  proxybyte convert evabyte downloads/EvaByte --out evabyte-proxy
@@ -10,8 +10,10 @@ EXAMPLES = """  proxybyte convert evabyte downloads/EvaByte --out evabyte-proxy
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="FOLDER", help="the checkpoint's folder, in safetensors format")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "source", type=numbers.path, metavar="FOLDER", help="the checkpoint's folder, in safetensors format"
+    )
+    parser.add_argument("--out", type=numbers.path, required=True, help="folder to write")
     parser.add_argument("--back", action="store_true", help="from our layout to EvaByte's")
 
 

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,14 @@ from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, IGNORE_INDEX, Spec
 from ..memory import host_memory, refuse_beyond
 from ..stream.mixed_view import PACKED_COLUMNS, RowBatch
 from ..stream.plan import BudgetUnit, PlanConfig
+from ..texts import numbered_lines
 from .encoding import EncodedChat, encode_conversation
 
 log = logging.getLogger(__name__)
 
 _BYTES_A_CHAT = 72
 """Memory of a conversation's place in the list of rows."""
+_LONGEST_LINE = 100_000_000
 
 
 def read_chats(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[EncodedChat]:
@@ -30,13 +32,7 @@ def read_chats(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[EncodedCh
         ProxyByteError: naming the line that is no such conversation.
     """
     chats = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProxyByteError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path):
         try:
             messages = json.loads(line)["messages"]
             if not messages or not all(isinstance(message, dict) for message in messages):
@@ -44,11 +40,29 @@ def read_chats(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[EncodedCh
             chats.append(encode_conversation(tokenizer, messages))
         except ProxyByteError as error:
             raise ProxyByteError(f"{path}:{number}: {error}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ProxyByteError(f'{path}:{number}: is no object with a list of messages under "messages"') from error
     if not chats:
         raise ProxyByteError(f"{path}: holds no conversation")
     return chats
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of the file that are not blank, each with its number.
+
+    Raises:
+        ProxyByteError: if the file cannot be read, or a line is too long or not UTF-8.
+    """
+    try:
+        for number, line in numbered_lines(path, _LONGEST_LINE):
+            if line is None:
+                raise ProxyByteError(f"{path}:{number}: has more than {_LONGEST_LINE:,} bytes")
+            try:
+                yield number, line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ProxyByteError(f"{path}:{number}: byte {error.start} of the line is not UTF-8") from error
+    except OSError as error:
+        raise ProxyByteError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 class ChatDataset(Dataset):

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
@@ -44,19 +45,23 @@ class Step:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="folder (default: %(default)s)")
-    parser.add_argument("--max-mb", default="24", help="text to collect, in MB (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=numbers.path, default=Path("runs/quickstart"), help="folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-mb", type=numbers.megabytes, default=24, help="text to collect, in MB (default: %(default)s)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the recipe 'quickstart'")
 
 
-def steps(out: Path, max_mb: str, overrides: list[str]) -> list[Step]:
+def steps(out: Path, max_mb: float, overrides: list[str]) -> list[Step]:
     """The commands in order."""
     corpus, bpe, prepared, run = (out / name for name in ("corpus", "bpe", "prepared", "run"))
     native, recipe = out / "native", ("--config", "quickstart", f"data={prepared}", f"output={run}", *overrides)
     return [
         Step(
             "collect Python source from this machine, split by package",
-            ("corpus", "--python-packages", "--max-mb", max_mb, "--out", str(corpus)),
+            ("corpus", "--python-packages", "--max-mb", str(max_mb), "--out", str(corpus)),
             corpus,
         ),
         Step(
@@ -113,7 +118,7 @@ def _run(*words: str) -> int:
 
 def _first_and_last_bpb(metrics: Path) -> tuple[float, float]:
     """Raw bits per byte on validation before the first step and after the last."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in metrics.read_bytes().splitlines()]
     values = [line["validation/raw_bpb"] for line in lines if line["kind"] == "evaluation"]
     return values[0], values[-1]
 
