@@ -13,7 +13,7 @@ from proxybyte.eval.code.pass_at_k import Estimate, estimate, pass_at_k
 from proxybyte.eval.code.problems import Problem
 from proxybyte.eval.code.samples import Sample
 from proxybyte.eval.code.verdicts import VerdictFile
-from proxybyte.eval.sandbox import Limits, Outcome, Wall, run_programs
+from proxybyte.eval.sandbox import Limits, Outcome, Trial, Wall, run_programs
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ def judge(problems: Sequence[Problem], samples: Sequence[Sample], bench: Bench) 
     for sample in samples:
         if sample.task_id not in by_id:
             raise ProxyByteError(f"there is a sample of {sample.task_id}, which is none of the problems asked for")
-    return run_known([by_id[sample.task_id].program(sample.completion) for sample in samples], bench)
+    return run_known([by_id[sample.task_id].trial(sample.completion) for sample in samples], bench)
 
 
-def run_known(programs: Sequence[str], bench: Bench) -> list[Outcome]:
+def run_known(programs: Sequence[Trial | str], bench: Bench) -> list[Outcome]:
     """Outcome of each of ``programs``; those that ``bench.known`` holds under these limits are not run again."""
     if bench.known is None:
         return run_programs(programs, bench.limits, bench.wall, workers=bench.workers, progress=bench.progress)

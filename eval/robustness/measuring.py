@@ -10,6 +10,7 @@ from proxybyte.eval.code.judging import Bench, canonical_samples, run_known
 from proxybyte.eval.code.samples import Sample
 from proxybyte.eval.robustness.metrics import Robustness, robustness
 from proxybyte.eval.robustness.variants import Family, RobustnessSet, Variant
+from proxybyte.eval.sandbox import Trial
 
 Passed = Mapping[str, np.ndarray]
 """By a variant's name: which samples passed, booleans of shape ``(P, n)``, problems in the variant's order."""
@@ -40,10 +41,10 @@ def find_passed(
     variants: Sequence[Variant], samples: Mapping[str, Sequence[Sample]], per_problem: int, bench: Bench
 ) -> Passed:
     """Run the samples of every variant; ``samples`` by the variant's name, ``per_problem`` of each problem in order."""
-    programs: list[str] = []
+    programs: list[Trial | str] = []
     for variant in variants:
         by_id = {problem.task_id: problem for problem in variant.problems}
-        programs += [by_id[sample.task_id].program(sample.completion) for sample in samples[variant.name]]
+        programs += [by_id[sample.task_id].trial(sample.completion) for sample in samples[variant.name]]
     outcomes = iter(run_known(programs, bench))
     passed = {}
     for variant in variants:

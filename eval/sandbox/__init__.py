@@ -1,7 +1,7 @@
 """Run code that nobody has read: in a process of its own, behind walls, within limits (docs/code_eval.md)."""
 
 from proxybyte.eval.sandbox.capability import Capabilities, capabilities, choose_wall
-from proxybyte.eval.sandbox.limits import Limits, Outcome, Status, Wall
+from proxybyte.eval.sandbox.limits import Limits, Outcome, Status, Trial, Wall
 from proxybyte.eval.sandbox.pool import run_programs
 from proxybyte.eval.sandbox.runner import SandboxBroken, run_program
 
@@ -11,6 +11,7 @@ __all__ = [
     "Outcome",
     "SandboxBroken",
     "Status",
+    "Trial",
     "Wall",
     "capabilities",
     "choose_wall",

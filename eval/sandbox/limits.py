@@ -53,6 +53,20 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """Code that nobody has read, and tests of it.
+
+    Attributes:
+        code: the source to try.
+        tests: source that raises unless the code is right; it imports what it asks for from the module ``program``
+            (``from program import answer``). It runs in another process than the code.
+    """
+
+    code: str
+    tests: str = ""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What came of one program.
 
@@ -68,5 +82,5 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether it ran to its end without an exception."""
+        """Whether code and tests ran to their ends without an exception."""
         return self.status is Status.PASSED
