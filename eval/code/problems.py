@@ -100,15 +100,15 @@ def _offered(solution: str, entry_point: str) -> tuple[list[str], dict[str, str]
         body = ast.parse(solution).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # some published files hold broken solutions
         found = re.findall(r"^(?:async )?(?:def|class) +(\w+)|^(\w+) *=[^=]", solution, re.MULTILINE)
-        return list(dict.fromkeys([entry_point, *(first or second for first, second in found)])), _import_lines(solution)
+        return list(dict.fromkeys([entry_point, *(first or second for first, second in found)])), _import_lines(
+            solution
+        )
     names = [entry_point]
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.append(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            imports |= {
-                (alias.asname or alias.name).split(".")[0]: ast.unparse(node) for alias in node.names
-            }
+            imports |= {(alias.asname or alias.name).split(".")[0]: ast.unparse(node) for alias in node.names}
         else:
             names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
     return list(dict.fromkeys(names)), imports

@@ -44,7 +44,9 @@ def run_programs(
     return [outcomes[program] for program in programs]
 
 
-def _run_each(programs: Sequence[Trial | str], limits: Limits, wall: Wall, workers: int) -> Iterator[tuple[str, Outcome]]:
+def _run_each(
+    programs: Sequence[Trial | str], limits: Limits, wall: Wall, workers: int
+) -> Iterator[tuple[str, Outcome]]:
     mine = threading.local()
     launchers = []
 

@@ -75,7 +75,9 @@ class Launcher:
                 "user": _NOBODY if os.getuid() == 0 else os.getuid(),
                 **vars(limits),
             }
-            report = self._ask(process, json.dumps(job).encode("ascii"), trial.tests, limits.wall_seconds + _GRACE_SECONDS)
+            report = self._ask(
+                process, json.dumps(job).encode("ascii"), trial.tests, limits.wall_seconds + _GRACE_SECONDS
+            )
         if report["status"] == _BROKEN:
             raise SandboxBroken(wall, report["detail"])
         # Half a character, which an exception's text may hold, is none that can be written down.

@@ -250,7 +250,9 @@ def _do(operation: str, *, swapped: bool = False) -> Callable[..., Any]:
 
 
 _ARITHMETIC = "add sub mul matmul truediv floordiv mod pow lshift rshift".split()
-for _name in "len iter next str repr bool float int complex abs round reversed getitem setitem delitem contains".split():
+for (
+    _name
+) in "len iter next str repr bool float int complex abs round reversed getitem setitem delitem contains".split():
     setattr(Remote, f"__{_name}__", _do(_name))
 for _name in (*_ARITHMETIC, *"lt le gt ge neg pos invert index".split()):
     setattr(Remote, f"__{_name}__", _do(_name))

@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from . import kernel
@@ -168,7 +168,7 @@ def _watch(job: Job, tests: int) -> dict:
     """Start both processes, wait for the verdict or a broken limit, and kill what they left.
 
     Raises:
-        _CannotBuild: if a wall does not stand; neither tests nor program have run then.
+        _CannotBuild: if a wall does not stand; the program has not run then.
     """
     started = time.monotonic()
     pair = _start(job, tests)
@@ -227,31 +227,39 @@ class _Pair:
 
 
 def _start(job: Job, tests: int) -> _Pair:
-    """Both processes, their walls standing."""
-    to_tests, to_program, stands, verdict = (os.pipe() for _ in range(4))
-
-    def start(become: Callable[[Job, Pipes], NoReturn], pipes: Pipes) -> _Child:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                become(job, pipes)
-            finally:  # whatever is raised in there, nothing of the launcher's runs in that process
-                os._exit(1)
-        return _Child(pid)
-
-    # The tests' first: nothing that the program does can keep the other from being started.
-    harness = start(run_tests, Pipes(to_tests[0], to_program[1], stands[1], tests, verdict[1]))
-    program = start(run_code, Pipes(to_program[0], to_tests[1], stands[1]))
-    for descriptor in (*to_tests, *to_program, stands[1], verdict[1], tests):
+    """Both processes; the program's is made when the walls of the other one stand, and cannot keep them from it."""
+    to_tests, to_program, verdict = os.pipe(), os.pipe(), os.pipe()
+    harness = _start_one(job, run_tests, Pipes(to_tests[0], to_program[1], -1, tests, verdict[1]))
+    try:
+        program = _start_one(job, run_code, Pipes(to_program[0], to_tests[1], -1))
+    except _CannotBuild:
+        harness.end()
+        raise
+    for descriptor in (*to_tests, *to_program, verdict[1], tests):
         os.close(descriptor)
-    pair = _Pair(harness, program, verdict[0])
-    said = read_exactly(stands[0], 4096)
-    os.close(stands[0])
-    if said != STANDS * 2:
-        pair.end()
-        reason = said.replace(STANDS, b"", 1) if said.startswith(STANDS) else said
-        raise _CannotBuild(reason.decode("utf-8", "replace") or "a process ended before its walls stood")
-    return pair
+    return _Pair(harness, program, verdict[0])
+
+
+def _start_one(job: Job, become: Callable[[Job, Pipes], NoReturn], pipes: Pipes) -> _Child:
+    """A process whose walls stand.
+
+    Raises:
+        _CannotBuild: if they do not.
+    """
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become(job, replace(pipes, stands=write_end))
+        finally:  # whatever is raised in there, nothing of the launcher's runs in that process
+            os._exit(1)
+    os.close(write_end)
+    said = read_exactly(read_end, 4096)
+    os.close(read_end)
+    if said != STANDS:
+        os.waitpid(pid, 0)
+        raise _CannotBuild(said.decode("utf-8", "replace") or "a process ended before its walls stood")
+    return _Child(pid)
 
 
 def _wait(job: Job, pair: _Pair, deadline: float) -> tuple[str, str]:
@@ -300,9 +308,7 @@ def _ending_of(program: _Child, job: Job) -> tuple[str, str]:
 
 def _spent(child: _Child, job: Job) -> bool:
     by_signal = child.ending is not None and os.WIFSIGNALED(child.ending)
-    return by_signal and (
-        os.WTERMSIG(child.ending or 0) == signal.SIGXCPU or child.cpu_seconds > 0.9 * job.cpu_seconds
-    )
+    return by_signal and (os.WTERMSIG(child.ending or 0) == signal.SIGXCPU or child.cpu_seconds > 0.9 * job.cpu_seconds)
 
 
 def _resident_bytes() -> int:

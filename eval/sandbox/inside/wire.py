@@ -207,7 +207,13 @@ def _moment(kind: str, *rest: Any) -> Any:
     return {"date": date, "datetime": datetime, "time": time}[kind].fromisoformat(*rest)
 
 
-_MANY: dict[str, Callable] = {"l": list, "t": tuple, "s": set, "z": frozenset, "K": lambda keys: dict.fromkeys(keys).keys()}
+_MANY: dict[str, Callable] = {
+    "l": list,
+    "t": tuple,
+    "s": set,
+    "z": frozenset,
+    "K": lambda keys: dict.fromkeys(keys).keys(),
+}
 _PAIRS: dict[str, Callable] = {"d": dict, "C": Counter, "O": OrderedDict, "I": lambda found: found.items()}
 _RARE: dict[str, Callable] = {
     "i": lambda text: int(text, 16),
