@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +79,14 @@ class Scores:
         samples: number of samples of each.
         correct: how many of them passed.
         endings: how many programs ended in which way.
+        missing: problems that were asked for and have no sample; no score counts them.
     """
 
     task_ids: list[str]
     samples: np.ndarray
     correct: np.ndarray
     endings: dict[str, int]
+    missing: list[str] = field(default_factory=list)
 
     def pass_at(self, k: int) -> Estimate:
         """pass@k over the problems, with its interval."""
@@ -94,6 +96,7 @@ class Scores:
         """For JSON."""
         return {
             "problems": len(self.task_ids),
+            "problems_without_samples": self.missing,
             "samples": int(self.samples.sum()),
             "solved": int((self.correct > 0).sum()),
             **{f"pass@{k}": vars(self.pass_at(k)) for k in ks},
@@ -112,7 +115,9 @@ def score(problems: Sequence[Problem], samples: Sequence[Sample], outcomes: Sequ
         correct[order[sample.task_id]] += outcome.passed
     held = np.flatnonzero(drawn)
     endings = Counter(str(outcome.status) for outcome in outcomes)
-    return Scores([problems[place].task_id for place in held.tolist()], drawn[held], correct[held], dict(endings))
+    ids = [problem.task_id for problem in problems]
+    missing = [ids[place] for place in np.flatnonzero(drawn == 0).tolist()]
+    return Scores([ids[place] for place in held.tolist()], drawn[held], correct[held], dict(endings), missing)
 
 
 def usable_ks(scores: Scores, asked: Sequence[int]) -> list[int]:

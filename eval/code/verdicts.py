@@ -28,7 +28,7 @@ class VerdictFile(JsonlLog):
         super().__init__(path)
         self._salt = json.dumps(conditions, sort_keys=True)
         self._held: dict[str, Outcome] = {}
-        for number, line in enumerate(self.content.splitlines(), start=1):
+        for number, line in enumerate(self.content.split(b"\n")[:-1], start=1):
             try:
                 row = json.loads(line)
                 self._held[row["program"]] = Outcome(Status(row["status"]), row["detail"], row["seconds"])
