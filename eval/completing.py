@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from proxybyte.byte_codec import decode_bytes
-from proxybyte.eval.stopping import StopAtBytes, cut_at_stop
+from proxybyte.eval.stopping import StopAtBytes, answer_of, cut_at_stop
 from proxybyte.symbols import Special
 
 
@@ -21,12 +21,14 @@ class ByteGeneration:
         max_bytes: most symbols written.
         options: what ``generate`` is told besides.
         ends: symbols that end a row.
+        after: bytes or a symbol that end the model's thinking: the answer is what follows the last of them.
     """
 
     stops: Sequence[bytes]
     max_bytes: int
     options: Mapping[str, Any] = field(default_factory=dict)
     ends: tuple[int, ...] = (int(Special.EOS), int(Special.RAW_CLOSE))
+    after: bytes | int | None = None
 
 
 def complete_bytes(model: Any, prompts: Sequence[np.ndarray], plan: ByteGeneration) -> list[bytes]:
@@ -41,10 +43,14 @@ def complete_bytes(model: Any, prompts: Sequence[np.ndarray], plan: ByteGenerati
         input_ids=input_ids.to(model.device),
         attention_mask=mask.to(model.device),
         max_new_tokens=plan.max_bytes,
-        stopping_criteria=[StopAtBytes(plan.stops, width)],
+        stopping_criteria=[StopAtBytes(plan.stops, width, plan.after)],
         eos_token_id=list(plan.ends),
         pad_token_id=int(Special.PAD),
         **plan.options,
     )
-    texts = (decode_bytes(row) for row in written[:, width:].cpu().numpy())
-    return [cut_at_stop(text, plan.stops) for text in texts]
+    return [cut_at_stop(_answer(row, plan.after), plan.stops) for row in written[:, width:].cpu().numpy()]
+
+
+def _answer(symbols: np.ndarray, after: bytes | int | None) -> bytes:
+    answer = None if after is None else answer_of(symbols, after)
+    return decode_bytes(symbols) if answer is None else answer
