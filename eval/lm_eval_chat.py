@@ -75,7 +75,7 @@ class ChatLayout:
         """
         template = self.source(self._name or True)
         for key in self._options:
-            if key not in template:
+            if key not in template and self._options[key] is not False:
                 raise ProxyByteError(
                     f"{key}={self._options[key]} changes nothing: the model's chat template has no {key}"
                 )

@@ -25,12 +25,12 @@ from tqdm import tqdm
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import bits_per_byte, document_opening
-from proxybyte.eval.completing import ByteGeneration, complete_bytes
+from proxybyte.eval.completing import ByteGeneration, check_temperature, complete_bytes
 from proxybyte.eval.drafting import drafting_options
 from proxybyte.eval.lm_eval_chat import ChatLayout, ChatPrompt, carried_chat_tokenizer
 from proxybyte.eval.loading import BROKEN, ModelKind, cannot_load, model_kind
 from proxybyte.eval.scoring import Scoring, Sequences, score_sequences
-from proxybyte.symbols import Special, View
+from proxybyte.symbols import NUM_RAW_SYMBOLS, Special, View
 from proxybyte.tokenization_proxybyte import build_tokenizer
 
 _AUTO_ROWS = 16
@@ -199,7 +199,11 @@ class ProxyByteLM(HFLM):
     def _plan(self, settings: dict[str, Any]) -> ByteGeneration:
         options: dict[str, Any] = dict(normalize_gen_kwargs(settings, self.max_gen_toks))
         until, max_bytes = options.pop("until"), options.pop("max_gen_toks")
-        if not options["do_sample"]:
+        if options["do_sample"]:
+            if options.get("temperature") == 0:
+                raise ProxyByteError("do_sample=True draws and temperature=0 does not: give one of them")
+            check_temperature(options.get("temperature", 1.0), "temperature")
+        else:
             options.pop("temperature", None)
         stops = [_utf8(stop) for stop in until if stop]
         end = self.think_end_token
@@ -244,6 +248,12 @@ def _refuse_what_would_change_nothing(pretrained: Any, kwargs: dict[str, Any]) -
     for name, (allowed, reason) in _BYPASSED.items():
         if kwargs.get(name, allowed[0]) not in allowed:
             raise ProxyByteError(f"{name}={kwargs[name]} has no effect with --model proxybyte ({reason}): leave it out")
+    end = kwargs.get("think_end_token")
+    symbol = int(end) if isinstance(end, int) or (isinstance(end, str) and end.isdigit()) else None
+    if end == "" or (symbol is not None and not 0 <= symbol < NUM_RAW_SYMBOLS):
+        raise ProxyByteError(
+            f"think_end_token={end!r} never is written: give its text, or a symbol below {NUM_RAW_SYMBOLS}"
+        )
     for name in ("peft", "delta"):
         if kwargs.get(name) and not isinstance(pretrained, str):
             raise ProxyByteError(f"{name}= has no effect on a model that is loaded already: give its folder")

@@ -50,8 +50,12 @@ def add_sandbox_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="programs at once (default: one a core)")
 
 
+_MOST = {"samples_per_problem": 100_000, "seeds": 10_000, "workers": 1024, "batch_size": 1 << 20, "memory": 1 << 24}
+"""Counts that no machine has room for beyond this; the others cost nothing where they are too large."""
+
+
 def check_counts(args: argparse.Namespace, *names: str) -> None:
-    """Refuse counts below 1.
+    """Refuse counts below 1, and those that nothing could hold.
 
     Raises:
         ProxyByteError: naming the option.
@@ -60,6 +64,8 @@ def check_counts(args: argparse.Namespace, *names: str) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ProxyByteError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        if value is not None and value > _MOST.get(name, value):
+            raise ProxyByteError(f"--{name.replace('_', '-')} must be at most {_MOST[name]}, not {value}")
 
 
 def sandbox_bench(args: argparse.Namespace) -> "Bench":
@@ -69,11 +75,13 @@ def sandbox_bench(args: argparse.Namespace) -> "Bench":
         ProxyByteError: without ``--confirm-run-unsafe-code``, or where no sandbox can be had.
     """
     from proxybyte.eval.code.judging import Bench
-    from proxybyte.eval.sandbox import Limits, capabilities, choose_wall
+    from proxybyte.eval.sandbox import LONGEST_RUN, Limits, capabilities, choose_wall
 
     check_counts(args, "workers", "memory")
     if not args.timeout > 0:
         raise ProxyByteError(f"--timeout must be above 0, not {args.timeout}")
+    if args.timeout > LONGEST_RUN:
+        raise ProxyByteError(f"--timeout must be at most {LONGEST_RUN:,} seconds, not {args.timeout}")
     wall = choose_wall(confirmed=args.confirm_run_unsafe_code, allow_weak=args.weak_sandbox)
     print(capabilities().report(), file=sys.stderr)
     limits = Limits(wall_seconds=args.timeout, cpu_seconds=max(1, round(args.timeout)), memory_bytes=args.memory << 20)

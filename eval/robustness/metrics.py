@@ -30,8 +30,8 @@ class Robustness:
 def robustness(nominal: np.ndarray, perturbed: np.ndarray, k: int = 1) -> Robustness:
     """The metrics from which samples passed.
 
-    With ``w_i(x) = min over seeds of c(f_i(x_s))``, ``b_i(x) = max over seeds``, ``rc(x) = sum_i w_i(x)``, ``rc-(x)`` the
-    number of samples ``i`` whose nominal verdict is not ``w_i`` and ``rc+(x)`` of those where it is, but is not ``b_i``
+    With ``w_i(x) = min over seeds of c(f_i(x_s))``, ``b_i(x) = max over seeds``, ``rc(x) = sum_i w_i(x)``, ``rc-(x)``
+    the number of samples ``i`` whose nominal verdict is not ``w_i``, ``rc+(x)`` of those where it is, but not ``b_i``
     (``report_results_coarse`` in run_robust.py of amazon-science/recode at d49f2a5)::
 
         RP_s@k = E_x[pass@k(n, rc(x))]      RD_s@k = (pass@k - RP_s@k) / pass@k

@@ -72,7 +72,7 @@ class ProgramClient:
     """The program, from the tests' side.
 
     Attributes:
-        fault: verdict on a program that left or spoke out of turn, once it did; it stands whatever the tests make of it.
+        fault: verdict on a program that left or spoke out of turn, once it did; it stands whatever tests do.
     """
 
     def __init__(self, channel: Channel) -> None:
@@ -113,8 +113,7 @@ class ProgramClient:
             return ["throw", type(error).__name__, str(error)]
 
     def _take_over(self, given: Any, changed: list) -> None:
-        for place, tree in self._guarded(lambda: [(int(place), self._in(tree)) for place, tree in changed]):
-            old, new = given[place], tree
+        for old, new in self._guarded(lambda: [(given[int(place)], self._in(tree)) for place, tree in changed]):
             if type(old) is not type(new):
                 raise self._garbled("an argument of another type")
             if isinstance(old, (list, bytearray)):
@@ -174,7 +173,7 @@ class ProgramClient:
             return action()
         except Garbled as error:
             raise self._garbled(str(error)) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, IndexError) as error:
             raise self._garbled(type(error).__name__) from error
 
     def _receive(self) -> Any:
@@ -235,6 +234,7 @@ class RemoteCallable(Remote):
     """A function or class of the program's."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it there."""
         return object.__getattribute__(self, "_program").request("call", self, args, kwargs)
 
     def __instancecheck__(self, value: Any) -> bool:
@@ -249,12 +249,10 @@ def _do(operation: str, *, swapped: bool = False) -> Callable[..., Any]:
     return method
 
 
-_ARITHMETIC = "add sub mul matmul truediv floordiv mod pow lshift rshift".split()
-for (
-    _name
-) in "len iter next str repr bool float int complex abs round reversed getitem setitem delitem contains".split():
-    setattr(Remote, f"__{_name}__", _do(_name))
-for _name in (*_ARITHMETIC, *"lt le gt ge neg pos invert index".split()):
+_ARITHMETIC = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift")
+_SHOWN = ("len", "iter", "next", "str", "repr", "bool", "float", "int", "complex", "abs", "round", "reversed")
+_COMPARED = ("lt", "le", "gt", "ge", "neg", "pos", "invert", "index", "getitem", "setitem", "delitem", "contains")
+for _name in (*_SHOWN, *_COMPARED, *_ARITHMETIC):
     setattr(Remote, f"__{_name}__", _do(_name))
 for _name in _ARITHMETIC:
     setattr(Remote, f"__r{_name}__", _do(_name, swapped=True))

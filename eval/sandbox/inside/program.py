@@ -64,7 +64,7 @@ class _Program:
         self._numbers: dict[int, int] = {}
 
     def run(self, code: str, packages: str) -> tuple[str, str] | None:
-        """Run ``code`` as a module whose name is not ``__main__``, as in HumanEval's own harness; how it failed, if so."""
+        """Run ``code`` as a module whose name is not ``__main__``, as in HumanEval's own harness; how it failed."""
         sys.modules[MODULE] = self._module
         set_up_interpreter(packages)
         try:
@@ -78,7 +78,8 @@ class _Program:
 
     def answer(self, request: list) -> list:
         """The answer to one request: ``["word", text]``, ``["imports", lines]``, ``["get", name]``,
-        ``["attribute", object, name]``, ``["call", object, args, kwargs]`` or ``["do", operation, args]``."""
+        ``["attribute", object, name]``, ``["call", object, args, kwargs]`` or ``["do", operation, args]``.
+        """
         kind, *rest = request
         try:
             return getattr(self, f"_{kind}")(*rest)
