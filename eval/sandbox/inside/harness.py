@@ -212,7 +212,9 @@ class _RemoteModule(types.ModuleType):
 
 
 class Remote:
-    """An object of the program's that has no plain value. It equals and hashes as itself alone."""
+    """An object of the program's that has no plain value. It equals and hashes as itself alone, and takes no part in
+    arithmetic.
+    """
 
     def __init__(self, program: ProgramClient, number: int) -> None:
         object.__setattr__(self, "_program", program)
@@ -241,20 +243,13 @@ class RemoteCallable(Remote):
         return isinstance(value, Remote) and bool(_do("isinstance")(value, self))
 
 
-def _do(operation: str, *, swapped: bool = False) -> Callable[..., Any]:
+def _do(operation: str) -> Callable[..., Any]:
     def method(self: Remote, *args: Any) -> Any:
-        given = (*args, self) if swapped else (self, *args)
-        return object.__getattribute__(self, "_program").request("do", operation, given)
+        return object.__getattribute__(self, "_program").request("do", operation, (self, *args))
 
     return method
 
 
-_ARITHMETIC = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift")
-_SHOWN = ("len", "iter", "next", "str", "repr", "bool", "float", "int", "complex", "abs", "round", "reversed")
-_COMPARED = ("lt", "le", "gt", "ge", "neg", "pos", "invert", "index", "getitem", "setitem", "delitem", "contains")
-for _name in (*_SHOWN, *_COMPARED, *_ARITHMETIC):
+# No arithmetic, order or membership: they would hand the value that is expected to whoever is to be compared with it.
+for _name in "len iter next str repr bool float int complex abs round reversed index getitem setitem delitem".split():  # noqa: SIM905
     setattr(Remote, f"__{_name}__", _do(_name))
-for _name in _ARITHMETIC:
-    setattr(Remote, f"__r{_name}__", _do(_name, swapped=True))
-for _name in ("and", "or", "xor"):
-    setattr(Remote, f"__{_name}__", _do(f"{_name}_"))

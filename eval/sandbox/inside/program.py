@@ -19,13 +19,9 @@ from .wire import Channel, Garbled, Gone, from_wire, to_wire
 MODULE = "program"
 PASSED, FAILED, TIMED_OUT, OUT_OF_MEMORY = "passed", "failed", "timed out", "out of memory"
 _LONGEST_DETAIL = 400
-_FUNCTIONS = (len, iter, next, str, repr, bool, float, int, complex, abs, round, reversed, divmod, pow, isinstance)
-OPERATIONS: dict[str, Callable] = {
-    **{function.__name__: function for function in _FUNCTIONS},
-    **{name: getattr(operator, name) for name in operator.__all__ if name not in ("eq", "ne", "is_", "is_not")},
-    "deepcopy": copy.deepcopy,
-    "setattr": setattr,
-}
+_FUNCTIONS = (len, iter, next, str, repr, bool, float, int, complex, abs, round, reversed, isinstance, setattr)
+_OPERATORS = (operator.index, operator.getitem, operator.setitem, operator.delitem, copy.deepcopy)
+OPERATIONS: dict[str, Callable] = {function.__name__: function for function in (*_FUNCTIONS, *_OPERATORS)}
 """What can be done to an object of the program's, by name."""
 
 
