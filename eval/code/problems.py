@@ -88,7 +88,7 @@ class Problem:
         """
         asked, imports = _offered(self.head + self.canonical, self.entry_point)
         wanted = _looked_up(self.tests)
-        lines = [line for name, line in imports.items() if name in wanted]
+        lines = [line for name, line in imports.items() if name in wanted or name == "*"]
         names = [name for name in asked if name in wanted]
         return "\n".join([*dict.fromkeys(lines), *(f"from program import {name}" for name in names), self.tests, ""])
 
@@ -116,7 +116,7 @@ def _offered(solution: str, entry_point: str) -> tuple[list[str], dict[str, str]
 
 def _import_lines(text: str) -> dict[str, str]:
     """By each name, the line of broken source that imports it."""
-    found = {}
+    found: dict[str, str] = {}
     for line in re.findall(r"^(?:import|from) .+$", text, re.MULTILINE):
         found |= dict.fromkeys(re.findall(r"\w+", line.split("import", 1)[-1]), line)
     return found

@@ -1,6 +1,7 @@
 """ReCode's three metrics (Wang et al. 2022, section 4), over the worst of several seeds."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def robustness(nominal: np.ndarray, perturbed: np.ndarray, k: int = 1) -> Robust
     worst, best = perturbed.all(axis=0), perturbed.any(axis=0)
     drawn = np.full(len(nominal), nominal.shape[1])
 
-    def drawn_from(chosen: np.ndarray) -> np.ndarray:
+    def drawn_from(chosen: Any) -> np.ndarray:
         return pass_at_k(drawn, chosen.sum(axis=1), k)
 
     at_first, at_worst = estimate(drawn_from(nominal)), estimate(drawn_from(worst))

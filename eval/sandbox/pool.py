@@ -46,7 +46,7 @@ def run_programs(
 
 def _run_each(
     programs: Sequence[Trial | str], limits: Limits, wall: Wall, workers: int
-) -> Iterator[tuple[str, Outcome]]:
+) -> Iterator[tuple[Trial | str, Outcome]]:
     mine = threading.local()
     launchers = []
 

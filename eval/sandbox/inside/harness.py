@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from .program import FAILED, MODULE, OUT_OF_MEMORY, PASSED, describe, set_up_interpreter
+from .program import FAILED, MODULE, OUT_OF_MEMORY, PASSED, describe, is_builtin_type, set_up_interpreter
 from .wire import Channel, Garbled, Gone, from_wire, to_wire
 
 LEFT = "left"
@@ -134,10 +134,10 @@ class ProgramClient:
         if issubclass(kind, MemoryError):
             return MemoryError(text)
         try:
-            error = type(name, (kind,), {})(text) if name != kind.__name__ else kind(text)
+            error: Any = type(name, (kind,), {})(text) if name != kind.__name__ else kind(text)
         except (TypeError, ValueError):  # UnicodeError wants more, and a name may be none
             error = Exception(text)
-        error.program_detail = detail  # type: ignore[attr-defined]
+        error.program_detail = detail
         return error
 
     def _out(self, value: Any) -> Any:
@@ -146,7 +146,7 @@ class ProgramClient:
     def _refer(self, value: Any) -> list:
         if isinstance(value, Remote):
             return ["h", object.__getattribute__(value, "_number")]
-        if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
+        if is_builtin_type(value):
             return ["B", value.__name__]
         if hasattr(value, "__next__"):
             return ["G", *(self._out(item) for item in value)]

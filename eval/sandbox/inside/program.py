@@ -120,7 +120,7 @@ class _Program:
         return from_wire(tree, self._resolve)
 
     def _refer(self, value: Any) -> list:
-        if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
+        if is_builtin_type(value):
             return ["B", value.__name__]
         if id(value) not in self._numbers:
             self._numbers[id(value)] = len(self._objects)
@@ -149,6 +149,11 @@ class _Program:
         if message[0] == "throw":
             raise getattr(builtins, message[1], Exception)(message[2])
         return self._in(message[1])
+
+
+def is_builtin_type(value: Any) -> bool:
+    """Whether both sides have ``value``, a class, under its name."""
+    return isinstance(value, type) and getattr(builtins, value.__name__, None) is value
 
 
 def set_up_interpreter(packages: str) -> None:

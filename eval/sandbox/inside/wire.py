@@ -119,7 +119,7 @@ def _to_wire(value: Any, refer: Callable[[Any], list], depth: int) -> Any:
     if isinstance(value, tuple):
         return ["t", *inner(tuple.__iter__(value))]
     if isinstance(value, dict):
-        name = {Counter: "C", OrderedDict: "O"}.get(kind, "d")
+        name = "C" if kind is Counter else "O" if kind is OrderedDict else "d"
         return [name, *([*inner(pair)] for pair in dict.items(value))]
     if isinstance(value, (set, frozenset)):
         return ["s" if isinstance(value, set) else "z", *inner(iter(value))]
@@ -204,7 +204,8 @@ def _array(dtype: str, shape: list, data: str) -> Any:
 def _moment(kind: str, *rest: Any) -> Any:
     if kind == "timedelta":
         return timedelta(*rest)
-    return {"date": date, "datetime": datetime, "time": time}[kind].fromisoformat(*rest)
+    kinds: dict[str, Callable] = {"date": date.fromisoformat, "datetime": datetime.fromisoformat}
+    return (kinds | {"time": time.fromisoformat})[kind](*rest)
 
 
 _MANY: dict[str, Callable] = {
