@@ -12,7 +12,7 @@ from transformers import StoppingCriteria
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import document_opening
-from proxybyte.eval.completing import ByteGeneration, complete_bytes
+from proxybyte.eval.completing import ByteGeneration, check_temperature, complete_bytes
 from proxybyte.eval.loading import ModelKind, load_tokenizer, model_kind
 from proxybyte.eval.scoring import position_limit
 from proxybyte.symbols import View
@@ -39,6 +39,8 @@ class Decoding:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise ProxyByteError(f"--temperature must be at least 0, not {self.temperature}")
+        if self.temperature:
+            check_temperature(self.temperature, "--temperature")
         if not 0 < self.top_p <= 1:
             raise ProxyByteError(f"--top-p must be above 0 and at most 1, not {self.top_p}")
         if self.max_new is not None and self.max_new < 1:

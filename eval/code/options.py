@@ -56,7 +56,7 @@ def add_sandbox_options(parser: argparse.ArgumentParser) -> None:
         "--memory", type=numbers.mebibytes, default=2048, metavar="MIB", help="of a program (default: 2048)"
     )
     parser.add_argument(
-        "--workers", type=numbers.whole(1, 1 << 16), metavar="N", help="programs at once (default: one a core)"
+        "--workers", type=numbers.whole(1, 1024), metavar="N", help="programs at once (default: one a core)"
     )
 
 

@@ -1,6 +1,7 @@
 """``proxybyte eval code``: pass@k on HumanEval, MBPP and their plus sets, generated code in a sandbox."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ EXAMPLES = """\
   proxybyte eval code smollm2/ --output out --generate-only      # a tokenizer model; nothing is run
   proxybyte eval code --samples out/samples.jsonl --confirm-run-unsafe-code
   proxybyte eval code --canonical --confirm-run-unsafe-code      # the published solutions: 164 of 164"""
+
+_SHOWN = 5
+"""Problems that are named where more are missing."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,8 +85,17 @@ def _run(args: argparse.Namespace) -> int:
             for sample, outcome in zip(samples, outcomes, strict=True)
         ]
         write_json(args.output / "results.json", results)
+    if scores.missing:
+        print(_missing(scores), file=sys.stderr)
     print(json.dumps(results, indent=2) if args.json else _table(scores, ks))
     return 0
+
+
+def _missing(scores: "Scores") -> str:
+    """What the scores leave out, for people."""
+    shown = ", ".join(scores.missing[:_SHOWN]) + (", ..." if len(scores.missing) > _SHOWN else "")
+    asked = len(scores.missing) + len(scores.task_ids)
+    return f"warning: {len(scores.missing)} of the {asked} problems have no sample and are not in the scores: {shown}"
 
 
 def _samples(
@@ -136,6 +149,8 @@ def _table(scores: "Scores", ks: list[int]) -> str:
         found = scores.pass_at(k)
         lines.append(f"{f'pass@{k}':<10}  {found.mean:>7.2%}  {found.low:.2%} to {found.high:.2%}")
     lines.append(f"{int((scores.correct > 0).sum())} of {len(scores.task_ids)} problems solved by at least one sample")
+    if scores.missing:
+        lines.append(f"NOT SCORED for want of a sample: {len(scores.missing)} problems")
     lines.append("programs: " + ", ".join(f"{count} {ending}" for ending, count in sorted(scores.endings.items())))
     return "\n".join(lines)
 

@@ -101,8 +101,17 @@ def _load(args: argparse.Namespace) -> "RobustnessSet":
         and (args.families is None or variant.family.label in args.families)
     )
     if not kept:
-        raise ProxyByteError(f"{args.recode} holds no file of the families asked for ({', '.join(args.families)})")
+        raise ProxyByteError(_nothing_kept(args, everything))
     return replace(everything, variants=kept)
+
+
+def _nothing_kept(args: argparse.Namespace, everything: "RobustnessSet") -> str:
+    """Why no perturbed set is left, and what to do."""
+    asked = args.families or [variant.family.label for variant in everything.variants if variant.family]
+    seeds = [v.seed for v in everything.variants if v.family is not None and v.family.label in asked]
+    if not seeds:
+        return f"{args.recode} holds no file of the families asked for ({', '.join(args.families)})"
+    return f"{args.recode} holds no file of the first {args.seeds} seeds: give --seeds {min(seeds) + 1} or more"
 
 
 def _generate(args: argparse.Namespace, problems: "RobustnessSet") -> "tuple[dict[str, list[Sample]], dict[str, Any]]":
