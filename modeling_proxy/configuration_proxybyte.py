@@ -10,7 +10,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from .configuration_eva import EVA_LAYER, EvaConfig, validate_but_layer_types
 from .errors import ProxyByteError
-from .symbols import COMPRESSED_OFFSET, Special
+from .symbols import COMPRESSED_OFFSET, DocumentOpening, Special
 
 ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention", EVA_LAYER})
 """Layer types that keep packed documents apart from ``position_ids`` alone; the others carry a state across."""
@@ -53,7 +53,9 @@ class ProxyByteConfig(PreTrainedConfig):
             ``model_type``; Llama's defaults if absent. Its vocabulary is set to ours.
         num_compressed_symbols: symbols of the compressor; the vocabulary has 320 more. It may be given as
             ``vocab_size`` instead.
-        document_prefix: whether documents open with ``<bos><raw>`` rather than ``<raw>``, for checkpoints trained so.
+        document_opening: how a document opens, a :class:`DocumentOpening` (``<raw>``, ``<bos><raw>`` or ``<bos>``);
+            :func:`document_opening` reads it. Folders of earlier versions say ``document_prefix`` (true:
+            ``<bos><raw>``) or, converted from EvaByte, ``bos_token_id`` 1 (``<bos>``).
         tie_word_embeddings: whether the head shares the embedding's weight; the backbone's own setting if absent.
         loss_chunk_size: positions whose logits the training loss holds at once.
         num_pred_heads: heads over all symbols; head 0, ``lm_head``, predicts the next symbol, head h the one h further.
@@ -73,7 +75,7 @@ class ProxyByteConfig(PreTrainedConfig):
     # Whatever was given, it is a configuration once this one is built.
     backbone_config: Any = None
     num_compressed_symbols: int | None = None
-    document_prefix: bool = False
+    document_opening: str | None = None
     tie_word_embeddings: bool | None = None
     loss_chunk_size: int = 512
     num_pred_heads: int = 1
@@ -84,6 +86,7 @@ class ProxyByteConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         rows = kwargs.pop("vocab_size", None)
+        self.document_opening = _opening(self.document_opening, kwargs.pop("document_prefix", None), self.bos_token_id)
         if self.num_compressed_symbols is None:
             _check_count("vocab_size", COMPRESSED_OFFSET if rows is None else rows, at_least=COMPRESSED_OFFSET)
             self.num_compressed_symbols = 0 if rows is None else rows - COMPRESSED_OFFSET
@@ -152,6 +155,19 @@ def check_backbone(backbone: PreTrainedConfig) -> None:
             raise ProxyByteError(f"backbone {kind!r} changes its logits by {name!r}: set it to {neutral}")
     if getattr(backbone, "output_router_logits", False):
         raise ProxyByteError(f"backbone {kind!r} asks for a router loss: set 'output_router_logits' to false")
+
+
+def _opening(given: Any, prefix: bool | None, bos: int | None) -> str:
+    """The value of ``document_opening``, from what the caller or a folder of an earlier version says."""
+    if given is None:
+        if prefix:
+            return DocumentOpening.BOS_RAW.value
+        return (DocumentOpening.BOS if bos == Special.BOS else DocumentOpening.RAW).value
+    if given not in list(DocumentOpening):
+        raise ProxyByteError(f"document_opening is {given!r}: give one of {', '.join(DocumentOpening)}")
+    if prefix is not None and prefix is not (given == DocumentOpening.BOS_RAW):
+        raise ProxyByteError(f"document_opening is {given!r} and document_prefix {prefix}: leave document_prefix out")
+    return DocumentOpening(given).value
 
 
 def _build_backbone(given: Any, vocab_size: int, token_ids: dict[str, Any]) -> PreTrainedConfig:

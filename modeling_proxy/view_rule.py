@@ -17,6 +17,7 @@ class ViewState(IntEnum):
 
 
 STATE_AFTER = {
+    Special.BOS: ViewState.RAW,
     Special.RAW_OPEN: ViewState.RAW,
     Special.COMPRESSED_OPEN: ViewState.COMPRESSED,
     Special.RAW_CLOSE: ViewState.CLOSED,

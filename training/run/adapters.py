@@ -138,7 +138,7 @@ def write_merged(base: Path, adapter: Path, out: Path) -> None:
     model = merge_adapter(base, adapter)
     with whole_folder(out) as folder:
         model.save_pretrained(folder)
-        save_tokenizer(build_tokenizer(document_prefix=bool(model.config.document_prefix)), folder)
+        save_tokenizer(build_tokenizer(opening=model.config.document_opening), folder)
         for name in (CHAT_FOLDER, CARRIED):
             if (base / name).is_dir():
                 shutil.copytree(base / name, folder / name)
