@@ -10,14 +10,18 @@ Two kinds, because one string cannot both be text and spell a control token:
 """
 
 import json
+from collections.abc import Iterable
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from .chat import ESCAPE, chat_template
-from .symbols import BYTE_OFFSET, NUM_BYTES, NUM_SPECIALS, DocumentOpening, Special, special_spelling
+from .errors import ProxyByteError
+from .symbols import BYTE_OFFSET, NUM_BYTES, NUM_RAW_SYMBOLS, NUM_SPECIALS, DocumentOpening, Special, special_spelling
 
 
 def build_tokenizer(
@@ -53,9 +57,24 @@ def build_tokenizer(
         model_input_names=["input_ids", "attention_mask"],
         **({} if model_max_length is None else {"model_max_length": model_max_length}),
     )
+    tokenizer._add_tokens = partial(_add_known_tokens, tokenizer)  # type: ignore[method-assign]
     if chat:
         tokenizer.chat_template = chat_template(opening)
     return tokenizer
+
+
+def _add_known_tokens(
+    tokenizer: PreTrainedTokenizerFast, new_tokens: Iterable[Any], special_tokens: bool = False
+) -> int:
+    """What ``add_tokens`` does: a new token's id would be 320, which is the first compressed symbol."""
+    new_tokens = list(new_tokens)
+    known = tokenizer.get_vocab()
+    if unknown := [str(token) for token in new_tokens if str(token) not in known]:
+        raise ProxyByteError(
+            f"the token {unknown[0]!r} would get id {NUM_RAW_SYMBOLS}, which is a compressed symbol: ids are owned by "
+            "the symbol layout; use a spare one, such as <extra_id_19> to <extra_id_63>"
+        )
+    return PreTrainedTokenizerFast._add_tokens(tokenizer, new_tokens, special_tokens=special_tokens)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | PathLike[str]) -> None:
