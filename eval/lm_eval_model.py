@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval.bpb import bits_per_byte, document_opening
+from proxybyte.eval.bpb import bits_per_byte
 from proxybyte.eval.completing import ByteGeneration, check_temperature, complete_bytes
 from proxybyte.eval.drafting import drafting_options
 from proxybyte.eval.lm_eval_chat import ChatLayout, ChatPrompt, carried_chat_tokenizer
 from proxybyte.eval.loading import BROKEN, ModelKind, cannot_load, model_kind
-from proxybyte.eval.scoring import Scoring, Sequences, score_sequences
-from proxybyte.symbols import NUM_RAW_SYMBOLS, Special, View
+from proxybyte.eval.scoring import Scoring, Sequences, bare, score_sequences
+from proxybyte.symbols import NUM_RAW_SYMBOLS, DocumentOpening, Special, document_opening
 from proxybyte.tokenization_proxybyte import build_tokenizer
 from proxybyte.user_paths import name_or_path
 
@@ -92,7 +92,7 @@ class ProxyByteLM(HFLM):
             raise ProxyByteError(f"{pretrained} is a tokenizer model: use --model hf for it")
         self._stride = None if stride is None else int(stride)
         self._max_gen_toks = None if max_gen_toks is None else int(max_gen_toks)
-        self._opening = document_opening(self.model, View.RAW)
+        self._opening = document_opening(bare(self.model).config)
         self._drafting = drafting_options(self.model, pretrained, draft, draft_repeats)
         where = {name: kwargs[name] for name in ("revision", "subfolder", "trust_remote_code") if name in kwargs}
         chat = carried_chat_tokenizer(pretrained, kwargs.get("tokenizer"), **where)
@@ -244,7 +244,7 @@ class ProxyByteLM(HFLM):
 
     def _create_tokenizer(self, *_args: Any, **_kwargs: Any) -> None:
         """Bytes need no tokenizer; the base class wants one for its settings."""
-        self.tokenizer = build_tokenizer()
+        self.tokenizer = build_tokenizer(opening=DocumentOpening.of(self._config))
 
 
 def _refuse_what_would_change_nothing(pretrained: Any, kwargs: dict[str, Any]) -> None:

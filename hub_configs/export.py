@@ -30,7 +30,14 @@ from proxybyte.hub_configs.model_folder import (
     load_causal_model,
     load_config,
 )
-from proxybyte.symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS, Special, special_spelling
+from proxybyte.symbols import (
+    NUM_RAW_SYMBOLS,
+    NUM_SPECIALS,
+    DocumentOpening,
+    Special,
+    document_opening,
+    special_spelling,
+)
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
@@ -135,8 +142,8 @@ def _write(found: ModelFolder, folder: Path, name: str, options: ExportOptions) 
     model = cast("ProxyByteForCausalLM", load_causal_model(found.model))
     tokenizer = _tokenizer(found, model, options.chat)
     save_tokenizer(tokenizer, folder)
-    model.generation_config = _generation_config(options.format, options.chat)
-    probe = torch.tensor([[Special.RAW_OPEN, *encode_bytes(_PROBE.encode()[:64]).tolist()]])
+    model.generation_config = _generation_config(options, document_opening(model.config))
+    probe = torch.tensor([[*document_opening(model.config), *encode_bytes(_PROBE.encode()[:64]).tolist()]])
     before = _raw_logits(model, probe)
     if options.format is ExportFormat.NATIVE:
         _save_native(model, folder)
@@ -158,7 +165,7 @@ def _tokenizer(found: ModelFolder, model: "ProxyByteForCausalLM", chat: bool) ->
     if chat and (found.model / CHAT_FOLDER / "tokenizer.json").is_file():
         return AutoTokenizer.from_pretrained(found.model / CHAT_FOLDER)  # type: ignore[return-value]
     return build_tokenizer(
-        document_prefix=model.config.document_prefix, chat=chat, model_max_length=context_length(model.config)
+        opening=model.config.document_opening, chat=chat, model_max_length=context_length(model.config)
     )
 
 
@@ -169,6 +176,9 @@ def _save_native(model: "ProxyByteForCausalLM", folder: Path) -> None:
     config = copy.deepcopy(model.config.backbone_config)
     config.vocab_size = NUM_RAW_SYMBOLS
     config.dtype = model.dtype
+    if model.config.document_opening != DocumentOpening.RAW:
+        # A plain configuration keeps what it does not know, and who scores the folder must know how it opens.
+        config.document_opening = model.config.document_opening
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(config)
     weights = {
@@ -212,17 +222,17 @@ def _save_full(model: "ProxyByteForCausalLM", folder: Path) -> None:
     write_json(path, config)
 
 
-def _generation_config(form: ExportFormat, chat: bool) -> "GenerationConfig":
+def _generation_config(options: ExportOptions, opening: tuple[int, ...]) -> "GenerationConfig":
     """Where generation ends, and for a plain checkpoint that no other special comes out (our class sees to it)."""
     from transformers import GenerationConfig
 
-    ends = [int(Special.EOS), int(Special.RAW_CLOSE), *([int(Special.END_OF_TURN)] if chat else [])]
+    ends = [int(Special.EOS), int(Special.RAW_CLOSE), *([int(Special.END_OF_TURN)] if options.chat else [])]
     stray = [symbol for symbol in range(NUM_SPECIALS) if symbol not in ends]
     return GenerationConfig(
-        bos_token_id=int(Special.RAW_OPEN),
+        bos_token_id=opening[-1],
         eos_token_id=ends,
         pad_token_id=int(Special.PAD),
-        suppress_tokens=stray if form is ExportFormat.NATIVE else None,
+        suppress_tokens=stray if options.format is ExportFormat.NATIVE else None,
     )
 
 

@@ -24,7 +24,6 @@ def write_model_card(model: "ProxyByteForCausalLM", folder: Path, *, name: str, 
         chat: whether the tokenizer is the chat kind.
     """
     template = Template((files("proxybyte.hub_configs") / "templates" / "model_card.md").read_text(encoding="utf-8"))
-    opening = "`<bos><raw>`" if model.config.document_prefix else "`<raw>`"
     text = template.substitute(
         name=name,
         family=model.config.backbone_config.model_type,
@@ -32,7 +31,7 @@ def write_model_card(model: "ProxyByteForCausalLM", folder: Path, *, name: str, 
         layers=model.config.num_hidden_layers,
         hidden=model.config.hidden_size,
         context=context_length(model.config) or "unlimited",
-        opening=opening,
+        opening=f"`{model.config.document_opening}`",
         ends="`</raw>`, `<eos>`" + (" or `<|eot_id|>`" if chat else ""),
         trust=", trust_remote_code=True" if remote_code else "",
         code="Its class and code files are in this folder." if remote_code else "It needs no remote code.",

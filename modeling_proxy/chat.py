@@ -11,23 +11,29 @@ from string import Template
 import numpy as np
 
 from .byte_codec import encode_bytes
-from .symbols import NUM_SPECIALS, Special, special_spelling
+from .symbols import NUM_SPECIALS, DocumentOpening, Special, special_spelling
 
 ESCAPE = "\ufdd0"
 """Put behind the ``<`` of a control token that someone wrote (a noncharacter: Unicode reserves it for such use)."""
 
 
-def encode_chat(messages: Sequence[Mapping[str, str | bytes]], *, add_generation_prompt: bool = False) -> np.ndarray:
+def encode_chat(
+    messages: Sequence[Mapping[str, str | bytes]],
+    *,
+    add_generation_prompt: bool = False,
+    opening: str = DocumentOpening.RAW,
+) -> np.ndarray:
     """Symbols of a conversation, exact for any content.
 
     Args:
         messages: each with ``role`` and ``content``, as text or as bytes.
         add_generation_prompt: end with the header of an assistant's message, for the model to answer.
+        opening: how a document opens, as the model's ``config.document_opening`` says.
 
     Returns:
         int32 array of shape ``(symbols,)``, the same as the chat tokenizer's ``apply_chat_template``.
     """
-    parts: list[Sequence[int] | np.ndarray] = [[Special.RAW_OPEN]]
+    parts: list[Sequence[int] | np.ndarray] = [DocumentOpening(opening).symbols()]
     for message in messages:
         parts += [_header(message["role"]), encode_bytes(_as_bytes(message["content"])), [Special.END_OF_TURN]]
     if add_generation_prompt:
@@ -73,9 +79,14 @@ CHAT_TEMPLATE = _TEMPLATE.substitute(
     {symbol.name: special_spelling(symbol) for symbol in Special},
     rests=", ".join(f"'{special_spelling(symbol)[1:]}'" for symbol in range(NUM_SPECIALS)),
 )
-"""Jinja source of the layout for the chat tokenizer (:func:`proxybyte.build_tokenizer` with ``chat=True``).
+"""Jinja source of the layout under ``<raw>`` for the chat tokenizer (``build_tokenizer(chat=True)``).
 
 ``written`` puts the escape behind the ``<`` of each spelled control token, and behind a ``<`` that an escape follows
 already, so that taking out one escape behind every ``<`` gives back what was written. A message's parts are joined
 first, as two halves of a control token may lie in two parts. Text without control tokens renders unchanged.
 """
+
+
+def chat_template(opening: str = DocumentOpening.RAW) -> str:
+    """:data:`CHAT_TEMPLATE` for a model whose documents open with ``opening``."""
+    return CHAT_TEMPLATE.replace(f"'{DocumentOpening.RAW}' -}}}}", f"'{DocumentOpening(opening)}' -}}}}", 1)

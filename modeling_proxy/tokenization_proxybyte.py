@@ -10,30 +10,36 @@ Two kinds, because one string cannot both be text and spell a control token:
 """
 
 import json
+from collections.abc import Iterable
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from .chat import CHAT_TEMPLATE, ESCAPE
-from .symbols import BYTE_OFFSET, NUM_BYTES, NUM_SPECIALS, Special, special_spelling
+from .chat import ESCAPE, chat_template
+from .errors import ProxyByteError
+from .symbols import BYTE_OFFSET, NUM_BYTES, NUM_RAW_SYMBOLS, NUM_SPECIALS, DocumentOpening, Special, special_spelling
 
 
 def build_tokenizer(
-    *, document_prefix: bool = False, chat: bool = False, model_max_length: int | None = None
+    *, opening: str = DocumentOpening.RAW, chat: bool = False, model_max_length: int | None = None
 ) -> PreTrainedTokenizerFast:
-    """Byte tokenizer with one symbol for each UTF-8 byte; prompts begin with ``<raw>``, which is its ``bos_token``.
+    """Byte tokenizer with one symbol for each UTF-8 byte; prompts begin with ``<raw>``, its ``bos_token``.
 
     Args:
-        document_prefix: begin with ``<bos><raw>`` instead, for checkpoints trained so.
+        opening: how a document opens, as the model's ``config.document_opening`` says; with ``<bos>`` alone that is
+            the ``bos_token``.
         chat: the chat kind (see the module's text), with a chat template; otherwise the plain kind, without.
         model_max_length: longest input in symbols, for tools that ask the tokenizer; unlimited if absent.
     """
+    symbols = DocumentOpening(opening).symbols()
     backend = Tokenizer(models.BPE(vocab=_vocabulary(), merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    backend.post_processor = _prompt_opener([Special.BOS, Special.RAW_OPEN] if document_prefix else [Special.RAW_OPEN])
+    backend.post_processor = _prompt_opener(symbols)
     if chat:
         # Only the escape is matched, so that the offsets of the "<" before it stay right.
         backend.normalizer = normalizers.Replace(Regex(f"(?<=<){ESCAPE}"), "")
@@ -42,7 +48,7 @@ def build_tokenizer(
     )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        bos_token=special_spelling(Special.RAW_OPEN),
+        bos_token=special_spelling(symbols[-1]),
         eos_token=special_spelling(Special.EOS),
         pad_token=special_spelling(Special.PAD),
         padding_side="left",
@@ -51,9 +57,24 @@ def build_tokenizer(
         model_input_names=["input_ids", "attention_mask"],
         **({} if model_max_length is None else {"model_max_length": model_max_length}),
     )
+    tokenizer._add_tokens = partial(_add_known_tokens, tokenizer)  # type: ignore[method-assign]
     if chat:
-        tokenizer.chat_template = CHAT_TEMPLATE
+        tokenizer.chat_template = chat_template(opening)
     return tokenizer
+
+
+def _add_known_tokens(
+    tokenizer: PreTrainedTokenizerFast, new_tokens: Iterable[Any], special_tokens: bool = False
+) -> int:
+    """What ``add_tokens`` does: a new token's id would be 320, which is the first compressed symbol."""
+    new_tokens = list(new_tokens)
+    known = tokenizer.get_vocab()
+    if unknown := [str(token) for token in new_tokens if str(token) not in known]:
+        raise ProxyByteError(
+            f"the token {unknown[0]!r} would get id {NUM_RAW_SYMBOLS}, which is a compressed symbol: ids are owned by "
+            "the symbol layout; use a spare one, such as <extra_id_19> to <extra_id_63>"
+        )
+    return PreTrainedTokenizerFast._add_tokens(tokenizer, new_tokens, special_tokens=special_tokens)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | PathLike[str]) -> None:
@@ -88,7 +109,7 @@ def _byte_level_letter(byte: int) -> str:
     return chr(0x100 + sum(other not in printable for other in range(byte)))
 
 
-def _prompt_opener(opening: list[Special]) -> processors.TemplateProcessing:
+def _prompt_opener(opening: tuple[int, ...]) -> processors.TemplateProcessing:
     """Post-processor that puts ``opening`` before each text."""
     names = [special_spelling(symbol) for symbol in opening]
     return processors.TemplateProcessing(

@@ -11,11 +11,10 @@ from transformers import StoppingCriteria
 
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval.bpb import document_opening
 from proxybyte.eval.completing import ByteGeneration, check_temperature, complete_bytes
 from proxybyte.eval.loading import ModelKind, load_tokenizer, model_kind
-from proxybyte.eval.scoring import position_limit
-from proxybyte.symbols import View
+from proxybyte.eval.scoring import bare, position_limit
+from proxybyte.symbols import document_opening
 
 DEFAULT_NEW = {ModelKind.BYTES: 1536, ModelKind.TOKENS: 512}
 """Longest completion in symbols; the longest canonical solution of HumanEval has 864 bytes."""
@@ -98,7 +97,7 @@ class ByteCompleter:
     def __init__(self, model: Any, decoding: Decoding, max_new: int, room: int) -> None:
         self.max_new = max_new
         self._model, self._options = model, decoding.options()
-        self._opening = np.array(document_opening(model, View.RAW), dtype=np.int64)
+        self._opening = np.array(document_opening(bare(model).config), dtype=np.int64)
         self._room = room - len(self._opening)
 
     def cuts(self, prompt: str) -> bool:

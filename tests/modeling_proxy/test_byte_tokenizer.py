@@ -126,7 +126,7 @@ def test_bos_can_be_left_out_at_loading(folder):
 
 
 def test_document_prefix_opens_with_bos_and_raw(tmp_path):
-    save_tokenizer(build_tokenizer(document_prefix=True, model_max_length=4096), tmp_path)
+    save_tokenizer(build_tokenizer(opening="<bos><raw>", model_max_length=4096), tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer("a")["input_ids"] == [Special.BOS, Special.RAW_OPEN, 161]
     assert tokenizer("a", "b")["input_ids"] == [1, 12, 161, 1, 12, 162]

@@ -53,7 +53,7 @@ class ModelWriter:
     def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """Write what ``from_pretrained`` loads, with the tokenizer."""
         self.model.save_pretrained(folder, state_dict=weights)
-        save_tokenizer(build_tokenizer(document_prefix=bool(self.model.config.document_prefix)), folder)
+        save_tokenizer(build_tokenizer(opening=self.model.config.document_opening), folder)
         if self.chat is not None:
             save_tokenizer(self.chat, folder / CHAT_FOLDER)
 

@@ -41,10 +41,10 @@ def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> 
             f"the model in {folder} has {rows} symbols, but the compressor of {config.data} needs "
             f"{NUM_RAW_SYMBOLS + num_codes}: prepare the data with the compressor that the model was trained with"
         )
-    if bool(model.config.document_prefix) != config.plan.document_prefix:
+    if model.config.document_opening != config.plan.document_opening:
         raise ProxyByteError(
-            f"the model in {folder} was trained with document_prefix={model.config.document_prefix}: "
-            f"set plan.document_prefix={model.config.document_prefix}"
+            f"the model in {folder} was trained on documents that open with {model.config.document_opening}: "
+            f"set plan.document_opening='{model.config.document_opening}'"
         )
     if config.compute.activation_checkpointing:
         model.activation_checkpointing_enable()
@@ -67,7 +67,7 @@ def new_config(config: TrainConfig, num_codes: int) -> ProxyByteConfig:
         return ProxyByteConfig(
             backbone_config=backbone,
             num_compressed_symbols=num_codes,
-            document_prefix=config.plan.document_prefix,
+            document_opening=config.plan.document_opening.value,
             **asked.heads,
         )
 
