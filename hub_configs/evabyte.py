@@ -21,12 +21,15 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from proxybyte import EvaConfig, EvaModel, ProxyByteConfig
+from proxybyte.checksums import WEIGHTS, digest_of_input, verify_folder
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import whole_folder, write_json
+from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
 from proxybyte.symbols import COMPRESSED_OFFSET
 
 HEAD = "lm_head.weight"
 MORE_HEADS = "pred_heads.weight"
+KIND = "converted checkpoint"
+"""Of output (``proxybyte.folders``)."""
 _CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -78,6 +81,11 @@ def from_evabyte(source: Path, out: Path) -> Path:
     Raises:
         ProxyByteError: if a setting or a weight is not of that layout, or ``out`` exists.
     """
+    with locked_output(out):
+        return _from_evabyte(source, out)
+
+
+def _from_evabyte(source: Path, out: Path) -> Path:
     layout = _ours(_read_settings(source, "evabyte"), source)
     rows = layout.config.vocab_size
 
@@ -98,6 +106,11 @@ def to_evabyte(source: Path, out: Path) -> Path:
     Raises:
         ProxyByteError: if the model has another backbone or raw heads, a weight is missing, or ``out`` exists.
     """
+    with locked_output(out):
+        return _to_evabyte(source, out)
+
+
+def _to_evabyte(source: Path, out: Path) -> Path:
     settings = _read_settings(source, ProxyByteConfig.model_type)
     layout = _published(ProxyByteConfig.from_dict(settings), source)
     more = list(_find(source, MORE_HEADS))
@@ -211,14 +224,18 @@ def _shapes(layout: _Layout) -> dict[str, tuple[int, ...]]:
 
 
 def _convert(source: Path, out: Path, layout: _Layout, convert: _Convert) -> Path:
+    made_of = digest_of_input(source, json.dumps(layout.settings, sort_keys=True))
     if out.exists():
+        if is_made_of(out, KIND, made_of):
+            return out
         raise ProxyByteError(f"{out} exists: choose another folder or remove it")
-    with whole_folder(out) as folder:
+    with whole_folder(out, KIND, made_of) as folder:
         _write(source, folder, layout, convert)
     return out
 
 
 def _write(source: Path, folder: Path, layout: _Layout, convert: _Convert) -> None:
+    verify_folder(source, WEIGHTS)
     missing, places, size = _shapes(layout), {}, 0
     for file in tqdm(_files(source), desc="weights", delay=2):
         weights: dict[str, torch.Tensor] = {}

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import check_output, whole_folder, write_text
+from proxybyte.folders import output_folder, whole_folder, write_text
 from proxybyte.training.corpus.cut import CutReader
 from proxybyte.training.corpus.jsonl import COMPRESSIONS, JsonLinesReader
 from proxybyte.training.corpus.records import MEGABYTE, Document, Reader, Skip, TextRules
@@ -29,6 +29,10 @@ _TABLES: dict[str, Callable[[Path, TextRules], Reader]] = {
     ".ndjson": JsonLinesReader,
     ".parquet": ParquetReader,
 }
+
+
+KIND = "corpus"
+"""Of output (``proxybyte.folders``)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,11 @@ def collect_corpus(options: CorpusOptions) -> CorpusReport:
         ProxyByteError: for a source that cannot be read, nothing to collect, an output that exists, or, with
             ``strict``, the first fault in the content.
     """
-    check_output(options.output, REPORT)
+    with output_folder(options.output, KIND):
+        return _collect(options)
+
+
+def _collect(options: CorpusOptions) -> CorpusReport:
     if (options.output / REPORT).exists() and not options.overwrite:
         raise ProxyByteError(f"{options.output} holds a corpus already: name another --out or pass --overwrite")
     readers = open_sources(options)
@@ -79,7 +87,7 @@ def collect_corpus(options: CorpusOptions) -> CorpusReport:
     if not len(catalogue):
         raise ProxyByteError(f"the sources hold no document; left out: {left_out.counts or 'nothing'}")
     fates = decide(catalogue, options.split)
-    with whole_folder(options.output) as folder:
+    with whole_folder(options.output, KIND) as folder:
         train, validation = _write(readers, catalogue, fates, folder, options.shard_bytes)
         report = _report(options, catalogue, fates, left_out)
         report = replace(report, train=train, validation=validation)
@@ -169,8 +177,9 @@ def _report(options: CorpusOptions, catalogue: Catalogue, fates: np.ndarray, lef
     names = catalogue.unit_names
     kept = {names[unit] for unit in np.unique(units[fates <= Fate.VALIDATION]).tolist() if unit in names}
     held_out = sorted(names[unit] for unit in np.unique(units[fates == Fate.VALIDATION]).tolist() if unit in names)
+    asked = replace(options, output=Path(options.output.name), paths=tuple(Path(path.name) for path in options.paths))
     return CorpusReport(
-        options=TypeAdapter(CorpusOptions).dump_python(options, mode="json"),
+        options=TypeAdapter(CorpusOptions).dump_python(asked, mode="json"),
         train=by_fate[Fate.TRAIN],
         validation=by_fate[Fate.VALIDATION],
         duplicates=by_fate[Fate.DUPLICATE],
