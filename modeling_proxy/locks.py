@@ -6,6 +6,7 @@ A process that dies lets go of it, whatever it died of; the file that it leaves 
 travel to the Hub.
 """
 
+import errno
 import json
 import os
 import socket
@@ -80,10 +81,12 @@ def lock_path(target: Path) -> Path:
 
 
 @contextmanager
-def hold(target: Path) -> Iterator[None]:
+def hold(target: Path, again: bool = True) -> Iterator[None]:
     """Hold the lock on ``target`` (a file or folder, there or not) inside the block.
 
-    A thread that holds it already holds it on.
+    Args:
+        target: the output.
+        again: a thread that holds it already holds it on; otherwise it is refused like any other.
 
     Raises:
         HeldError: if another process, or another thread of this one, holds it; the message names it.
@@ -92,7 +95,7 @@ def hold(target: Path) -> Iterator[None]:
     path = lock_path(target)
     made = _make_parents(path.parent)
     try:
-        _take(path, target)
+        _take(path, target, again)
         try:
             yield
         finally:
@@ -139,11 +142,11 @@ def wait_until_free(target: Path, seconds: float = 1.0) -> None:
             time.sleep(seconds)
 
 
-def _take(path: Path, target: Path) -> None:
+def _take(path: Path, target: Path, again: bool) -> None:
     with _guard:
         mine = _held.get(path)
         if mine is not None and mine.pid == os.getpid():
-            if mine.thread != threading.get_ident():
+            if mine.thread != threading.get_ident() or not again:
                 raise HeldError(target, _read_owner(path))
             mine.depth += 1
             return
@@ -174,6 +177,8 @@ def _let_go(path: Path) -> None:
 def _make_parents(folder: Path) -> list[Path]:
     """Make ``folder``; those that were not there, the innermost first."""
     made = [each for each in (folder, *folder.parents) if not each.exists()]
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     folder.mkdir(parents=True, exist_ok=True)
     return made
 

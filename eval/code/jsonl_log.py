@@ -26,7 +26,7 @@ class JsonlLog:
 
     def __init__(self, path: Path) -> None:
         self._lock = ExitStack()
-        self._lock.enter_context(hold(path))
+        self._lock.enter_context(hold(path, again=False))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = path.open("a+b")
         self._file.seek(0)
