@@ -20,7 +20,7 @@ SKIP_VARIABLE = "PROXYBYTE_SKIP_CHECKSUMS"
 """Set by :data:`SKIP_FLAG`; an environment variable, so that workers and launched processes know it too."""
 WEIGHTS = (".safetensors",)
 """Endings of the files of a model that are checked when it is loaded: the others are edited by hand."""
-_KIND, _MADE_OF = "# proxybyte ", "# made of "
+_KIND, _MADE_OF, _UNSUMMED = "# proxybyte ", "# made of ", "# and "
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,23 @@ class Record:
         kind: of output, such as ``"corpus"``.
         sums: SHA-256 by path in the folder, with ``/`` between its parts.
         made_of: digest of the input and options, where the command says it.
+        unsummed: files that belong to it too, but whose content is no function of its input (they hold times).
     """
 
     kind: str
     sums: Mapping[str, str]
     made_of: str = ""
+    unsummed: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> set[str]:
+        """All that the command wrote."""
+        return {*self.sums, *self.unsummed}
 
     def to_text(self) -> str:
         """The content of the file."""
         head = f"{_KIND}{self.kind}\n" + (f"{_MADE_OF}{self.made_of}\n" if self.made_of else "")
+        head += "".join(f"{_UNSUMMED}{name}\n" for name in self.unsummed)
         return head + "".join(f"{digest}  {name}\n" for name, digest in sorted(self.sums.items()))
 
 
@@ -57,9 +65,10 @@ def files_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def folder_record(folder: Path, kind: str, made_of: str = "") -> Record:
+def folder_record(folder: Path, kind: str, made_of: str = "", unsummed: tuple[str, ...] = ()) -> Record:
     """The record of what lies in ``folder``."""
-    return Record(kind, {name: file_digest(path) for name, path in files_in(folder).items() if path.is_file()}, made_of)
+    files = {name: path for name, path in files_in(folder).items() if path.is_file() and name not in unsummed}
+    return Record(kind, {name: file_digest(path) for name, path in files.items()}, made_of, unsummed)
 
 
 def read_record(folder: Path) -> Record | None:
@@ -81,7 +90,8 @@ def read_record(folder: Path) -> Record | None:
     pairs = [line.split("  ", 1) for line in lines if line and not line.startswith("#")]
     if any(len(pair) != 2 for pair in pairs):
         raise ProxyByteError(f"{path} is damaged: remove it to use the folder unchecked")
-    return Record(kind, {name: digest for digest, name in pairs}, made_of)
+    unsummed = tuple(line.removeprefix(_UNSUMMED) for line in comments if line.startswith(_UNSUMMED))
+    return Record(kind, {name: digest for digest, name in pairs}, made_of, unsummed)
 
 
 def verify_folder(folder: Path, suffixes: tuple[str, ...] = ("",)) -> None:

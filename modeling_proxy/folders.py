@@ -127,13 +127,19 @@ def check_output(final: Path, kind: str) -> None:
             f"{final} exists and is no earlier output of kind '{kind}' (it is or holds {what}): name another --out, it "
             "will not be replaced"
         )
-    if more := sorted(files_in(final).keys() - record.sums.keys()):
+    if more := sorted(files_in(final).keys() - record.names):
         raise ProxyByteError(
             f"{final} holds what this command did not write ({_names(more)}): move that away, or name another --out"
         )
 
 
-def finish(partial: Path, kind: str, made_of: str = "", sums: Mapping[str, str] | None = None) -> None:
+def finish(
+    partial: Path,
+    kind: str,
+    made_of: str = "",
+    sums: Mapping[str, str] | None = None,
+    unsummed: tuple[str, ...] = (),
+) -> None:
     """Make the complete folder ``partial`` fit to be published: modes, no private paths, the record of its content.
 
     Args:
@@ -141,6 +147,7 @@ def finish(partial: Path, kind: str, made_of: str = "", sums: Mapping[str, str] 
         kind: of output.
         made_of: digest of what it was made of (:func:`~.checksums.digest_of_input`).
         sums: SHA-256 of files that were finished earlier, by path in the folder; they must still be so.
+        unsummed: files whose content is no function of the input (:class:`~.checksums.Record`).
 
     Raises:
         ProxyByteError: if one is not.
@@ -150,7 +157,7 @@ def finish(partial: Path, kind: str, made_of: str = "", sums: Mapping[str, str] 
     for path in files_in(partial).values():
         if path.is_file() and not path.is_symlink():
             path.chmod(mode)
-    record = folder_record(partial, kind, made_of)
+    record = folder_record(partial, kind, made_of, unsummed)
     for name, digest in (sums or {}).items():
         if record.sums.get(name) != digest:
             raise ProxyByteError(f"{partial / name} has changed since it was finished: remove it, then run again")
@@ -257,7 +264,7 @@ def _exchange(first: Path, second: Path) -> bool:
 def _remove_output(folder: Path) -> None:
     """Remove a replaced output; what came into it at the last moment is kept beside it, and said."""
     record = read_record(folder)
-    for name in record.sums if record is not None else ():
+    for name in record.names if record is not None else ():
         (folder / name).unlink(missing_ok=True)
     (folder / SUMS).unlink(missing_ok=True)
     for path in sorted((each for each in folder.rglob("*") if each.is_dir()), reverse=True):

@@ -126,7 +126,7 @@ def _publish(partial: Path, tasks: list[ShardTask], manifest: PreparedManifest, 
     """Put the folder together and in its place. From when its manifest is there on, it is complete without reports."""
     _finish(partial, tasks, manifest)
     shutil.rmtree(partial / DONE, ignore_errors=True)
-    finish(partial, KIND, sums=manifest.total.digests)
+    finish(partial, KIND, sums=manifest.total.digests, unsummed=(MANIFEST,))
     check_output(output, KIND)
     publish(partial, output)
 
