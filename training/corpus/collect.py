@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import output_folder, whole_folder, write_text
+from proxybyte.folders import check_output, locked_output, whole_folder, write_text
 from proxybyte.training.corpus.cut import CutReader
 from proxybyte.training.corpus.jsonl import COMPRESSIONS, JsonLinesReader
 from proxybyte.training.corpus.records import MEGABYTE, Document, Reader, Skip, TextRules
@@ -75,13 +75,14 @@ def collect_corpus(options: CorpusOptions) -> CorpusReport:
         ProxyByteError: for a source that cannot be read, nothing to collect, an output that exists, or, with
             ``strict``, the first fault in the content.
     """
-    with output_folder(options.output, KIND):
+    with locked_output(options.output):
         return _collect(options)
 
 
 def _collect(options: CorpusOptions) -> CorpusReport:
     if (options.output / REPORT).exists() and not options.overwrite:
         raise ProxyByteError(f"{options.output} holds a corpus already: name another --out or pass --overwrite")
+    check_output(options.output, KIND)
     readers = open_sources(options)
     catalogue, left_out = _survey(readers, options)
     if not len(catalogue):
