@@ -12,7 +12,6 @@ on sentinels opens with ``<bos><raw>`` or ``<raw>``, which nothing in its folder
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
 
 from proxybyte import EvaConfig, EvaModel, ProxyByteConfig
+from proxybyte.checksums import WEIGHTS, digest_of_input, verify_folder
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import whole_folder, write_json
+from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
 from proxybyte.symbols import COMPRESSED_OFFSET, DocumentOpening
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
 HEAD = "lm_head.weight"
 MORE_HEADS = "pred_heads.weight"
+KIND = "converted checkpoint"
+"""Of output (``proxybyte.folders``)."""
 _CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -86,6 +89,11 @@ def from_evabyte(source: Path, out: Path, opening: DocumentOpening = DocumentOpe
     Raises:
         ProxyByteError: if a setting or a weight is not of that layout, or ``out`` exists.
     """
+    with locked_output(out):
+        return _from_evabyte(source, out, opening)
+
+
+def _from_evabyte(source: Path, out: Path, opening: DocumentOpening) -> Path:
     layout = _ours(_read_settings(source, "evabyte"), source, opening)
     rows = layout.config.vocab_size
 
@@ -94,10 +102,7 @@ def from_evabyte(source: Path, out: Path, opening: DocumentOpening = DocumentOpe
             return {name: weight}
         return {HEAD: weight[:rows].clone(), MORE_HEADS: weight[rows:].clone()}
 
-    with _new_folder(out) as folder:
-        _write(source, folder, layout, convert)
-        save_tokenizer(build_tokenizer(opening=opening), folder)
-    return out
+    return _convert(source, out, layout, convert, build_tokenizer(opening=opening))
 
 
 def to_evabyte(source: Path, out: Path) -> Path:
@@ -109,6 +114,11 @@ def to_evabyte(source: Path, out: Path) -> Path:
     Raises:
         ProxyByteError: if the model has another backbone or raw heads, a weight is missing, or ``out`` exists.
     """
+    with locked_output(out):
+        return _to_evabyte(source, out)
+
+
+def _to_evabyte(source: Path, out: Path) -> Path:
     settings = _read_settings(source, ProxyByteConfig.model_type)
     layout = _published(ProxyByteConfig.from_dict(settings), source)
     more = list(_find(source, MORE_HEADS))
@@ -118,9 +128,7 @@ def to_evabyte(source: Path, out: Path) -> Path:
             return {}
         return {name: torch.cat([weight, *more]) if name == HEAD else weight}
 
-    with _new_folder(out) as folder:
-        _write(source, folder, layout, convert)
-    return out
+    return _convert(source, out, layout, convert)
 
 
 def _ours(settings: dict[str, Any], source: Path, opening: DocumentOpening) -> _Layout:
@@ -224,14 +232,23 @@ def _shapes(layout: _Layout) -> dict[str, tuple[int, ...]]:
     return {**shapes, **layout.heads}
 
 
-def _new_folder(out: Path) -> AbstractContextManager[Path]:
-    """A folder to fill, which stands at ``out`` once it is whole."""
+def _convert(
+    source: Path, out: Path, layout: _Layout, convert: _Convert, tokenizer: PreTrainedTokenizerFast | None = None
+) -> Path:
+    made_of = digest_of_input(source, json.dumps(layout.settings, sort_keys=True))
     if out.exists():
+        if is_made_of(out, KIND, made_of):
+            return out
         raise ProxyByteError(f"{out} exists: choose another folder or remove it")
-    return whole_folder(out)
+    with whole_folder(out, KIND, made_of) as folder:
+        _write(source, folder, layout, convert)
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, folder)
+    return out
 
 
 def _write(source: Path, folder: Path, layout: _Layout, convert: _Convert) -> None:
+    verify_folder(source, WEIGHTS)
     missing, places, size = _shapes(layout), {}, 0
     for file in tqdm(_files(source), desc="weights", delay=2):
         weights: dict[str, torch.Tensor] = {}

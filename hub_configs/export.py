@@ -9,16 +9,18 @@ import copy
 import json
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
 
+import proxybyte
 from proxybyte.byte_codec import encode_bytes
+from proxybyte.checksums import digest_of_input
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import whole_folder, write_json
+from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
 from proxybyte.hub_configs.model_card import write_model_card
 from proxybyte.hub_configs.model_folder import (
     CHAT_FOLDER,
@@ -74,6 +76,10 @@ _MORE_HEADS = ("pred_heads.weight", "raw_pred_heads.weight")
 _PROBE = "".join(map(chr, range(0x250))) + "A\u030a \ufb01 \u4e16\u754c \U0001f642 \r\n\t  x"
 
 
+KIND = "export"
+"""Of output (``proxybyte.folders``)."""
+
+
 class ExportFormat(StrEnum):
     """What an exported folder holds; see the module's text."""
 
@@ -107,8 +113,17 @@ def export_model(source: Path, out: Path, options: ExportOptions) -> Path:
     Raises:
         ProxyByteError: if there is no model, it cannot be exported in this format, or ``out`` exists.
     """
+    with locked_output(out):
+        return _export(source, out, options)
+
+
+def _export(source: Path, out: Path, options: ExportOptions) -> Path:
     found = find_model(source)
+    made_of = _made_of(found, out, options)
     if out.exists() and not options.force:
+        if is_made_of(out, KIND, made_of):
+            log.info("%s is up to date", out)
+            return out
         raise ProxyByteError(f"{out} exists: choose another folder or pass --force to replace it")
     if found.model.resolve().is_relative_to(out.resolve()):
         raise ProxyByteError(f"{out} holds the model that is to be exported: choose another folder")
@@ -119,9 +134,17 @@ def export_model(source: Path, out: Path, options: ExportOptions) -> Path:
         )
     if options.format is ExportFormat.NATIVE:
         _check_family(config.backbone_config.model_type)
-    with whole_folder(out) as folder:
+    with whole_folder(out, KIND, made_of) as folder:
         _write(found, folder, out.name, options)
     return out
+
+
+def _made_of(found: ModelFolder, out: Path, options: ExportOptions) -> str:
+    """Digest of all that an export depends on: the model's folder, the options, and the code."""
+    here = Path(__file__).parent
+    code = sorted([*here.glob("*.py"), *here.glob("templates/*"), *Path(proxybyte.__file__).parent.glob("*.py")])
+    inputs = [found.model, *([found.compressor] if found.compressor else [])]
+    return digest_of_input(out.name, repr(replace(options, force=False)), *inputs, *code)
 
 
 def _check_family(family: str) -> None:

@@ -1,13 +1,13 @@
 """A JSONL file that is only ever added to, by one process at a time, and that survives that process being killed."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self
 
-from proxybyte.errors import ProxyByteError
+from proxybyte.locks import hold
 
 
 class JsonlLog:
@@ -25,13 +25,10 @@ class JsonlLog:
     """
 
     def __init__(self, path: Path) -> None:
+        self._lock = ExitStack()
+        self._lock.enter_context(hold(path, again=False))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise ProxyByteError(f"{path} is being written by another process") from error
         self._file.seek(0)
         data = self._file.read()
         self.content = data[: data.rfind(b"\n") + 1]
@@ -49,6 +46,7 @@ class JsonlLog:
     def close(self) -> None:
         """Close the file and let others write it."""
         self._file.close()
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,8 @@ import argparse
 from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import output_folder
+from proxybyte.training.compressors.storage import output_kind
 
 EXAMPLES = """\
   proxybyte compressor fit neural --corpus data/corpus --out runs/m1
@@ -62,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Grow, reweigh if asked, save."""
+    with output_folder(args.out, output_kind("codebook")):
+        _compile(args)
+
+
+def _compile(args: argparse.Namespace) -> None:
     from proxybyte.training.compressors import load_compressor
     from proxybyte.training.compressors.codebook import Boundary, CodebookCompressor
     from proxybyte.training.compressors.codebook.growth import GrowthRule, grow

@@ -65,7 +65,7 @@ def fit(args: argparse.Namespace) -> str:
     from proxybyte.training.texts import source_of
 
     from .neural.compressor import Ending, NeuralCompressor, NeuralSettings, default_device
-    from .neural.fit import FitOptions, bits_per_byte
+    from .neural.fit import FitOptions, bits_per_byte, fit_folder, remove_checkpoint
     from .neural.fit import fit as fit_m1
     from .neural.float_lm import quantise
     from .neural.sampling import TextSampler
@@ -74,11 +74,12 @@ def fit(args: argparse.Namespace) -> str:
     settings = NeuralSettings(args.bits, Ending(args.ending), args.threshold, args.jump)
     sampler = TextSampler.of(list(source_of(args, args.corpus).read(progress="reading")))
     device = torch.device(args.device) if args.device else default_device()
-    model = fit_m1(sampler, options, args.out, device)
+    model = fit_m1(sampler, options, fit_folder(args.out), device, keep=True)
     bits = bits_per_byte(model, sampler, options)
     made = {"text_bytes": len(sampler.text), "bits_per_byte": round(bits, 4), "options": vars(options)}
     compressor = NeuralCompressor(quantise(model), settings, made=made)
     compressor.save(args.out)
+    remove_checkpoint(fit_folder(args.out))  # not before the compressor is there
     return (
         f"{compressor.name}: M1 of {compressor.lm.num_parameters:,} parameters, {bits:.3f} bits a byte on "
         f"{len(sampler.text):,} bytes of text"

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import check_output, whole_folder, write_text
+from proxybyte.folders import check_output, locked_output, whole_folder, write_text
 from proxybyte.training.corpus.cut import CutReader
 from proxybyte.training.corpus.report import LISTED_PACKAGES, REPORT, CorpusReport
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
@@ -32,6 +32,9 @@ from proxybyte.training.texts.records import (
 from proxybyte.training.texts.sources import open_path
 from proxybyte.training.texts.tables import DatasetName, DatasetReader
 from proxybyte.training.texts.trees import python_packages_reader
+
+KIND = "corpus"
+"""Of output (``proxybyte.folders``)."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,20 @@ def collect_corpus(options: CorpusOptions) -> CorpusReport:
         ProxyByteError: for a source that cannot be read, nothing to collect, an output that exists, or, with
             ``strict``, the first fault in the content.
     """
-    check_output(options.output, REPORT)
+    with locked_output(options.output):
+        return _collect(options)
+
+
+def _collect(options: CorpusOptions) -> CorpusReport:
     if (options.output / REPORT).exists() and not options.overwrite:
         raise ProxyByteError(f"{options.output} holds a corpus already: name another --out or pass --overwrite")
+    check_output(options.output, KIND)
     readers = open_sources(options)
     catalogue, left_out = _survey(readers, options)
     if not len(catalogue):
         raise left_out.nothing_else(", ".join(map(str, options.paths)) or "what was named")
     fates = decide(catalogue, options.split)
-    with whole_folder(options.output) as folder:
+    with whole_folder(options.output, KIND) as folder:
         train, validation = _write(readers, catalogue, fates, folder, options.shard_bytes)
         report = _report(options, catalogue, fates, left_out)
         report = replace(report, train=train, validation=validation)
@@ -162,8 +170,9 @@ def _report(options: CorpusOptions, catalogue: Catalogue, fates: np.ndarray, lef
     names = catalogue.unit_names
     kept = {names[unit] for unit in np.unique(units[fates <= Fate.VALIDATION]).tolist() if unit in names}
     held_out = sorted(names[unit] for unit in np.unique(units[fates == Fate.VALIDATION]).tolist() if unit in names)
+    asked = replace(options, output=Path(options.output.name), paths=tuple(Path(path.name) for path in options.paths))
     return CorpusReport(
-        options=TypeAdapter(CorpusOptions).dump_python(options, mode="json"),
+        options=TypeAdapter(CorpusOptions).dump_python(asked, mode="json"),
         train=by_fate[Fate.TRAIN],
         validation=by_fate[Fate.VALIDATION],
         duplicates=by_fate[Fate.DUPLICATE],

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxybyte.checksums import verify_folder
 from proxybyte.cli import main as proxybyte
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
@@ -125,10 +126,12 @@ def _is_made(output: Path, marker: str, settings: Settings) -> bool:
     """Whether ``output`` is there.
 
     Raises:
-        ProxyByteError: if it was made with other settings, so that new cells would not be what the plan says.
+        ProxyByteError: if a file of it has changed since, or it was made with other settings, so that new cells would
+            not be what the plan says.
     """
     if not (output / marker).is_file():
         return False
+    verify_folder(output)
     record = _record(output)
     if record.is_file():  # there is none beside what earlier versions made
         refuse_changed(json.loads(record.read_bytes()), settings, record)

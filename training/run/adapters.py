@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
+from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.configuration_proxybyte import EMBEDDINGS
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import check_output, whole_folder
+from proxybyte.folders import whole_folder
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from ..chat.tokenizer import CHAT_FOLDER
@@ -29,6 +30,8 @@ from .config import AdapterConfig, AdapterKind, TrainedRows
 
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+MERGED = "merged model"
+"""Kind of output (``proxybyte.folders``) of ``adapter merge``."""
 HEAD = "lm_head"
 FURTHER_HEADS = ("pred_heads", "raw_pred_heads")
 """Heads that predict further: no part of the decoder, so trained as themselves beside an adapter."""
@@ -117,6 +120,8 @@ def merge_adapter(base: Path, adapter: Path) -> ProxyByteForCausalLM:
     for path in (base / "config.json", adapter / ADAPTER_CONFIG):
         if not path.is_file():
             raise ProxyByteError(f"{path} does not exist: give a model folder and the folder of an adapter")
+    verify_folder(base, WEIGHTS)
+    verify_folder(adapter, WEIGHTS)
     try:
         model = ProxyByteForCausalLM.from_pretrained(base)
         with _quietly():
@@ -154,20 +159,28 @@ def _merged(peft: Any, adapter: Path) -> ProxyByteForCausalLM:
     return merged
 
 
-def write_merged(base: Path, adapter: Path, out: Path) -> None:
+def write_merged(base: Path, adapter: Path, out: Path, *, kind: str = MERGED, chat: Any = None) -> None:
     """Write :func:`merge_adapter`'s model with tokenizers and compressor, whole or not at all.
+
+    Args:
+        base: the model folder.
+        adapter: the adapter's folder.
+        out: folder to write.
+        kind: of output (``proxybyte.folders``).
+        chat: the chat tokenizer to carry; the base's own if absent.
 
     Raises:
         ProxyByteError: if they do not fit, or ``out`` holds something else.
     """
-    check_output(out, "config.json")
-    model = merge_adapter(base, adapter)
-    with whole_folder(out) as folder:
+    with whole_folder(out, kind) as folder:
+        model = merge_adapter(base, adapter)
         model.save_pretrained(folder)
         save_tokenizer(build_tokenizer(opening=model.config.document_opening), folder)
         for name in (CHAT_FOLDER, CARRIED):
             if (base / name).is_dir():
                 shutil.copytree(base / name, folder / name)
+        if chat is not None:
+            save_tokenizer(chat, folder / CHAT_FOLDER)
 
 
 def row_modules(model: ProxyByteForCausalLM) -> list[str]:

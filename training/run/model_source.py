@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
+from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs import load_preset
 from proxybyte.symbols import NUM_RAW_SYMBOLS
@@ -126,6 +127,7 @@ def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
 def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:
     if not (folder / "config.json").is_file():
         raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
+    verify_folder(folder, WEIGHTS)
     try:
         _check_heads(folder, config.model.heads)
         shape = ProxyByteConfig.from_pretrained(folder, **config.model.heads)
