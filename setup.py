@@ -52,6 +52,7 @@ setup(
         "tokenizers>=0.22",
         "tiktoken>=0.9",
         "numpy>=2.0",
+        "filelock>=4.0",
         "psutil>=5.9",
         "pyarrow>=18",
         "pydantic>=2.9",
