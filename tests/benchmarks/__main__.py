@@ -1,7 +1,7 @@
 """``python tests/benchmarks``: every figure beside its baseline, measured in the same run (``make bench``).
 
-A group is a file ``NAME_bench.py`` here whose ``measure(long)`` yields figures. Each runs in a process of its own, and each
-figure is written as soon as it is there: a group that fails, or is cut off when the time is up, loses no other.
+A group is a file ``NAME_bench.py`` here whose ``measure(long)`` yields figures. Each runs in a process of its own, and
+each figure is written as soon as it is there: a group that fails, or is cut off when time is up, loses no other.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,14 @@ def groups() -> list[str]:
 
 def machine() -> str:
     """Cores and processor of this machine, and its accelerator if there is one."""
-    import torch
-
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         lines = cpuinfo.read_text().split("\n")
         model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
-    device = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{os.cpu_count()} cores of {model}{device}, torch {torch.__version__}"
+    torch = sys.modules.get("torch")  # a group that took an accelerator has loaded it
+    device = f", {torch.cuda.get_device_name()}" if torch and torch.cuda.is_available() else ""
+    return f"{os.cpu_count()} cores of {model}{device}, torch {version('torch')}"
 
 
 def keep(row: dict[str, Any], out: Path) -> None:
@@ -55,11 +55,10 @@ def keep(row: dict[str, Any], out: Path) -> None:
 
 def measure_group(name: str, long: bool, out: Path) -> None:
     """Measure one group in this process; each figure is printed and kept as it comes."""
-    where, measured = machine(), importlib.import_module(f"{name}_bench").measure(long)
-    for row in measured:
+    for row in importlib.import_module(f"{name}_bench").measure(long):
         if not row["value"] > 0:
             raise RuntimeError(f"{row['name']} is {row['value']}, which no figure here can be")
-        keep({**row, "machine": where}, out)
+        keep({**row, "machine": machine()}, out)
         figures = f"{row['value']:>12.4g} {row['baseline']:>12.4g} {row['ratio']:>8.2f}"
         print(f"{row['name']:<36} {figures}  {row['unit']}", flush=True)
 

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 Figure = dict[str, Any]
 """``name``, ``value``, ``unit``, ``baseline``, ``ratio``."""
 HERE = Path(__file__).parent
@@ -40,6 +38,8 @@ class NotMeasured(Exception):
 @contextmanager
 def one_core() -> Iterator[None]:
     """One thread for everything inside."""
+    import torch  # here, because to measure memory alone takes none of it
+
     threads, asked = torch.get_num_threads(), os.environ.get("RAYON_NUM_THREADS")
     torch.set_num_threads(1)
     os.environ["RAYON_NUM_THREADS"] = "1"
@@ -78,7 +78,7 @@ def peak_growth_mb(work: Callable[[], Any]) -> float:
 def in_a_process(expression: str) -> list[float]:
     """The numbers that ``expression``, which begins with a module of this folder, gives in a fresh process."""
     module = expression.partition(".")[0]
-    script = f"import sys; sys.path.insert(0, {str(HERE)!r}); import {module}; print(*{expression})"
+    script = f"import sys; sys.path.insert(0, {str(HERE)!r}); import {module}; print(*({expression}))"
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)
     return [float(word) for word in done.stdout.split()]
 
