@@ -75,8 +75,8 @@ class Artefacts:
                 )
             return asked.folder
         output = self.folder / "corpus"
-        settings = settings_of({"corpus": asked}, {})
-        _build(output, CORPUS_MANIFEST, lambda: collect_corpus(_corpus_options(asked, output)), settings)
+        options = _corpus_options(asked, output)
+        _build(output, CORPUS_MANIFEST, lambda: collect_corpus(options), settings_of({"corpus": asked}, {}))
         return output
 
     def _settings(self, compressor: str) -> Settings:
@@ -112,7 +112,7 @@ def _corpus_options(asked: CorpusConfig, output: Path) -> CorpusOptions:
     rules = TextRules() if asked.max_document_mb is None else TextRules(max_bytes=int(asked.max_document_mb * MEGABYTE))
     return CorpusOptions(
         output,
-        paths=tuple(map(str, asked.sources)),
+        paths=asked.sources,
         python_packages=asked.python_packages,
         rules=rules,
         split=SplitRule(asked.validation_share, limit, asked.seed),
