@@ -1,7 +1,6 @@
 r"""Means with intervals, and paired tests over seeds.
 
-* Interval of a mean (Student 1908): :math:`\bar x \pm t_{n-1} s / \sqrt n`. Two values give none: with one degree of
-  freedom it is 12.7 standard errors wide on either side, which says nothing and reads as if it did.
+* Interval of a mean (Student 1908): :math:`\bar x \pm t_{n-1} s / \sqrt n`.
 * Paired t test: SciPy's, of the differences ``a - b`` against zero; its p-value is two-sided.
 * Sign-flip test (Fisher 1935): the share of all :math:`2^n` choices of signs whose mean difference is at least as far
   from zero as the one that was found. It assumes no distribution; with 3 seeds it cannot fall below 1/4.
@@ -17,12 +16,13 @@ from dataclasses import dataclass
 from scipy import stats
 
 LEAST_FOR_AN_INTERVAL = 3
+"""Values of which a report shows the interval: of two it is 12.7 standard errors wide on either side."""
 _MOST_FLIPPED = 16
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the interval in which it lies with the given level; infinite for fewer than three values."""
+    """A mean and the interval in which it lies with the given level; infinite for a single value."""
 
     mean: float
     low: float
@@ -62,8 +62,6 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     if n == 1:
         return Interval(mean, -math.inf, math.inf, 0.0, 1)
     deviation = statistics.stdev(values)
-    if n < LEAST_FOR_AN_INTERVAL:
-        return Interval(mean, -math.inf, math.inf, deviation, n)
     half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * deviation / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, deviation, n)
 
