@@ -4,32 +4,32 @@ The baseline of the row figure is what one writes first: documents fetched throu
 Python list, rows cut from it. Both sides read the same prepared split, made here from the standard library's source.
 """
 
-import resource
-import subprocess
-import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
+from figures import Figure, in_a_process, peak_growth_mb
 
-from ..stream.mixed_view import MixedViewDataset, collate
-from ..stream.placement import Lengths
-from ..stream.plan import BudgetUnit, PlanConfig, StreamPlan
-from ..stream.prepared import NUM_BORDERS, PreparedSplit
-from ..stream.schedule import ScheduleConfig
+from proxybyte.training.stream.mixed_view import MixedViewDataset, collate
+from proxybyte.training.stream.placement import Lengths
+from proxybyte.training.stream.plan import BudgetUnit, PlanConfig, StreamPlan
+from proxybyte.training.stream.prepared import NUM_BORDERS, PreparedSplit
+from proxybyte.training.stream.schedule import ScheduleConfig
 
 ROWS_AT_ONCE = 16
 ROW_LENGTH = 4096
 MEGABYTE = 1e6
 
 
-def measure() -> list[dict]:
-    """Rows ``stream_text_mb_per_s`` and ``plan_10m_docs_s`` (with its peak memory) for ``proxybyte bench``."""
-    return [_stream_rate(), *_plan_of_ten_million()]
+def measure(long: bool) -> Iterator[Figure]:
+    """Rows ``stream_text_mb_per_s`` and ``plan_10m_docs_s`` (with its peak memory) for ``make bench``."""
+    yield _stream_rate()
+    yield from _plan_of_ten_million()
 
 
 def _standard_library(limit: int = 24_000_000) -> list[bytes]:
@@ -62,7 +62,7 @@ def _write_split(folder: Path, texts: list[bytes]) -> None:
     datasets.enable_progress_bars()
 
 
-def _stream_rate() -> dict:
+def _stream_rate() -> Figure:
     with tempfile.TemporaryDirectory() as folder:
         _write_split(Path(folder) / "train", _standard_library())
         split = PreparedSplit(Path(folder) / "train")
@@ -107,25 +107,23 @@ def _list_rate(folder: Path) -> float:
     return text / MEGABYTE / (time.process_time() - start)
 
 
-_PLAN_SCRIPT = "from proxybyte.training.bench.stream_bench import time_plan; print(*time_plan(10_000_000))"
-
-
 def time_plan(documents: int) -> tuple[float, float]:
     """CPU seconds to plan one epoch over ``documents``, and the growth of peak memory in MB, in this process."""
     rng = np.random.default_rng(0)
     n_bytes = rng.integers(100, 12_000, documents).astype(np.uint32)
     n_symbols = (n_bytes // 3).astype(np.int32)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    lengths, config = (
+        Lengths(n_bytes, n_symbols),
+        PlanConfig(row_length=ROW_LENGTH, budget_unit=BudgetUnit.EPOCHS),
+    )
     start = time.process_time()
-    StreamPlan(Lengths(n_bytes, n_symbols), PlanConfig(row_length=ROW_LENGTH, budget_unit=BudgetUnit.EPOCHS))
-    seconds = time.process_time() - start
-    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
+    megabytes = peak_growth_mb(lambda: StreamPlan(lengths, config))
+    return time.process_time() - start, megabytes
 
 
-def _plan_of_ten_million() -> list[dict]:
+def _plan_of_ten_million() -> list[Figure]:
     """In a process of its own, so that the peak is the plan's; the baselines are the limits it has to keep."""
-    done = subprocess.run([sys.executable, "-c", _PLAN_SCRIPT], capture_output=True, text=True, check=True)
-    seconds, megabytes = (float(word) for word in done.stdout.split())
+    seconds, megabytes = in_a_process("stream_bench.time_plan(10_000_000)")
     return [
         {
             "name": "plan_10m_docs_s",
@@ -139,6 +137,6 @@ def _plan_of_ten_million() -> list[dict]:
             "value": megabytes,
             "unit": "MB above the lengths (limit 1000)",
             "baseline": 1000.0,
-            "ratio": 1000.0 / max(megabytes, 1.0),
+            "ratio": 1000.0 / megabytes,
         },
     ]

@@ -1,7 +1,7 @@
 """Several bytes a step beside one: drafts by the model's heads, by the text's own repeats, and in its compressed view.
 
-The checkpoint is that of the recipe ``multibyte-heads``, a small Llama with seven raw heads, trained once on this
-machine's CPython standard library under a BPE, both views (40 minutes of one busy core); it is kept under
+The checkpoint is that of the recipe ``multibyte-heads``, a small Llama with seven raw heads, trained once by ``make
+bench-long`` on this machine's CPython standard library under a BPE, both views (hours on a CPU); it is kept under
 ``build/multibyte`` and used again. ``PROXYBYTE_BENCH_CHECKPOINT`` names another run or full export. Prompts are 400
 bytes from the middle of held-out files. Baseline: ``generate()`` of the same model on the same prompts, one byte a
 step. Seconds are CPU seconds of one core, prompts' forward passes included; the ways take turns, and each counts with
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from figures import Figure, NotMeasured, one_core
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteForCausalLM, encode_bytes
@@ -55,13 +56,11 @@ class Way:
         return PROMPTS * NEW_BYTES / self.seconds
 
 
-def measure() -> list[dict]:
+def measure(long: bool) -> Iterator[Figure]:
     """Rows ``multibyte_*`` (heads), ``multibyte_repeats_*`` (and repeats), ``repeats_*`` (alone), ``crossview_*``."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     transformers_logging.disable_progress_bar()
-    try:
-        model, spelling = _checkpoint()
+    with one_core():
+        model, spelling = _checkpoint(long)
         prompts = _prompts()
         single, batch = [prompt[None] for prompt in prompts], [torch.stack(prompts)]
         heads, both = {"draft": "heads"}, {"draft": "heads", "draft_repeats": True}
@@ -69,30 +68,35 @@ def measure() -> list[dict]:
         ways: dict[str, dict[str, Any]] = {"one": {}, "heads": heads, "both": both, "repeats": {"draft_repeats": True}}
         lookup = {"prompt_lookup_num_tokens": 15, "max_matching_ngram_size": MATCH}
         alone = _ways(model, single, ways | {"compressed": compressed, "lookup": lookup}, GREEDY)
+        yield _row("multibyte_speedup_b1", alone["heads"], alone["one"])
+        yield _row("multibyte_repeats_speedup_b1", alone["both"], alone["one"])
+        yield _row("repeats_speedup_b1", alone["repeats"], alone["one"])
+        yield _row("prompt_lookup_speedup_b1", alone["lookup"], alone["one"])
+        yield _row("crossview_speedup_b1", alone["compressed"], alone["one"])
+        yield _needed(alone["compressed"], alone["heads"])
         together = _ways(model, batch, ways, GREEDY)
+        yield _row("multibyte_speedup_b8", together["heads"], together["one"])
+        yield _row("multibyte_repeats_speedup_b8", together["both"], together["one"])
+        yield _row("repeats_speedup_b8", together["repeats"], together["one"])
         drawn = _ways(model, single, {"one": {}, "heads": heads, "both": both}, SAMPLED)
-    finally:
-        torch.set_num_threads(threads)
-    return [
-        _row("multibyte_speedup_b1", alone["heads"], alone["one"]),
-        _row("multibyte_speedup_b8", together["heads"], together["one"]),
-        _row("multibyte_repeats_speedup_b1", alone["both"], alone["one"]),
-        _row("multibyte_repeats_speedup_b8", together["both"], together["one"]),
-        _row("repeats_speedup_b1", alone["repeats"], alone["one"]),
-        _row("repeats_speedup_b8", together["repeats"], together["one"]),
-        _row("prompt_lookup_speedup_b1", alone["lookup"], alone["one"]),
-        _row("multibyte_sampled_speedup_b1", drawn["heads"], drawn["one"]),
-        _row("multibyte_repeats_sampled_speedup_b1", drawn["both"], drawn["one"]),
-        _row("crossview_speedup_b1", alone["compressed"], alone["one"]),
-        _needed(alone["compressed"], alone["heads"]),
-    ]
+        yield _row("multibyte_sampled_speedup_b1", drawn["heads"], drawn["one"])
+        yield _row("multibyte_repeats_sampled_speedup_b1", drawn["both"], drawn["one"])
 
 
-def _checkpoint() -> tuple[Any, Any]:
-    """The model and what its compressed symbols spell."""
+def _checkpoint(long: bool) -> tuple[Any, Any]:
+    """The model and what its compressed symbols spell; trained here if it is not there and there is time.
+
+    Raises:
+        NotMeasured: if there is no checkpoint, and no time to train one.
+    """
     given = os.environ.get("PROXYBYTE_BENCH_CHECKPOINT")
-    if given is None:
+    if given is None and long:
         _train()
+    if given is None and not (HOME / "run" / "model").is_dir():
+        raise NotMeasured(
+            f"{HOME / 'run'} holds no trained checkpoint: 'make bench-long GROUP=multibyte' trains one "
+            "(hours on a CPU), or PROXYBYTE_BENCH_CHECKPOINT names one"
+        )
     run = Path(given) if given is not None else HOME / "run"
     folder = run / "model" if (run / "model").is_dir() else run
     if not (folder / "config.json").is_file():
@@ -170,7 +174,7 @@ def _timed(work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
     return result, time.process_time() - start
 
 
-def _row(name: str, drafted: Way, one: Way) -> dict:
+def _row(name: str, drafted: Way, one: Way) -> Figure:
     # In float32 a tie between two bytes may tip with the number of positions in a matrix product; drawn texts differ.
     equal = int((drafted.texts == one.texts).all(dim=1).sum())
     return {
@@ -201,7 +205,7 @@ def _told(reports: list[Any]) -> str:
     )
 
 
-def _needed(cross: Way, heads: Way) -> dict:
+def _needed(cross: Way, heads: Way) -> Figure:
     """How many bytes a step cross-view drafts would have to bring to be as fast as the heads, beside what they do."""
     symbols, passes = (sum(getattr(report, key) for report in cross.drafts) for key in ("symbols", "row_forwards"))
     drafting = sum(report.draft_forwards for report in cross.drafts)

@@ -6,16 +6,16 @@ model reads per second; padding in the evaluation's batches counts as time and n
 
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from figures import Figure
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
-from proxybyte.eval.bpb import bits_per_byte
+from proxybyte.eval import Scoring, bits_per_byte
 from proxybyte.eval.loading import pick_device
-from proxybyte.eval.scoring import Scoring
 from proxybyte.symbols import BYTE_OFFSET, NUM_RAW_SYMBOLS
 
 WINDOW = 1023
@@ -23,16 +23,14 @@ ROUNDS = 4
 COMPRESSED_SYMBOLS = 16384
 
 
-def measure() -> list[dict]:
+def measure(long: bool) -> Iterator[Figure]:
     """A row for a native export (scored from logits) and one for our own class (from ``target_nll``)."""
     device = pick_device("auto")
-    return [
-        _ratio("bpb_eval_vs_forward_ratio", LlamaForCausalLM(_shape(device, NUM_RAW_SYMBOLS)), device),
-        _ratio("bpb_eval_of_proxy_vs_forward_ratio", _proxy_model(device), device),
-    ]
+    yield _ratio("bpb_eval_vs_forward_ratio", LlamaForCausalLM(_shape(device, NUM_RAW_SYMBOLS)), device)
+    yield _ratio("bpb_eval_of_proxy_vs_forward_ratio", _proxy_model(device), device)
 
 
-def _ratio(name: str, model: PreTrainedModel, device: torch.device) -> dict:
+def _ratio(name: str, model: PreTrainedModel, device: torch.device) -> Figure:
     """The best of rounds that alternate between the two: other work on the machine only ever slows one down."""
     on_cpu = device.type == "cpu"
     model = model.eval().to(device, torch.float32 if on_cpu else torch.bfloat16)

@@ -11,7 +11,7 @@ import statistics
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,18 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import torch
+from figures import Figure
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from ..compressors.bpe_train import train_bpe
-from ..run.assemble import assemble
-from ..run.config import Precision, TrainConfig
-from ..run.distributed import start
-from ..run.loop import Loop
-from ..run.metrics import Totals
-from ..run.precision import autocast
-from ..run.source import open_data
-from ..stream.prepared import NUM_BORDERS
+from proxybyte.training.compressors.bpe_train import train_bpe
+from proxybyte.training.run.assemble import assemble
+from proxybyte.training.run.config import Precision, TrainConfig
+from proxybyte.training.run.distributed import start
+from proxybyte.training.run.loop import Loop
+from proxybyte.training.run.metrics import Totals
+from proxybyte.training.run.precision import autocast
+from proxybyte.training.run.source import open_data
+from proxybyte.training.stream.prepared import NUM_BORDERS
 
 CODES = 1024
 ROW_LENGTH = 256
@@ -47,28 +48,26 @@ BACKBONE: dict[str, Any] = {
 }
 
 
-def measure() -> list[dict]:
-    """Rows of ``proxybyte bench``: medians over turns, the first left out."""
+def measure(long: bool) -> Iterator[Figure]:
+    """Rows of ``make bench``: medians over turns, the first left out."""
     with tempfile.TemporaryDirectory() as folder:
         _prepare(Path(folder) / "data")
         ours, bare = _take_turns(Path(folder), {})
-        headed, bare_beside = _take_turns(Path(folder), HEADS)
-    return [
-        {
+        yield {
             "name": "train_vs_bare_ratio",
             "value": statistics.median(ours),
             "unit": "symbols per (CPU) second of training a 4M Llama",
             "baseline": statistics.median(bare),
             "ratio": _ratio(ours, bare),
-        },
-        {
+        }
+        headed, bare_beside = _take_turns(Path(folder), HEADS)
+        yield {
             "name": "train_heads_vs_off_ratio",
             "value": statistics.median(headed),
             "unit": "symbols per (CPU) second of training it with 4 heads over all symbols and 4 over the raw ones",
             "baseline": statistics.median(ours),
             "ratio": _ratio(headed, bare_beside) / _ratio(ours, bare),
-        },
-    ]
+        }
 
 
 def _ratio(some: list[float], others: list[float]) -> float:

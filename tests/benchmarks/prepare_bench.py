@@ -10,11 +10,12 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datasets
 import pyarrow.parquet as pq
+from figures import Figure, figure
 from tokenizers import Tokenizer
 
 from proxybyte.training.compressors.bpe_train import train_bpe
@@ -24,15 +25,13 @@ from proxybyte.training.prepare import PrepareOptions, prepare_corpus
 from proxybyte.training.prepare.workers import default_workers
 from proxybyte.training.texts.records import MEGABYTE
 
-from ._figures import figure
-
 TEXT_BYTES = 60 * MEGABYTE
 FITTED_BYTES = 8 * MEGABYTE
 NUM_SYMBOLS = 16_384
 
 
-def measure() -> list[dict]:
-    """Rows ``prepare_bpe16k_mb_per_s`` and ``prepare_bpe16k_mb_per_cpu_s`` for ``proxybyte bench``."""
+def measure(long: bool) -> Iterator[Figure]:
+    """Rows ``prepare_bpe16k_mb_per_s`` and ``prepare_bpe16k_mb_per_cpu_s`` for ``make bench``."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         split = SplitRule(validation_share=0.0, max_bytes=TEXT_BYTES)
@@ -49,10 +48,9 @@ def measure() -> list[dict]:
         baseline = _timed(lambda: _map(folder, texts), sum(len(text) for text in documents[::every]))
     wall, processor = (max(rate[kind] for rate in ours) for kind in range(2))
     unit = f"MB of source text/s, {default_workers()} processes, start to finish, every document verified"
-    return [
-        figure("prepare_bpe16k_mb_per_s", wall, baseline[0], unit),
-        figure("prepare_bpe16k_mb_per_cpu_s", processor, baseline[1], "MB of source text for each second of one core"),
-    ]
+    yield figure("prepare_bpe16k_mb_per_s", wall, baseline[0], unit)
+    unit = "MB of source text for each second of one core"
+    yield figure("prepare_bpe16k_mb_per_cpu_s", processor, baseline[1], unit)
 
 
 def _timed(work: Callable[[], None], n_bytes: int) -> tuple[float, float]:

@@ -6,32 +6,30 @@ The text is the standard library's source; wall time, all cores, on both sides.
 
 import sysconfig
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from figures import Figure, fastest, figure
 from tokenizers import Tokenizer
 
 from proxybyte.errors import ProxyByteError
-
-from ..compressors.bpe import BpeCompressor
-from ..compressors.bpe_train import Split, train_bpe
-from ..texts import MEGABYTE
-from ._figures import fastest, figure
+from proxybyte.training.compressors.bpe import BpeCompressor
+from proxybyte.training.compressors.bpe_train import Split, train_bpe
+from proxybyte.training.texts import MEGABYTE
 
 _TEXT_BYTES = 8 * MEGABYTE
 _NUM_SYMBOLS = 16_384
 
 
-def measure() -> list[dict]:
+def measure(long: bool) -> Iterator[Figure]:
     """Rows ``encode_bpe16k_mb_per_s`` (the default split of text) and ``encode_bpe16k_gpt2_mb_per_s`` (GPT-2's).
 
     Raises:
         ProxyByteError: if the two sides give different ids.
     """
     fitted, coded = _standard_library()
-    return [
-        _row("encode_bpe16k_mb_per_s", train_bpe(fitted, _NUM_SYMBOLS, Split.CODE), coded),
-        _row("encode_bpe16k_gpt2_mb_per_s", train_bpe(fitted, _NUM_SYMBOLS, Split.GPT2), coded),
-    ]
+    yield _row("encode_bpe16k_mb_per_s", train_bpe(fitted, _NUM_SYMBOLS, Split.CODE), coded)
+    yield _row("encode_bpe16k_gpt2_mb_per_s", train_bpe(fitted, _NUM_SYMBOLS, Split.GPT2), coded)
 
 
 def _standard_library() -> tuple[list[bytes], list[bytes]]:
@@ -52,7 +50,7 @@ def _is_text(document: bytes) -> bool:
         return False
 
 
-def _row(name: str, compressor: BpeCompressor, documents: list[bytes]) -> dict:
+def _row(name: str, compressor: BpeCompressor, documents: list[bytes]) -> Figure:
     tokenizer = Tokenizer.from_str(compressor.tokenizer_json)
     texts = [document.decode() for document in documents]
     megabytes = sum(map(len, documents)) / MEGABYTE

@@ -5,10 +5,10 @@ It is what the benchmark compares the batched coder with, and its codes must be 
 
 import torch
 
-from ..compressors.neural.byte_lm import FREQUENCY_BITS, LOGIT_BITS, ByteLM
-from ..compressors.neural.compressor import NeuralSettings
-from ..compressors.neural.segmentation import stretches
-from ..compressors.neural.windows import CELL_BITS
+from proxybyte.training.compressors.neural.byte_lm import FREQUENCY_BITS, LOGIT_BITS, ByteLM
+from proxybyte.training.compressors.neural.compressor import NeuralSettings
+from proxybyte.training.compressors.neural.segmentation import stretches
+from proxybyte.training.compressors.neural.windows import CELL_BITS
 
 _CELL = 1 << CELL_BITS
 

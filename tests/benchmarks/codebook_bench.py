@@ -7,30 +7,27 @@ Text is the standard library's source: some packages are held out, everything is
 megabytes a second of one core's CPU time, each the best of three. M1 has 256 units and learns for a few minutes.
 """
 
-import os
 import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
+from figures import Figure, fastest, figure, one_core
+from naive_neural import naive_codes
 
-from ..compressors.bpe_train import Split, train_bpe
-from ..compressors.codebook import Boundary, CodebookCompressor
-from ..compressors.codebook.growth import GrowthRule, grow
-from ..compressors.codebook.reweigh import reweigh
-from ..compressors.measures import delete_characters, stability
-from ..compressors.neural import NeuralCompressor, NeuralSettings
-from ..compressors.neural.byte_lm import ByteLM
-from ..compressors.neural.fit import FitOptions, fit
-from ..compressors.neural.float_lm import quantise
-from ..compressors.neural.sampling import TextSampler
-from ..compressors.protocol import CannotEncode, Compressor, encode_one
-from ..texts import MEGABYTE
-from ._figures import fastest, figure
-from ._naive_neural import naive_codes
+from proxybyte.training.compressors.bpe_train import Split, train_bpe
+from proxybyte.training.compressors.codebook import Boundary, CodebookCompressor
+from proxybyte.training.compressors.codebook.growth import GrowthRule, grow
+from proxybyte.training.compressors.codebook.reweigh import reweigh
+from proxybyte.training.compressors.measures import delete_characters, stability
+from proxybyte.training.compressors.neural import NeuralCompressor, NeuralSettings
+from proxybyte.training.compressors.neural.byte_lm import ByteLM
+from proxybyte.training.compressors.neural.fit import FitOptions, fit
+from proxybyte.training.compressors.neural.float_lm import quantise
+from proxybyte.training.compressors.neural.sampling import TextSampler
+from proxybyte.training.compressors.protocol import CannotEncode, Compressor, encode_one
+from proxybyte.training.texts import MEGABYTE
 
 SYMBOLS = 65_536
 HELD_OUT = ("asyncio", "email", "http", "json", "logging", "unittest", "xml")
@@ -40,7 +37,7 @@ _NAIVE_BYTES = 12_000
 _SNIPPETS = 2000
 
 
-def measure() -> list[dict[str, Any]]:
+def measure(long: bool) -> Iterator[Figure]:
     """Rows ``codebook_*`` and ``neural_vs_naive_speedup``."""
     learned, held_out = standard_library()
     with one_core():
@@ -51,14 +48,12 @@ def measure() -> list[dict[str, Any]]:
         bpe = train_bpe(learned, SYMBOLS, Split.CODE)
         mine, theirs = _speeds(codebook, held_out), _speeds(bpe, held_out)
         ratio = bytes_per_symbol(codebook, held_out)
-        return [
-            figure("codebook_encode_mb_per_s", mine[0], theirs[0], "MB/s, one core"),
-            figure("codebook_decode_mb_per_s", mine[1], theirs[1], "MB/s, one core"),
-            figure("codebook_bytes_per_symbol", ratio, bytes_per_symbol(bpe, held_out), "bytes"),
-            figure("codebook_reweighed_bytes_per_symbol", bytes_per_symbol(reweighed, held_out), ratio, "bytes"),
-            *_boundary_rows(lm, codebook, held_out),
-            _neural_row(lm, held_out),
-        ]
+        yield figure("codebook_encode_mb_per_s", mine[0], theirs[0], "MB/s, one core")
+        yield figure("codebook_decode_mb_per_s", mine[1], theirs[1], "MB/s, one core")
+        yield figure("codebook_bytes_per_symbol", ratio, bytes_per_symbol(bpe, held_out), "bytes")
+        yield figure("codebook_reweighed_bytes_per_symbol", bytes_per_symbol(reweighed, held_out), ratio, "bytes")
+        yield _neural_row(lm, held_out)
+        yield from _boundary_rows(lm, codebook, held_out)
 
 
 def standard_library() -> tuple[list[bytes], list[bytes]]:
@@ -94,21 +89,6 @@ def bytes_per_symbol(compressor: Compressor, documents: Sequence[bytes]) -> floa
     return sum(size for size, _ in coded) / sum(length for _, length in coded)
 
 
-@contextmanager
-def one_core() -> Iterator[None]:
-    """One thread for everything inside."""
-    threads, asked = torch.get_num_threads(), os.environ.get("RAYON_NUM_THREADS")
-    torch.set_num_threads(1)
-    os.environ["RAYON_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        del os.environ["RAYON_NUM_THREADS"]
-        if asked is not None:
-            os.environ["RAYON_NUM_THREADS"] = asked
-
-
 def _speeds(compressor: Compressor, documents: Sequence[bytes]) -> tuple[float, float]:
     """Encoding and decoding, MB/s."""
     megabytes = sum(map(len, documents)) / MEGABYTE
@@ -117,20 +97,16 @@ def _speeds(compressor: Compressor, documents: Sequence[bytes]) -> tuple[float, 
     return megabytes / encoding, megabytes / decoding
 
 
-def _boundary_rows(lm: ByteLM, free: Compressor, documents: Sequence[bytes]) -> list[dict[str, Any]]:
+def _boundary_rows(lm: ByteLM, free: Compressor, documents: Sequence[bytes]) -> Iterator[Figure]:
     edited = delete_characters(documents, _SNIPPETS)
     ratio, distance = bytes_per_symbol(free, documents), stability(free, edited).distance
-    rows = []
     for boundary in (Boundary.LINE, Boundary.ENTROPY, Boundary.PRETOKEN):
         bound = CodebookCompressor(grow(lm, GrowthRule(SYMBOLS, boundary)))
-        rows += [
-            figure(f"codebook_{boundary}_bytes_per_symbol", bytes_per_symbol(bound, documents), ratio, "bytes"),
-            figure(f"codebook_{boundary}_edit_distance", stability(bound, edited).distance, distance, "of codes"),
-        ]
-    return rows
+        yield figure(f"codebook_{boundary}_bytes_per_symbol", bytes_per_symbol(bound, documents), ratio, "bytes")
+        yield figure(f"codebook_{boundary}_edit_distance", stability(bound, edited).distance, distance, "of codes")
 
 
-def _neural_row(lm: ByteLM, documents: Sequence[bytes]) -> dict[str, Any]:
+def _neural_row(lm: ByteLM, documents: Sequence[bytes]) -> Figure:
     settings = NeuralSettings(least_bytes_per_symbol=0.0)
     few = [document[: _NAIVE_BYTES // 4] for document in documents[:4]]
     plain, codes = fastest(lambda: [naive_codes(lm, settings, document) for document in few], repeats=1)

@@ -8,9 +8,11 @@ turns, byte by byte, so that whatever else the machine does hits both.
 
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from figures import Figure, one_core
 from tqdm import tqdm
 from transformers import DynamicCache, LlamaConfig, LlamaModel
 
@@ -29,17 +31,15 @@ CONTEXTS = (4096, 32_768)
 BYTES = 24
 
 
-def measure() -> list[dict]:
+def measure(long: bool) -> Iterator[Figure]:
     """Rows ``eva_vs_full_16k_speedup``, ``eva_vs_full_32k_speedup`` and ``eva_decode_flatness_4k_32k``."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return [_training_row(16_384), _training_row(32_768), _decoding_row()]
-    finally:
-        torch.set_num_threads(threads)
+    with one_core():
+        yield _training_row(16_384)
+        yield _training_row(32_768)
+        yield _decoding_row()
 
 
-def _training_row(length: int) -> dict:
+def _training_row(length: int) -> Figure:
     eva = EvaModel(EvaConfig(**SHAPES))
     full = LlamaModel(LlamaConfig(**SHAPES))
     ours = min(_step_seconds(eva, length) for _ in range(2))
@@ -62,7 +62,7 @@ def _step_seconds(model: torch.nn.Module, length: int) -> float:
 
 
 @torch.inference_mode()
-def _decoding_row() -> dict:
+def _decoding_row() -> Figure:
     settings = load_preset("7b-eva").backbone_config
     config = EvaConfig(**{**settings, "num_hidden_layers": 1, "vocab_size": 320})
     model = EvaModel(config).eval()
