@@ -6,8 +6,8 @@ The same entry runs under ``accelerate launch -m``, under ``torchrun -m``, and i
 import argparse
 import logging
 import os
-import signal
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
