@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from proxybyte.cli import build_parser, load_commands
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROXYBYTE = Path(sys.executable).parent / "proxybyte"
