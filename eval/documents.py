@@ -5,13 +5,10 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
+from proxybyte.artefacts import PREPARED_MANIFEST
 from proxybyte.errors import ProxyByteError
-from proxybyte.training import TextSource
-
-_PREPARED = "prepared.json"
-_TEXT = "text"
+from proxybyte.training import PreparedSplit, TextSource
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ def read_held_out(source: TextSource, limit: int | None) -> HeldOut:
     Raises:
         ProxyByteError: if something is missing, broken, or holds no document.
     """
-    if len(source.paths) == 1 and (source.paths[0] / _PREPARED).is_file():
+    if len(source.paths) == 1 and (source.paths[0] / PREPARED_MANIFEST).is_file():
         held_out = _read_prepared(source.paths[0], source.split, limit)
         if not any(held_out.texts):
             raise ProxyByteError(f"no text in {source.paths[0]}")
@@ -62,18 +59,11 @@ def coded_only(held_out: HeldOut) -> HeldOut:
 
 
 def _read_prepared(folder: Path, split: str, limit: int | None) -> HeldOut:
-    from datasets import load_from_disk
-
     if not (folder / split).is_dir():
         raise ProxyByteError(f"{folder} has no split {split!r}")
-    try:
-        dataset = load_from_disk(folder / split)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise ProxyByteError(f"cannot read {folder / split}: {error}") from error
-    missing = {_TEXT, "symbols"} - set(dataset.column_names)
-    if missing:
-        raise ProxyByteError(f"{folder / split} has no column {sorted(missing)[0]!r}: run 'proxybyte prepare' again")
-    rows: pa.Table = dataset.with_format("arrow")[: limit or len(dataset)]
+    stored = PreparedSplit(folder / split)
+    sizes = list(zip(stored.n_bytes.tolist(), stored.n_symbols.tolist(), strict=True))[:limit]
     return HeldOut(
-        texts=rows[_TEXT].to_pylist(), codes=[row.values.to_numpy(zero_copy_only=False) for row in rows["symbols"]]
+        texts=[stored.raw(number, 0, n_bytes).tobytes() for number, (n_bytes, _) in enumerate(sizes)],
+        codes=[stored.compressed(number, 0, max(n_symbols, 0)) for number, (_, n_symbols) in enumerate(sizes)],
     )

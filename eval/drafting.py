@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from proxybyte.artefacts import find_compressor
 from proxybyte.errors import ProxyByteError
 
 
@@ -25,8 +26,8 @@ def drafting_options(model: Any, folder: Any, draft: str | None, repeats: bool) 
     asked = {"draft": draft, "draft_repeats": repeats}
     if draft != "compressed":
         return asked
-    compressor = Path(folder) / "compressor" if isinstance(folder, str | Path) else None
-    if compressor is None or not compressor.is_dir():
+    compressor = find_compressor(Path(folder)) if isinstance(folder, str | Path) else None
+    if compressor is None:
         raise ProxyByteError("draft=compressed needs a full export with its folder compressor/")
     from proxybyte.training import load_spelling
 

@@ -9,13 +9,12 @@ import numpy as np
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from proxybyte.artefacts import CHAT_FOLDER
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.chat import CHAT_TEMPLATE, encode_chat
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import BYTE_OFFSET, Special
 
-_CHAT_FOLDER = "chat"
-"""Beside the plain tokenizer of a run's or a byteified model's folder; exports carry the chat kind itself."""
 _OPENINGS = (int(Special.BOS), int(Special.RAW_OPEN))
 Messages = Sequence[dict[str, str]]
 
@@ -137,7 +136,7 @@ def carried_chat_tokenizer(pretrained: Any, given: Any, **where: Any) -> PreTrai
     if not isinstance(pretrained, str):
         return None
     subfolder = where.pop("subfolder", "") or ""
-    for place in (f"{subfolder}/{_CHAT_FOLDER}".lstrip("/"), subfolder):
+    for place in (f"{subfolder}/{CHAT_FOLDER}".lstrip("/"), subfolder):
         tokenizer = _load(pretrained, subfolder=place, **where)
         if tokenizer is not None and tokenizer.chat_template and _reads_bytes(tokenizer):
             return tokenizer

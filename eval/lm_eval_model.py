@@ -11,7 +11,6 @@ import math
 from collections import defaultdict
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,16 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
+from proxybyte.artefacts import find_model, is_hub_name
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import bits_per_byte
 from proxybyte.eval.completing import ByteGeneration, check_temperature, complete_bytes
 from proxybyte.eval.drafting import drafting_options
 from proxybyte.eval.lm_eval_chat import ChatLayout, ChatPrompt, carried_chat_tokenizer
-from proxybyte.eval.loading import BROKEN, ModelKind, cannot_load, model_kind
+from proxybyte.eval.loading import ModelKind, model_kind
 from proxybyte.eval.scoring import Scoring, Sequences, bare, score_sequences
+from proxybyte.model_loading import loading
 from proxybyte.symbols import NUM_RAW_SYMBOLS, DocumentOpening, Special, document_opening
 from proxybyte.tokenization_proxybyte import build_tokenizer
 from proxybyte.user_paths import name_or_path
@@ -78,16 +79,12 @@ class ProxyByteLM(HFLM):
     ) -> None:
         if isinstance(pretrained, str):
             pretrained = name_or_path(pretrained)
-        if isinstance(pretrained, str) and pretrained.startswith((".", "/")) and not Path(pretrained).is_dir():
-            raise ProxyByteError(f"no such model folder: {pretrained}")
+            if not is_hub_name(pretrained) and not {"subfolder", "gguf_file"} & kwargs.keys():
+                pretrained = str(find_model(pretrained).model)
         _refuse_what_would_change_nothing(pretrained, kwargs)
         self._most_rows = kwargs.get("max_batch_size")
-        try:
+        with loading(f"cannot load the model in {pretrained}"):
             super().__init__(pretrained, **kwargs)
-        except ProxyByteError:
-            raise
-        except (*BROKEN, TypeError) as error:
-            raise cannot_load(pretrained, error) from error
         if model_kind(self.model) is ModelKind.TOKENS:
             raise ProxyByteError(f"{pretrained} is a tokenizer model: use --model hf for it")
         self._stride = None if stride is None else int(stride)
@@ -237,10 +234,8 @@ class ProxyByteLM(HFLM):
             raise ProxyByteError("peft and delta cannot be used together: give one of them")
         from peft import PeftModel
 
-        try:
+        with loading(f"cannot load the model in {peft}"):
             self._model = PeftModel.from_pretrained(self._model, peft, revision=kwargs.get("revision"))
-        except BROKEN as error:
-            raise cannot_load(peft, error) from error
 
     def _create_tokenizer(self, *_args: Any, **_kwargs: Any) -> None:
         """Bytes need no tokenizer; the base class wants one for its settings."""

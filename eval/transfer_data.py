@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from proxybyte.artefacts import ModelFolder, find_model
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import embedding_rows
 from proxybyte.eval.loading import ModelKind, load_model, model_kind
 from proxybyte.symbols import COMPRESSED_OFFSET
 from proxybyte.training import CannotEncode, Compressor, load_compressor
-
-_COMPRESSOR = "compressor"
-_MANIFEST = "compressor.json"
 
 
 @dataclass(frozen=True)
@@ -43,26 +41,26 @@ class Pair:
     codes: np.ndarray
 
 
-def load_two_views(folder: Path, compressor: str | None, device: str, dtype: str) -> TwoViewModel:
+def load_two_views(folder: str | Path, compressor: str | None, device: str, dtype: str) -> TwoViewModel:
     """A proxy model with its compressor.
 
     Args:
-        folder: a run, a full export, or a checkpoint's model folder.
-        compressor: name or folder of the compressor; looked for in, beside and above the model if absent.
+        folder: what :func:`~proxybyte.artefacts.find_model` takes.
+        compressor: name or folder of the compressor; the one that it carries if absent.
         device: of PyTorch, or ``"auto"``.
         dtype: as for :func:`~.loading.load_model`.
 
     Raises:
         ProxyByteError: if there is no model or no compressor, or the model does not read the compressor's symbols.
     """
-    home = folder if (folder / "config.json").is_file() else folder / "model"
-    model = load_model(home if home.is_dir() else folder, device, dtype)
+    found = find_model(folder)
+    model = load_model(found, device, dtype)
     if model_kind(model) is ModelKind.TOKENS:
         raise ProxyByteError(f"{folder} is a tokenizer model: transfer is measured on models that read bytes as well")
     rows = embedding_rows(model) - COMPRESSED_OFFSET
     if rows <= 0:
         raise ProxyByteError(f"{folder} reads raw bytes alone: it has no rows for compressed symbols")
-    loaded = load_compressor(compressor or _compressor_beside(home, folder))
+    loaded = load_compressor(compressor or _carried(found, folder))
     if loaded.num_symbols > rows:
         raise ProxyByteError(
             f"{folder} has rows for {rows} compressed symbols, but {loaded.name} has {loaded.num_symbols}: "
@@ -71,12 +69,9 @@ def load_two_views(folder: Path, compressor: str | None, device: str, dtype: str
     return TwoViewModel(model, loaded)
 
 
-def _compressor_beside(home: Path, asked: Path) -> Path:
-    """The compressor in a model folder, beside it, or in the run whose checkpoint it is."""
-    home = home.resolve()
-    for place in (home, home.parent, home.parent.parent.parent):
-        if (place / _COMPRESSOR / _MANIFEST).is_file():
-            return place / _COMPRESSOR
+def _carried(found: ModelFolder, asked: str | Path) -> Path:
+    if found.compressor is not None:
+        return found.compressor
     raise ProxyByteError(
         f"{asked} carries no compressor, so nothing can be written in its symbols: give --compressor, or a run or full "
         "export that has one"

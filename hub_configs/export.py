@@ -17,21 +17,13 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 import proxybyte
+from proxybyte.artefacts import COMPRESSOR_FOLDER, CONFIG_FILE, ModelFolder, find_model
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.checksums import digest_of_input
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
 from proxybyte.hub_configs.model_card import write_model_card
-from proxybyte.hub_configs.model_folder import (
-    CHAT_FOLDER,
-    COMPRESSOR_FOLDER,
-    CONFIG_FILE,
-    ModelFolder,
-    context_length,
-    find_model,
-    load_causal_model,
-    load_config,
-)
+from proxybyte.model_loading import chat_tokenizer_in, context_length, load_causal_model, load_config
 from proxybyte.symbols import (
     NUM_RAW_SYMBOLS,
     NUM_SPECIALS,
@@ -102,8 +94,8 @@ class ExportOptions:
     force: bool = False
 
 
-def export_model(source: Path, out: Path, options: ExportOptions) -> Path:
-    """Export the model in ``source`` (a run or a model folder) to ``out``, whole or not at all.
+def export_model(source: str | Path, out: Path, options: ExportOptions) -> Path:
+    """Export the model in ``source`` (:func:`~proxybyte.artefacts.find_model`) to ``out``, whole or not at all.
 
     Before the folder takes its name it is loaded back as a stranger would, and its tokenizer and logits are compared.
 
@@ -117,7 +109,7 @@ def export_model(source: Path, out: Path, options: ExportOptions) -> Path:
         return _export(source, out, options)
 
 
-def _export(source: Path, out: Path, options: ExportOptions) -> Path:
+def _export(source: str | Path, out: Path, options: ExportOptions) -> Path:
     found = find_model(source)
     made_of = _made_of(found, out, options)
     if out.exists() and not options.force:
@@ -183,11 +175,7 @@ def _write(found: ModelFolder, folder: Path, name: str, options: ExportOptions) 
 
 def _tokenizer(found: ModelFolder, model: "ProxyByteForCausalLM", chat: bool) -> "PreTrainedTokenizerFast":
     """A new one, or for chats the one that the model carries, whose template it was trained with."""
-    from transformers import AutoTokenizer
-
-    if chat and (found.model / CHAT_FOLDER / "tokenizer.json").is_file():
-        return AutoTokenizer.from_pretrained(found.model / CHAT_FOLDER)  # type: ignore[return-value]
-    return build_tokenizer(
+    return (chat_tokenizer_in(found.model) if chat else None) or build_tokenizer(
         opening=model.config.document_opening, chat=chat, model_max_length=context_length(model.config)
     )
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from proxybyte.artefacts import ModelFolder, find_model
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
-from proxybyte.hub_configs.model_folder import ModelFolder, context_length, find_model, load_causal_model
+from proxybyte.model_loading import context_length, load_causal_model, load_tokenizer, pick_device
 from proxybyte.streaming import ByteStreamer
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 from proxybyte.utf8 import Utf8LogitsProcessor
@@ -49,12 +50,12 @@ class GenerateOptions:
 
 
 def generate_bytes(
-    source: Path, prompt: bytes, options: GenerateOptions, sink: Callable[[bytes], object]
+    source: str | Path, prompt: bytes, options: GenerateOptions, sink: Callable[[bytes], object]
 ) -> "DraftReport | None":
     """Continue ``prompt``; ``sink`` gets the new bytes, whole characters at a time where they are UTF-8.
 
     Args:
-        source: a run or a model folder, full or native.
+        source: a run, a model folder, an export (full or native), or a name on the Hub.
         prompt: any bytes, without sentinels.
         options: how.
         sink: called with each piece.
@@ -66,7 +67,7 @@ def generate_bytes(
         ProxyByteError: if there is no such model, it is no byte model, it cannot draft as asked, or prompt and answer
             exceed its context.
     """
-    from transformers import AutoTokenizer, GenerationConfig, LogitsProcessorList
+    from transformers import GenerationConfig, LogitsProcessorList
 
     found = find_model(source)
     folder = found.model
@@ -74,7 +75,7 @@ def generate_bytes(
     rows = model.get_input_embeddings().num_embeddings
     if model.config.model_type != "proxybyte" and rows != NUM_RAW_SYMBOLS:
         raise ProxyByteError(f"{folder} is no byte model: it has {rows} symbols, a plain byte model {NUM_RAW_SYMBOLS}")
-    opening = AutoTokenizer.from_pretrained(folder)("")["input_ids"]
+    opening = load_tokenizer(folder)("")["input_ids"]
     symbols = torch.tensor([[*opening, *encode_bytes(prompt).tolist()]])
     limit = symbols.shape[1] + options.max_new_bytes
     context = context_length(model.config)
@@ -83,7 +84,7 @@ def generate_bytes(
             f"a prompt of {len(prompt)} bytes and {options.max_new_bytes} new ones exceed the model's context of "
             f"{context}: shorten the prompt or lower --max-new-bytes"
         )
-    device = _device(options.device)
+    device = pick_device(options.device)
     torch.manual_seed(options.seed)
     drawing = {"do_sample": True, "temperature": options.temperature, "top_k": 0, "top_p": 1.0}
     written = model.to(device).generate(
@@ -116,12 +117,3 @@ def _drafting(model: Any, found: ModelFolder, options: GenerateOptions) -> dict[
     from proxybyte.training import load_spelling
 
     return {**asked, "draft_spelling": load_spelling(found.compressor)}
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ProxyByteError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error

@@ -7,7 +7,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from proxybyte.hub_configs.model_folder import COMPRESSOR_FOLDER, COMPRESSOR_MANIFEST, context_length
+from proxybyte.artefacts import COMPRESSOR_FOLDER, COMPRESSOR_MANIFEST
+from proxybyte.model_loading import context_length
 
 if TYPE_CHECKING:
     from proxybyte import ProxyByteForCausalLM

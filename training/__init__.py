@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxybyte.training.compressors import CannotEncode, Compressor, load_compressor, load_spelling
+    from proxybyte.training.stream.prepared import PreparedSplit
     from proxybyte.training.texts import TEXT_HELP, TextSource, add_text_options, numbered_lines, source_of
 
 __all__ = [
     "TEXT_HELP",
     "CannotEncode",
     "Compressor",
+    "PreparedSplit",
     "TextSource",
     "add_text_options",
     "load_compressor",
@@ -21,10 +23,11 @@ __all__ = [
     "numbered_lines",
     "source_of",
 ]
-_OF_TEXTS = ("TEXT_HELP", "TextSource", "add_text_options", "numbered_lines", "source_of")
+_HOMES = dict.fromkeys(("CannotEncode", "Compressor", "load_compressor", "load_spelling"), "compressors")
+_HOMES["PreparedSplit"] = "stream.prepared"
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(".texts" if name in _OF_TEXTS else ".compressors", __name__), name)
+    return getattr(import_module(f".{_HOMES.get(name, 'texts')}", __name__), name)

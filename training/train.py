@@ -23,7 +23,6 @@ from proxybyte.cli import Parser, report_fault, take_common_flags
 from proxybyte.errors import ProxyByteError
 from proxybyte.locks import hold
 
-from .commands.train import COMMAND
 from .run.assemble import assemble, start_trackers, write_final
 from .run.checkpoint import CheckpointFolder, whole_tensors
 from .run.config import TrainConfig
@@ -31,6 +30,7 @@ from .run.config_io import check_resumable, load_config, save_config
 from .run.distributed import Stage, start
 from .run.loop import Loop, Run
 from .run.metrics import MetricsLog, Totals
+from .run.options import EXAMPLES, add_arguments
 from .run.source import open_data
 from .signs_of_life import signs_of_life
 
@@ -157,10 +157,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="python -m proxybyte.training.train",
         description="Train a model from a recipe.",
-        epilog=f"examples:\n{COMMAND.examples}",
+        epilog=f"examples:\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    COMMAND.add_arguments(parser)
+    add_arguments(parser)
     words, debug = take_common_flags(sys.argv[1:] if argv is None else argv)
     try:
         return run(parser.parse_args(words))

@@ -12,8 +12,9 @@ from transformers import StoppingCriteria
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.completing import ByteGeneration, check_temperature, complete_bytes
-from proxybyte.eval.loading import ModelKind, load_tokenizer, model_kind
+from proxybyte.eval.loading import ModelKind, model_kind
 from proxybyte.eval.scoring import bare, position_limit
+from proxybyte.model_loading import load_tokenizer
 from proxybyte.symbols import document_opening
 
 DEFAULT_NEW = {ModelKind.BYTES: 1536, ModelKind.TOKENS: 512}

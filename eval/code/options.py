@@ -3,10 +3,10 @@
 import argparse
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
+from proxybyte.artefacts import MODEL_HELP, find_model
 from proxybyte.errors import ProxyByteError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add_model_options(parser: argparse.ArgumentParser, k_help: str) -> None:
     """The model and how it is sampled; ``k_help`` says what ``-k`` takes."""
     parser.add_argument(
-        "folder", type=numbers.path, nargs="?", help="model folder: a full or native export, or any tokenizer model"
+        "folder", type=numbers.path_or_name, nargs="?", metavar="MODEL", help=f"{MODEL_HELP}; tokenizer models too"
     )
     parser.add_argument("-n", "--samples-per-problem", type=numbers.count, default=1, metavar="N", help="default: 1")
     parser.add_argument("-k", type=numbers.count, nargs="+", metavar="K", help=k_help)
@@ -83,14 +83,14 @@ class LoadedModel:
     Attributes:
         completer: the model.
         fingerprint: of its files.
-        folder: where it lies.
+        folder: as it was named.
         settings: what its completions depend on, for a sample file's header.
         plan: how many samples, in which batches.
     """
 
     completer: "Completer"
     fingerprint: str
-    folder: Path
+    folder: str
     settings: dict[str, Any]
     plan: "SamplePlan"
 
@@ -112,8 +112,9 @@ def load_completer(args: argparse.Namespace) -> LoadedModel:
     greedy = decoding.temperature == 0
     if greedy and args.samples_per_problem > 1:
         raise ProxyByteError("greedy decoding writes the same sample every time: give --temperature above 0, or -n 1")
-    model = load_model(args.folder, args.device, args.dtype)
-    completer = make_completer(model, args.folder, decoding)
+    found = find_model(args.folder)
+    model = load_model(found, args.device, args.dtype)
+    completer = make_completer(model, found.model, decoding)
     settings: dict[str, Any] = {
         "temperature": args.temperature,
         "max_new": completer.max_new,
@@ -123,4 +124,4 @@ def load_completer(args: argparse.Namespace) -> LoadedModel:
         # What is drawn depends on how samples fall into batches too.
         settings |= {"top_p": args.top_p, "seed": args.seed, "n": args.samples_per_problem, "batch": args.batch_size}
     plan = SamplePlan(args.samples_per_problem, args.batch_size, args.seed, progress=True)
-    return LoadedModel(completer, fingerprint_model(args.folder), args.folder, settings, plan)
+    return LoadedModel(completer, fingerprint_model(found.model), args.folder, settings, plan)

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from proxybyte import numbers
+from proxybyte.artefacts import MODEL_HELP, find_model
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import View
@@ -25,7 +26,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     from proxybyte.training import TEXT_HELP, add_text_options
 
     parser.add_argument(
-        "folder", type=numbers.path, help="model folder: a full or native export, or any tokenizer model"
+        "folder", type=numbers.path_or_name, metavar="MODEL", help=f"{MODEL_HELP}; tokenizer models too"
     )
     parser.add_argument(
         "--data",
@@ -79,15 +80,17 @@ def _run(args: argparse.Namespace) -> int:
 
 def _score_model(args: argparse.Namespace, held_out: "HeldOut") -> "dict[str, BPBResult]":
     from proxybyte.eval.bpb import bits_per_byte, compressed_bits_per_byte, tokenizer_bits_per_byte
-    from proxybyte.eval.loading import ModelKind, load_model, load_tokenizer, model_kind
+    from proxybyte.eval.loading import ModelKind, load_model, model_kind
     from proxybyte.eval.scoring import Scoring
+    from proxybyte.model_loading import load_tokenizer
 
     scoring = Scoring(args.window, args.stride, args.batch_positions, progress=True)
-    model = load_model(args.folder, args.device, args.dtype)
+    found = find_model(args.folder)
+    model = load_model(found, args.device, args.dtype)
     if model_kind(model) is ModelKind.TOKENS:
         if args.view is View.COMPRESSED:
             raise ProxyByteError(f"{args.folder} has no compressed view: it is a tokenizer model")
-        tokenizer = load_tokenizer(args.folder)
+        tokenizer = load_tokenizer(found.model)
         return {f"{args.folder} (tokens)": tokenizer_bits_per_byte(model, tokenizer, held_out.texts, scoring)}
     if args.view is View.COMPRESSED:
         codes, byte_counts = held_out.codes or [], [len(text) for text in held_out.texts]

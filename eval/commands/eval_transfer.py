@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
+from proxybyte.artefacts import MODEL_HELP
 from proxybyte.cli import Command
 from proxybyte.folders import write_text
 
@@ -26,9 +27,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     from proxybyte.eval.code.options import add_sandbox_options
     from proxybyte.training import TEXT_HELP, add_text_options
 
-    parser.add_argument(
-        "folder", type=numbers.path, metavar="MODEL", help="a run, a full export, or a checkpoint's model/"
-    )
+    parser.add_argument("folder", type=numbers.path_or_name, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument(
         "--data",
         type=numbers.path,

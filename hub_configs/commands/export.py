@@ -3,6 +3,7 @@
 import argparse
 
 from proxybyte import numbers
+from proxybyte.artefacts import COMPRESSOR_FOLDER, MODEL_HELP
 from proxybyte.cli import Command
 
 EXAMPLES = """  proxybyte export run --format native --out my-model
@@ -10,8 +11,7 @@ EXAMPLES = """  proxybyte export run --format native --out my-model
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=numbers.path, metavar="RUN_OR_FOLDER", help="a run (its final model, else its "
-                        "newest checkpoint) or a model folder")  # fmt: skip
+    parser.add_argument("source", type=numbers.path_or_name, metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--format", choices=("native", "full"), required=True, help="native: a plain checkpoint of "
                         "320 symbols, no remote code; full: our class, code files and compressor")  # fmt: skip
     parser.add_argument("--out", type=numbers.path, required=True, help="folder to write")
@@ -22,7 +22,6 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
-    from proxybyte.hub_configs.model_folder import COMPRESSOR_FOLDER
 
     export_model(args.source, args.out, ExportOptions(ExportFormat(args.format), args.chat, args.force))
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())

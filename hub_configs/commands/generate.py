@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from proxybyte import numbers
+from proxybyte.artefacts import MODEL_HELP, find_model
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
@@ -14,9 +15,7 @@ EXAMPLES = """  proxybyte generate my-model --prompt "def fibonacci(n):" --max-n
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folder", type=numbers.path, metavar="FOLDER", help="an exported folder, a model folder or a run"
-    )
+    parser.add_argument("model", type=numbers.path_or_name, metavar="MODEL", help=MODEL_HELP)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", help="text to continue (default: the bytes on standard input)")
     prompt.add_argument("--prompt-file", type=numbers.path, help="file whose bytes to continue")
@@ -43,9 +42,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from proxybyte.hub_configs.generate import GenerateOptions, generate_bytes
-    from proxybyte.hub_configs.model_folder import find_model
 
-    find_model(args.folder)  # before a prompt is waited for
+    find_model(args.model)  # before a prompt is waited for
     options = GenerateOptions(
         max_new_bytes=args.max_new_bytes,
         temperature=args.temperature,
@@ -56,7 +54,7 @@ def _run(args: argparse.Namespace) -> int:
         draft_repeats=args.draft_repeats,
         draft_bytes=args.draft_bytes,
     )
-    drafts = generate_bytes(args.folder, _prompt(args), options, _write)
+    drafts = generate_bytes(args.model, _prompt(args), options, _write)
     if drafts is not None and args.report:
         shares = " ".join(f"{share:.0%}" for share in drafts.acceptance)
         print(

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
+from proxybyte.artefacts import CONFIG_FILE, MODEL_HELP, find_model, is_hub_name
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model",
         nargs="?",
         type=numbers.path_or_name,
-        help="a preset's name or a model folder (default: list the presets)",
+        help=f"a preset's name, or {MODEL_HELP} (default: list the presets)",
     )
     parser.add_argument(
         "--compressed",
@@ -57,8 +58,8 @@ def run(args: argparse.Namespace) -> None:
     if args.model is None:
         for preset in map(load_preset, preset_names()):
             print(f"{preset.name:<12} {preset.summary}")
-    elif Path(args.model).is_dir():
-        _print_table(_table(_config_of(Path(args.model)), args.length))
+    elif Path(args.model).is_dir() or is_hub_name(args.model):
+        _print_table(_table(_config_of(find_model(args.model).model), args.length))
     else:
         preset = load_preset(args.model)
         heads: dict[str, Any] = {"num_pred_heads": args.heads, "num_raw_pred_heads": args.raw_heads}
@@ -68,16 +69,17 @@ def run(args: argparse.Namespace) -> None:
 
 def _config_of(folder: Path) -> "ProxyByteConfig":
     from proxybyte import ProxyByteConfig
+    from proxybyte.symbols import NUM_RAW_SYMBOLS
 
-    if not (folder / "config.json").is_file():
-        raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
     try:
         settings, _ = ProxyByteConfig.get_config_dict(folder)
     except OSError as error:
-        raise ProxyByteError(f"{folder / 'config.json'} is no JSON file: write the folder again") from error
-    if settings.get("model_type") != ProxyByteConfig.model_type:
-        raise ProxyByteError(f"{folder} holds a {settings.get('model_type')!r} model, not a 'proxybyte' one")
-    return ProxyByteConfig.from_dict(settings)
+        raise ProxyByteError(f"{folder / CONFIG_FILE} is no JSON file: write the folder again") from error
+    if settings.get("model_type") == ProxyByteConfig.model_type:
+        return ProxyByteConfig.from_dict(settings)
+    if settings.get("vocab_size") == NUM_RAW_SYMBOLS:  # a native export: the backbone alone
+        return ProxyByteConfig(backbone_config=settings, num_compressed_symbols=0)
+    raise ProxyByteError(f"{folder} holds a {settings.get('model_type')!r} model, not a 'proxybyte' one")
 
 
 def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:

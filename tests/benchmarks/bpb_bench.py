@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
 from proxybyte.eval import Scoring, bits_per_byte
-from proxybyte.eval.loading import pick_device
+from proxybyte.model_loading import pick_device
 from proxybyte.symbols import BYTE_OFFSET, NUM_RAW_SYMBOLS
 
 WINDOW = 1023

@@ -203,7 +203,7 @@ def test_what_the_caller_says_wins_over_our_defaults(given, completed):
 
 
 def test_a_missing_model_folder_is_named(tmp_path):
-    with pytest.raises(ProxyByteError, match=f"no such model folder: {tmp_path}/absent"):
+    with pytest.raises(ProxyByteError, match=f"{tmp_path}/absent is no folder"):
         ProxyByteLM(f"{tmp_path}/absent")
 
 

@@ -10,11 +10,10 @@ from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, save_tokenizer
+from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER
 from proxybyte.folders import output_folder, whole_folder, write_json
 from proxybyte.privacy import shown_name
 
-from ..chat.tokenizer import CHAT_FOLDER
-from ..compressors.registry import CARRIED
 from .base import ENDS, Base, open_base, renamed
 from .chat_template import save_chat_tokenizer
 from .memory import check_memory
@@ -163,6 +162,6 @@ def _write(model: ProxyByteForCausalLM, base: Base, report: dict[str, Any], out:
         model.save_pretrained(folder)
         limit = getattr(model.config, "max_position_embeddings", None)
         save_tokenizer(build_tokenizer(model_max_length=limit), folder)
-        base.compressor.save(folder / CARRIED)
+        base.compressor.save(folder / COMPRESSOR_FOLDER)
         save_chat_tokenizer(base.tokenizer, folder / CHAT_FOLDER, limit)
         write_json(folder / REPORT, report)

@@ -15,9 +15,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from proxybyte.artefacts import TOKENIZER_FILE
+
 from .byte_level import NotByteLevel, plan_ranks
 from .protocol import CannotEncode, check_codes, code_dtype, encode_in_threads
-from .reference_coder import TOKENIZER_JSON, ReferenceCoder, parse_tokenizer, read_tokenizer
+from .reference_coder import ReferenceCoder, parse_tokenizer, read_tokenizer
 from .storage import read_folder, write_folder
 from .tiktoken_coder import TiktokenCoder, TooLongForTiktoken, split_broken
 
@@ -45,7 +47,7 @@ class BpeCompressor:
     family = "bpe"
     lossless = True
 
-    def __init__(self, tokenizer_json: str, name: str, where: Path | str = TOKENIZER_JSON) -> None:
+    def __init__(self, tokenizer_json: str, name: str, where: Path | str = TOKENIZER_FILE) -> None:
         self.name = name
         self.tokenizer_json = tokenizer_json
         tokenizer = parse_tokenizer(tokenizer_json, where)
@@ -154,13 +156,13 @@ class BpeCompressor:
 
     def save(self, folder: Path) -> None:
         """See :class:`~.protocol.Compressor`."""
-        write_folder(folder, self.family, {TOKENIZER_JSON: self.tokenizer_json.encode()}, name=self.name)
+        write_folder(folder, self.family, {TOKENIZER_FILE: self.tokenizer_json.encode()}, name=self.name)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See :class:`~.protocol.Compressor`."""
-        manifest, files = read_folder(folder, cls.family, [TOKENIZER_JSON])
-        return cls(files[TOKENIZER_JSON].decode(), str(manifest.get("name", cls.family)), Path(folder) / TOKENIZER_JSON)
+        manifest, files = read_folder(folder, cls.family, [TOKENIZER_FILE])
+        return cls(files[TOKENIZER_FILE].decode(), str(manifest.get("name", cls.family)), Path(folder) / TOKENIZER_FILE)
 
 
 def _fast_coder(spec: dict, reference: ReferenceCoder) -> tuple[TiktokenCoder | None, str]:

@@ -15,7 +15,6 @@ import numpy as np
 
 from proxybyte.errors import ProxyByteError
 
-MANIFEST = "compressor.json"
 _RUN_BYTES = 1 << 16
 
 PUBLISHED = "published"

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from proxybyte.artefacts import TOKENIZER_FILE
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.texts import batches
 
 from .byte_level import spelled_bytes
 
-TOKENIZER_JSON = "tokenizer.json"
 _BATCH_CHARACTERS = 8 << 20
 """tokenizers keeps about 100 bytes for each symbol of a batch."""
 _UNICODE_FORMS = {"NFC", "NFD", "NFKC", "NFKD"}
@@ -37,7 +37,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     Raises:
         ProxyByteError: if there is none, or it cannot be read.
     """
-    file = path / TOKENIZER_JSON if path.is_dir() else path
+    file = path / TOKENIZER_FILE if path.is_dir() else path
     if file.exists() or not path.is_dir():
         try:
             return parse_tokenizer(file.read_text(encoding="utf-8-sig"), file)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from proxybyte.artefacts import COMPRESSOR_MANIFEST, TOKENIZER_FILE, find_compressor
 from proxybyte.errors import ProxyByteError
 
 from .fitting import Fitter
-from .protocol import MANIFEST, Compressor
+from .protocol import Compressor
 from .storage import read_manifest
 
 
@@ -51,10 +52,7 @@ FAMILIES: dict[str, Family] = {
 }
 """To add a family, add its line."""
 
-CARRIED = "compressor"
-"""Folder in which a run or a model carries the compressor that it was trained with."""
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+TOKENIZER_FILES = (TOKENIZER_FILE, "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
 def short_names() -> list[str]:
@@ -67,8 +65,8 @@ def load_compressor(name_or_folder: str | Path) -> Compressor:
 
     Args:
         name_or_folder: a short name; a folder with ``compressor.json``; a model or tokenizer folder with
-            ``tokenizer.json``; the path of a ``tokenizer.json`` itself; or the folder of a run or model that carries
-            its compressor.
+            ``tokenizer.json``; the path of a ``tokenizer.json`` itself; or a run, its ``model/`` or an export that
+            carries its compressor.
 
     Raises:
         ProxyByteError: if there is no such name or path (the nearest name is given), or the folder is damaged.
@@ -77,20 +75,22 @@ def load_compressor(name_or_folder: str | Path) -> Compressor:
     for family in FAMILIES.values():
         if text in family.names:
             return family.load_class().from_name(text)
-    if path.is_file() and path.suffix == ".json" and path.name != MANIFEST:
+    if path.is_file() and path.suffix == ".json" and path.name != COMPRESSOR_MANIFEST:
         return FAMILIES["bpe"].load_class().from_tokenizer(path)
     if not path.is_dir():
         raise ProxyByteError(_unknown(text))
-    if not (path / MANIFEST).exists() and (path / CARRIED / MANIFEST).exists():
-        path = path / CARRIED
-    if (path / MANIFEST).exists():
+    if not (path / COMPRESSOR_MANIFEST).exists():
+        path = find_compressor(path) or path
+    if (path / COMPRESSOR_MANIFEST).exists():
         key = read_manifest(path)["family"]
         if key not in FAMILIES:
-            raise ProxyByteError(f"{path / MANIFEST}: unknown family {key!r}; {_nearest(key, list(FAMILIES))}")
+            raise ProxyByteError(
+                f"{path / COMPRESSOR_MANIFEST}: unknown family {key!r}; {_nearest(key, list(FAMILIES))}"
+            )
         return FAMILIES[key].load_class().load(path)
     if any((path / name).exists() for name in TOKENIZER_FILES):
         return FAMILIES["bpe"].load_class().from_tokenizer(path)
-    raise ProxyByteError(f"{path}: holds neither {MANIFEST} (a compressor) nor tokenizer.json (a tokenizer)")
+    raise ProxyByteError(f"{path}: holds neither {COMPRESSOR_MANIFEST} (a compressor) nor tokenizer.json (a tokenizer)")
 
 
 def _unknown(text: str) -> str:

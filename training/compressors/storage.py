@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from proxybyte.artefacts import COMPRESSOR_MANIFEST
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import whole_folder, write_bytes, write_json
-
-from .protocol import MANIFEST
 
 
 def write_folder(folder: Path, family: str, files: Mapping[str, bytes], **fields: Any) -> None:
@@ -32,7 +31,7 @@ def write_folder(folder: Path, family: str, files: Mapping[str, bytes], **fields
     with whole_folder(Path(folder), output_kind(family)) as partial:
         for name, content in files.items():
             write_bytes(partial / name, content)
-        write_json(partial / MANIFEST, {"family": family, **fields, "sha256": sums})
+        write_json(partial / COMPRESSOR_MANIFEST, {"family": family, **fields, "sha256": sums})
 
 
 def output_kind(family: str) -> str:
@@ -46,7 +45,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         ProxyByteError: if there is none, or it is no manifest.
     """
-    path = Path(folder) / MANIFEST
+    path = Path(folder) / COMPRESSOR_MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
     except OSError as error:
@@ -72,14 +71,16 @@ def read_folder(folder: Path, family: str, names: Sequence[str]) -> tuple[dict[s
     sums = manifest.get("sha256")
     for name in names:
         if not isinstance(sums, dict) or name not in sums:
-            raise ProxyByteError(f"{folder / MANIFEST}: lists no checksum of {name}, which a {family} compressor needs")
+            raise ProxyByteError(
+                f"{folder / COMPRESSOR_MANIFEST}: lists no checksum of {name}, which a {family} compressor needs"
+            )
         try:
             files[name] = (folder / name).read_bytes()
         except OSError as error:
             raise ProxyByteError(f"{folder / name}: cannot be read ({error.strerror})") from None
         if hashlib.sha256(files[name]).hexdigest() != sums[name]:
             raise ProxyByteError(
-                f"{folder / name}: {len(files[name])} bytes that do not match the checksum in {MANIFEST}; "
+                f"{folder / name}: {len(files[name])} bytes that do not match the checksum in {COMPRESSOR_MANIFEST}; "
                 "the file is truncated or altered: fit or copy the compressor again"
             )
     return manifest, files

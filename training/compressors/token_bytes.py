@@ -7,11 +7,11 @@ from typing import Self
 
 import numpy as np
 
+from proxybyte.artefacts import TOKENIZER_FILE
 from proxybyte.errors import ProxyByteError
 
 from .bpe import BpeCompressor
 from .protocol import CannotEncode, check_codes
-from .reference_coder import TOKENIZER_JSON
 from .storage import read_folder, write_folder
 
 
@@ -92,16 +92,16 @@ class TokenBytesCompressor:
     def save(self, folder: Path) -> None:
         """See :class:`~.protocol.Compressor`."""
         content = self.bpe.tokenizer_json.encode()
-        write_folder(folder, self.family, {TOKENIZER_JSON: content}, name=self.bpe.name, order=self.order)
+        write_folder(folder, self.family, {TOKENIZER_FILE: content}, name=self.bpe.name, order=self.order)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See :class:`~.protocol.Compressor`."""
-        manifest, files = read_folder(folder, cls.family, [TOKENIZER_JSON])
+        manifest, files = read_folder(folder, cls.family, [TOKENIZER_FILE])
         if manifest.get("order") not in list(Order):
             raise ProxyByteError(f"{folder}: its order {manifest.get('order')!r} is not one of {', '.join(Order)}")
         name = str(manifest.get("name", "bpe"))
-        bpe = BpeCompressor(files[TOKENIZER_JSON].decode(), name, Path(folder) / TOKENIZER_JSON)
+        bpe = BpeCompressor(files[TOKENIZER_FILE].decode(), name, Path(folder) / TOKENIZER_FILE)
         return cls(bpe, Order(manifest["order"]))
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from pydantic import TypeAdapter
 from tqdm import tqdm
 
+from proxybyte.artefacts import CORPUS_REPORT, PREPARED_MANIFEST, Split
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import check_output, locked_output, whole_folder, write_text
 from proxybyte.training.corpus.cut import CutReader
-from proxybyte.training.corpus.report import LISTED_PACKAGES, REPORT, CorpusReport
+from proxybyte.training.corpus.report import LISTED_PACKAGES, CorpusReport
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
 from proxybyte.training.corpus.writer import SplitCount, SplitWriter
 from proxybyte.training.texts.records import (
@@ -82,7 +83,7 @@ def collect_corpus(options: CorpusOptions) -> CorpusReport:
 
 
 def _collect(options: CorpusOptions) -> CorpusReport:
-    if (options.output / REPORT).exists() and not options.overwrite:
+    if (options.output / CORPUS_REPORT).exists() and not options.overwrite:
         raise ProxyByteError(f"{options.output} holds a corpus already: name another --out or pass --overwrite")
     check_output(options.output, KIND)
     readers = open_sources(options)
@@ -94,7 +95,7 @@ def _collect(options: CorpusOptions) -> CorpusReport:
         train, validation = _write(readers, catalogue, fates, folder, options.shard_bytes)
         report = _report(options, catalogue, fates, left_out)
         report = replace(report, train=train, validation=validation)
-        write_text(folder / REPORT, report.to_json())
+        write_text(folder / CORPUS_REPORT, report.to_json())
     return report
 
 
@@ -117,7 +118,7 @@ def open_sources(options: CorpusOptions) -> list[Reader]:
 
 
 def _open_path(path: Path, options: CorpusOptions) -> Reader:
-    if any((path / made).is_file() for made in (REPORT, "prepared.json")):
+    if any((path / made).is_file() for made in (CORPUS_REPORT, PREPARED_MANIFEST)):
         raise ProxyByteError(f"{path} was made by 'proxybyte corpus' or 'prepare': name what it was collected from")
     return open_path(path, options.suffixes, options.rules)
 
@@ -143,7 +144,7 @@ def _write(
 ) -> tuple[SplitCount, SplitCount]:
     """Second pass: write what is kept, in reading order; the counts of train and validation."""
     kept = int(catalogue.sizes[fates <= Fate.VALIDATION].sum())
-    train, validation = (SplitWriter(folder, name, shard_bytes) for name in ("train", "validation"))
+    train, validation = (SplitWriter(folder, name, shard_bytes) for name in Split)
     index = -1
     with train, validation, _bar("writing", kept) as bar:
         for index, document in enumerate(_documents(readers)):

@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from proxybyte.artefacts import CORPUS_REPORT
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.corpus.writer import SplitCount
 from proxybyte.training.texts.records import MEGABYTE, left_out_lines
 
-REPORT = "corpus.json"
 LISTED_PACKAGES = 1000
 
 
@@ -75,12 +75,12 @@ def read_report(folder: Path) -> CorpusReport:
     Raises:
         ProxyByteError: if there is none or it is damaged.
     """
-    path = folder / REPORT
+    path = folder / CORPUS_REPORT
     try:
         return _ADAPTER.validate_json(path.read_bytes())
     except OSError as error:
         raise ProxyByteError(
-            f"{folder} is no corpus folder ({REPORT}: {error.strerror}): make one with 'proxybyte corpus'"
+            f"{folder} is no corpus folder ({CORPUS_REPORT}: {error.strerror}): make one with 'proxybyte corpus'"
         ) from error
     except ValidationError as error:
         raise ProxyByteError(f"{path} is damaged: collect the corpus again") from error

@@ -8,9 +8,10 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from proxybyte.artefacts import Column
 from proxybyte.training.texts.records import MEGABYTE, Document
 
-SCHEMA = pa.schema([("text", pa.large_binary()), ("source", pa.string())])
+SCHEMA = pa.schema([(Column.TEXT, pa.large_binary()), (Column.SOURCE, pa.string())])
 ROW_GROUP_BYTES = 4 * MEGABYTE
 """Text in one row group: the smallest piece of work of ``prepare``, so that small corpora use every core too."""
 

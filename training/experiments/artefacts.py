@@ -12,20 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from proxybyte.artefacts import COMPRESSOR_MANIFEST, CORPUS_REPORT, PREPARED_MANIFEST
 from proxybyte.checksums import verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
 from proxybyte.locks import hold_if_free, wait_until_free
 
-from ..commands.compressor_compile import add_arguments as compile_arguments
-from ..commands.compressor_compile import run as compile_codebook
 from ..compressors import FAMILIES
-from ..compressors.protocol import MANIFEST as COMPRESSOR_MANIFEST
+from ..compressors.codebook_compile import COMPILER
 from ..corpus import CorpusOptions, collect_corpus
-from ..corpus.report import REPORT as CORPUS_MANIFEST
 from ..corpus.split import SplitRule
 from ..prepare import PrepareOptions, prepare_corpus
-from ..prepare.manifest import MANIFEST as PREPARED_MANIFEST
 from ..texts.records import MEGABYTE, TextRules
 from .schema import CompressorConfig, CorpusConfig, ExperimentPlan, Scalar
 from .settings import Settings, refuse_changed, settings_of
@@ -69,15 +66,15 @@ class Artefacts:
         """The corpus folder."""
         asked = self.plan.corpus
         if asked.folder is not None:
-            if not (asked.folder / CORPUS_MANIFEST).is_file():
+            if not (asked.folder / CORPUS_REPORT).is_file():
                 raise ProxyByteError(
-                    f"corpus.folder {asked.folder} holds no corpus ({CORPUS_MANIFEST} is missing): "
+                    f"corpus.folder {asked.folder} holds no corpus ({CORPUS_REPORT} is missing): "
                     "make one with 'proxybyte corpus', or name sources"
                 )
             return asked.folder
         output = self.folder / "corpus"
         options = _corpus_options(asked, output)
-        _build(output, CORPUS_MANIFEST, lambda: collect_corpus(options), settings_of({"corpus": asked}, {}))
+        _build(output, CORPUS_REPORT, lambda: collect_corpus(options), settings_of({"corpus": asked}, {}))
         return output
 
     def _settings(self, compressor: str) -> Settings:
@@ -100,8 +97,8 @@ class Artefacts:
         _build(fitted, COMPRESSOR_MANIFEST, lambda: fitter.fit(_chosen(fitter.add_arguments, given, where)), settings)
         if asked.compile is not None:
             chosen = {**_with_corpus(asked.compile, corpus), "m1": fitted, "out": output}
-            arguments = _chosen(compile_arguments, chosen, f"{where}.compile")
-            _build(output, COMPRESSOR_MANIFEST, lambda: compile_codebook(arguments), settings)
+            arguments = _chosen(COMPILER.add_arguments, chosen, f"{where}.compile")
+            _build(output, COMPRESSOR_MANIFEST, lambda: COMPILER.fit(arguments), settings)
         return str(output)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from proxybyte import ProxyByteForCausalLM
+from proxybyte.artefacts import CHECKPOINTS_FOLDER, COMPRESSOR_FOLDER, MODEL_FOLDER
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
 
@@ -25,7 +26,7 @@ from ..run.config import EvaluationConfig, TrainConfig
 from ..run.config_io import CONFIG_FILE, save_config
 from ..run.metrics import MetricsLog
 from ..run.signals import StopRequest
-from ..run.source import COMPRESSOR_FOLDER, open_data
+from ..run.source import open_data
 from ..run.validation import TwoViews, code_documents
 from ..train import train
 from .grid import Cell
@@ -77,7 +78,7 @@ def run_cell(cell: Cell, job: CellJob) -> CellResult | None:
         return None
     result = _measure(cell, job, length, time.perf_counter() - started)
     save_result(result, job.folder)
-    shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    shutil.rmtree(output / CHECKPOINTS_FOLDER, ignore_errors=True)
     return result
 
 
@@ -97,7 +98,7 @@ def _train(config: TrainConfig, job: CellJob) -> bool:
     save_config(config, job.folder)
     words = [*job.launcher, "proxybyte.training.train", "--config", str(job.folder / CONFIG_FILE)]
     log.info("$ %s", shlex.join(words))
-    return launch(words) and (config.output / "model").is_dir()
+    return launch(words) and (config.output / MODEL_FOLDER).is_dir()
 
 
 def launch(words: Sequence[str]) -> bool:
@@ -135,7 +136,7 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
     started = time.perf_counter()
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     device = torch.device("cpu") if config.compute.device == "cpu" else device
-    model: Any = ProxyByteForCausalLM.from_pretrained(config.output / "model", dtype=torch.float32)
+    model: Any = ProxyByteForCausalLM.from_pretrained(config.output / MODEL_FOLDER, dtype=torch.float32)
     model = model.to(device)
     documents = final_documents(config, job.evaluation)
     scoring = Scoring(window=config.plan.row_capacity, progress=True)

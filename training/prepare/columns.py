@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from proxybyte.artefacts import Column
 from proxybyte.training.compressors.protocol import code_dtype
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ def prepared_features(num_symbols: int) -> "Features":
 
     return Features(
         {
-            "text": Value("large_binary"),
-            "symbols": LargeList(Value(np.dtype(code_dtype(num_symbols)).name)),
-            "n_bytes": Value("int64"),
-            "n_symbols": Value("int64"),
-            "borders": List(Value("uint32"), length=NUM_BORDERS),
-            "source": Value("string"),
+            Column.TEXT: Value("large_binary"),
+            Column.SYMBOLS: LargeList(Value(np.dtype(code_dtype(num_symbols)).name)),
+            Column.N_BYTES: Value("int64"),
+            Column.N_SYMBOLS: Value("int64"),
+            Column.BORDERS: List(Value("uint32"), length=NUM_BORDERS),
+            Column.SOURCE: Value("string"),
         }
     )
 
@@ -62,18 +63,18 @@ def prepared_batch(
         codes: each document's codes, ``None`` for one that stays raw.
         ends: each document's symbol ends, ``None`` where there are none.
     """
-    value_type = schema.field("symbols").type.value_type
+    value_type = schema.field(Column.SYMBOLS).type.value_type
     lengths = np.array([NO_CODE if each is None else len(each) for each in codes], dtype=np.int64)
     offsets = np.zeros(len(codes) + 1, dtype=np.int64)
     np.cumsum(np.maximum(lengths, 0), out=offsets[1:])
     values = np.concatenate([np.empty(0, value_type.to_pandas_dtype()), *(each for each in codes if each is not None)])
-    text = columns["text"].combine_chunks().cast(pa.large_binary())
+    text = columns[Column.TEXT].combine_chunks().cast(pa.large_binary())
     arrays = {
-        "text": text,
-        "symbols": pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values, type=value_type)),
-        "n_bytes": pc.binary_length(text),
-        "n_symbols": pa.array(lengths),
-        "borders": pa.FixedSizeListArray.from_arrays(pa.array(sixteenths(ends).ravel()), NUM_BORDERS),
-        "source": columns["source"].combine_chunks().cast(pa.string()),
+        Column.TEXT: text,
+        Column.SYMBOLS: pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values, type=value_type)),
+        Column.N_BYTES: pc.binary_length(text),
+        Column.N_SYMBOLS: pa.array(lengths),
+        Column.BORDERS: pa.FixedSizeListArray.from_arrays(pa.array(sixteenths(ends).ravel()), NUM_BORDERS),
+        Column.SOURCE: columns[Column.SOURCE].combine_chunks().cast(pa.string()),
     }
     return pa.record_batch([arrays[name] for name in schema.names], schema=schema)

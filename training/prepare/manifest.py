@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from proxybyte.artefacts import PREPARED_MANIFEST
 from proxybyte.errors import ProxyByteError
 
-MANIFEST = "prepared.json"
 LISTED = 100
 """How many raw documents the manifest lists, of each shard and in all."""
 
@@ -143,12 +143,12 @@ def read_manifest(folder: Path) -> PreparedManifest:
     Raises:
         ProxyByteError: if there is none, or it is damaged.
     """
-    path = folder / MANIFEST
+    path = folder / PREPARED_MANIFEST
     try:
         return _MANIFEST.validate_json(path.read_bytes())
     except OSError as error:
         raise ProxyByteError(
-            f"{folder} is no prepared folder ({MANIFEST}: {error.strerror}): make one with 'proxybyte prepare'"
+            f"{folder} is no prepared folder ({PREPARED_MANIFEST}: {error.strerror}): make one with 'proxybyte prepare'"
         ) from error
     except ValidationError as error:
         raise ProxyByteError(f"{path} is damaged: delete {folder} and prepare it again") from error

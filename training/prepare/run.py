@@ -10,6 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from proxybyte.artefacts import COMPRESSOR_FOLDER, PREPARED_MANIFEST, Split
 from proxybyte.checksums import file_digest
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import check_output, finish, output_folder, partial_folder, publish, write_text
@@ -17,7 +18,6 @@ from proxybyte.training.compressors import load_compressor
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.launch import Crew, crew
 from proxybyte.training.prepare.manifest import (
-    MANIFEST,
     CompressorInfo,
     PreparedManifest,
     SplitTotals,
@@ -25,8 +25,8 @@ from proxybyte.training.prepare.manifest import (
     read_manifest,
 )
 from proxybyte.training.prepare.shard import DONE, Verify, finished, report_path
-from proxybyte.training.prepare.tasks import SPLITS, ShardTask, check_corpus, fingerprint_of, folder_digest, plan_tasks
-from proxybyte.training.prepare.workers import COMPRESSOR, Job, default_workers, run_tasks
+from proxybyte.training.prepare.tasks import ShardTask, check_corpus, fingerprint_of, folder_digest, plan_tasks
+from proxybyte.training.prepare.workers import Job, default_workers, run_tasks
 from proxybyte.training.texts.records import MEGABYTE
 
 _log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _lead(options: PrepareOptions, together: Crew) -> PreparedManifest:
     )
     results = _results(partial, tasks)
     seconds = time.perf_counter() - started
-    train, validation = (add_totals([results[task] for task in tasks if task.split == split]) for split in SPLITS)
+    train, validation = (add_totals([results[task] for task in tasks if task.split == split]) for split in Split)
     encoded = sum(results[task].bytes for task in tasks if task not in kept)
     manifest = PreparedManifest(
         compressor=info,
@@ -126,7 +126,7 @@ def _publish(partial: Path, tasks: list[ShardTask], manifest: PreparedManifest, 
     """Put the folder together and in its place. From when its manifest is there on, it is complete without reports."""
     _finish(partial, tasks, manifest)
     shutil.rmtree(partial / DONE, ignore_errors=True)
-    finish(partial, KIND, sums=manifest.total.digests, unsummed=(MANIFEST,))
+    finish(partial, KIND, sums=manifest.total.digests, unsummed=(PREPARED_MANIFEST,))
     check_output(output, KIND)
     publish(partial, output)
 
@@ -140,10 +140,10 @@ def _follow(options: PrepareOptions, together: Crew) -> None:
     """Encode a share of what the first process has set up, if there is anything to do."""
     partial = partial_folder(options.output)
     together.wait()
-    if not (partial / COMPRESSOR).is_dir():
+    if not (partial / COMPRESSOR_FOLDER).is_dir():
         return
-    tasks = plan_tasks(options.corpus, folder_digest(partial / COMPRESSOR), options.verify)
-    num_symbols = load_compressor(partial / COMPRESSOR).num_symbols
+    tasks = plan_tasks(options.corpus, folder_digest(partial / COMPRESSOR_FOLDER), options.verify)
+    num_symbols = load_compressor(partial / COMPRESSOR_FOLDER).num_symbols
     job = Job(partial, prepared_features(num_symbols).arrow_schema, options.verify)
     _encode(job, [task for task in tasks if finished(partial, task) is None], 0, together, 1)
 
@@ -151,22 +151,22 @@ def _follow(options: PrepareOptions, together: Crew) -> None:
 def _carry_compressor(name_or_folder: str, partial: Path) -> CompressorInfo:
     """Load the compressor and save it into the folder that is being built, which is made if absent."""
     compressor = load_compressor(name_or_folder)
-    for name in (*SPLITS, DONE):
+    for name in (*Split, DONE):
         (partial / name).mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(partial / COMPRESSOR, ignore_errors=True)
-    compressor.save(partial / COMPRESSOR)
+    shutil.rmtree(partial / COMPRESSOR_FOLDER, ignore_errors=True)
+    compressor.save(partial / COMPRESSOR_FOLDER)
     return CompressorInfo(
         family=compressor.family,
         name=compressor.name,
         num_symbols=compressor.num_symbols,
         lossless=compressor.lossless,
-        digest=folder_digest(partial / COMPRESSOR),
+        digest=folder_digest(partial / COMPRESSOR_FOLDER),
     )
 
 
 def _already_prepared(output: Path, fingerprint: str) -> PreparedManifest | None:
     """The manifest of ``output`` if it is this very dataset and its shards hold what was written."""
-    if not (output / MANIFEST).is_file():
+    if not (output / PREPARED_MANIFEST).is_file():
         return None
     manifest = read_manifest(output)
     if manifest.fingerprint != fingerprint or not manifest.total.digests:
@@ -182,7 +182,7 @@ def _keep_finished(partial: Path, tasks: list[ShardTask]) -> dict[ShardTask, Spl
     """Totals of the tasks that an earlier run finished; everything else that it left is removed."""
     kept = {task: totals for task in tasks if (totals := finished(partial, task)) is not None}
     wanted = {partial / task.split / task.file_name for task in kept} | {report_path(partial, task) for task in kept}
-    for folder in (*SPLITS, DONE):
+    for folder in (*Split, DONE):
         for path in (partial / folder).iterdir():
             if path not in wanted:
                 path.unlink()
@@ -240,7 +240,7 @@ def _finish(partial: Path, tasks: list[ShardTask], manifest: PreparedManifest) -
     from datasets import DatasetInfo
 
     features = prepared_features(manifest.compressor.num_symbols)
-    for split in SPLITS:
+    for split in Split:
         folder = partial / split
         names = [task.file_name for task in tasks if task.split == split]
         if not names:  # datasets cannot read a folder without a shard
@@ -257,4 +257,4 @@ def _finish(partial: Path, tasks: list[ShardTask], manifest: PreparedManifest) -
             "_split": split,
         }
         write_text(folder / "state.json", json.dumps(state, indent=2, sort_keys=True))
-    write_text(partial / MANIFEST, manifest.to_json())
+    write_text(partial / PREPARED_MANIFEST, manifest.to_json())

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from proxybyte.artefacts import Column
 from proxybyte.checksums import file_digest
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import sync, write_text
@@ -102,12 +103,12 @@ class ShardEncoder:
         return totals
 
     def _encode(self, columns: pa.Table) -> tuple[pa.RecordBatch, SplitTotals]:
-        texts: list[bytes] = columns["text"].to_pylist()
+        texts: list[bytes] = columns[Column.TEXT].to_pylist()
         started, cut_before = time.perf_counter(), cut_windows(self._compressor)
         coded = self._code(texts)
         seconds = time.perf_counter() - started
         raw = [index for index, reason in enumerate(coded.reasons) if reason is not None]
-        sources = [str(columns["source"][index]) for index in raw[:LISTED]]
+        sources = [str(columns[Column.SOURCE][index]) for index in raw[:LISTED]]
         sizes = np.array([len(text) for text in texts], dtype=np.int64)
         totals = SplitTotals(
             documents=len(texts),
@@ -198,10 +199,10 @@ def _read_row_group(path: Path, row_group: int) -> pa.Table:
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            columns = file.read_row_group(row_group, columns=["text", "source"])
+            columns = file.read_row_group(row_group, columns=[Column.TEXT, Column.SOURCE])
     except (pa.ArrowException, OSError) as error:
         raise damaged(f"{path}, row group {row_group},", error) from error
-    lengths = pc.fill_null(pc.binary_length(columns["text"]), 0).to_numpy()
+    lengths = pc.fill_null(pc.binary_length(columns[Column.TEXT]), 0).to_numpy()
     if not lengths.all():
         row = int(np.argmin(lengths))
         raise ProxyByteError(f"{path}, row group {row_group}, row {row + 1}: the document is empty; collect it again")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from proxybyte.artefacts import CORPUS_REPORT, Column, Split
 from proxybyte.checksums import verify_folder
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.report import REPORT, read_report
+from proxybyte.training.corpus.report import read_report
 from proxybyte.training.texts.records import MEGABYTE, damaged, nearest
 
-SPLITS = ("train", "validation")
 SHARD_BYTES = 64 * MEGABYTE
 _SHARDS_AT_LEAST = 64
 _VERSION = 1
@@ -25,14 +25,14 @@ class ShardTask:
     """Some row groups of one corpus shard, which become one Arrow file.
 
     Attributes:
-        split: ``"train"`` or ``"validation"``.
+        split: which it is part of.
         corpus_shard: the parquet file.
         row_groups: consecutive row groups of it.
         n_bytes: about how much text they hold.
         file_name: name of the Arrow file; it holds the fingerprint of corpus shard, compressor and options.
     """
 
-    split: str
+    split: Split
     corpus_shard: Path
     row_groups: tuple[int, ...]
     n_bytes: int
@@ -54,7 +54,7 @@ def check_corpus(corpus: Path) -> None:
         ProxyByteError: if ``corpus`` has no train shard; the sentence names the nearest corpus folder beside it.
     """
     if any(corpus.glob("train-*.parquet")):
-        if (corpus / REPORT).is_file():
+        if (corpus / CORPUS_REPORT).is_file():
             _check_counts(corpus)
             verify_folder(corpus)
         return
@@ -72,7 +72,7 @@ def _check_counts(corpus: Path) -> None:
         ProxyByteError: if they hold another number of documents.
     """
     report = read_report(corpus)
-    for split, said in zip(SPLITS, (report.train, report.validation), strict=True):
+    for split, said in zip(Split, (report.train, report.validation), strict=True):
         paths = sorted(corpus.glob(f"{split}-*.parquet"))
         documents = 0
         for path in paths:
@@ -82,7 +82,7 @@ def _check_counts(corpus: Path) -> None:
                 raise damaged(str(path), error) from error
         if (len(paths), documents) != (said.shards, said.documents):
             raise ProxyByteError(
-                f"{corpus} holds {documents} documents of {split} in {len(paths)} shards, its {REPORT} says "
+                f"{corpus} holds {documents} documents of {split} in {len(paths)} shards, its {CORPUS_REPORT} says "
                 f"{said.documents} in {said.shards}: collect the corpus again"
             )
 
@@ -93,13 +93,13 @@ def plan_tasks(corpus: Path, compressor_digest: str, verify: str) -> list[ShardT
     Raises:
         ProxyByteError: if a shard is damaged or has other columns, or there is nothing to train on.
     """
-    pieces = {split: _pieces(corpus, split) for split in SPLITS}
-    if not pieces["train"]:
+    pieces = {split: _pieces(corpus, split) for split in Split}
+    if not pieces[Split.TRAIN]:
         raise ProxyByteError(f"{corpus} holds no training document: collect it again, from more text")
-    total = sum(piece.n_bytes for split in SPLITS for piece in pieces[split])
+    total = sum(piece.n_bytes for split in Split for piece in pieces[split])
     target = min(SHARD_BYTES, total // _SHARDS_AT_LEAST)
     tasks = []
-    for split in SPLITS:
+    for split in Split:
         for index, group in enumerate(_grouped(pieces[split], target)):
             row_groups = [piece.row_group for piece in group]
             key = json.dumps([_VERSION, compressor_digest, verify, split, group[0].digest, row_groups])
@@ -132,7 +132,7 @@ def _file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _pieces(corpus: Path, split: str) -> list[_Piece]:
+def _pieces(corpus: Path, split: Split) -> list[_Piece]:
     """Every row group of a split, in order, with the hash of the file that holds it."""
     pieces: list[_Piece] = []
     for path in sorted(corpus.glob(f"{split}-*.parquet")):
@@ -141,10 +141,10 @@ def _pieces(corpus: Path, split: str) -> list[_Piece]:
         except (pa.ArrowException, OSError) as error:
             raise damaged(str(path), error) from error
         schema = metadata.schema.to_arrow_schema()
-        for column in ("text", "source"):
+        for column in (Column.TEXT, Column.SOURCE):
             if column not in schema.names:
                 raise ProxyByteError(f"{path} has no column '{column}': it is no shard of 'proxybyte corpus'")
-        place = metadata.schema.names.index("text")
+        place = metadata.schema.names.index(Column.TEXT)
         groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
         digest = _file_digest(path)
         pieces.extend(

@@ -12,14 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
+from proxybyte.artefacts import COMPRESSOR_FOLDER
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.prepare.manifest import SplitTotals
 from proxybyte.training.prepare.shard import ShardEncoder, Verify
 from proxybyte.training.prepare.tasks import ShardTask
 from proxybyte.training.processes import end_with_parent
 
-COMPRESSOR = "compressor"
-"""Sub-folder of a prepared folder that holds its compressor."""
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 _POLL_SECONDS = 0.2
 
@@ -95,7 +94,7 @@ def make_encoder(job: Job, advance: Callable[[int], None]) -> ShardEncoder:
     """The encoder of one process."""
     from proxybyte.training.compressors import load_compressor
 
-    return ShardEncoder(load_compressor(job.folder / COMPRESSOR), job.schema, job.folder, job.verify, advance)
+    return ShardEncoder(load_compressor(job.folder / COMPRESSOR_FOLDER), job.schema, job.folder, job.verify, advance)
 
 
 _encoder: ShardEncoder | None = None

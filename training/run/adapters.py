@@ -18,14 +18,13 @@ from typing import Any
 import torch
 
 from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
+from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, find_model
 from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.configuration_proxybyte import EMBEDDINGS
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import whole_folder
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
-from ..chat.tokenizer import CHAT_FOLDER
-from ..compressors.registry import CARRIED
 from .config import AdapterConfig, AdapterKind, TrainedRows
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -117,9 +116,9 @@ def merge_adapter(base: Path, adapter: Path) -> ProxyByteForCausalLM:
     Raises:
         ProxyByteError: if one cannot be read, or they do not fit.
     """
-    for path in (base / "config.json", adapter / ADAPTER_CONFIG):
-        if not path.is_file():
-            raise ProxyByteError(f"{path} does not exist: give a model folder and the folder of an adapter")
+    if not (adapter / ADAPTER_CONFIG).is_file():
+        raise ProxyByteError(f"{adapter / ADAPTER_CONFIG} does not exist: give the folder of an adapter")
+    base = find_model(base).model
     verify_folder(base, WEIGHTS)
     verify_folder(adapter, WEIGHTS)
     try:
@@ -163,7 +162,7 @@ def write_merged(base: Path, adapter: Path, out: Path, *, kind: str = MERGED, ch
     """Write :func:`merge_adapter`'s model with tokenizers and compressor, whole or not at all.
 
     Args:
-        base: the model folder.
+        base: a run, a model folder, an export or a name on the Hub.
         adapter: the adapter's folder.
         out: folder to write.
         kind: of output (``proxybyte.folders``).
@@ -176,9 +175,10 @@ def write_merged(base: Path, adapter: Path, out: Path, *, kind: str = MERGED, ch
         model = merge_adapter(base, adapter)
         model.save_pretrained(folder)
         save_tokenizer(build_tokenizer(opening=model.config.document_opening), folder)
-        for name in (CHAT_FOLDER, CARRIED):
-            if (base / name).is_dir():
-                shutil.copytree(base / name, folder / name)
+        found = find_model(base)
+        for place, name in ((found.model / CHAT_FOLDER, CHAT_FOLDER), (found.compressor, COMPRESSOR_FOLDER)):
+            if place is not None and place.is_dir():
+                shutil.copytree(place, folder / name)
         if chat is not None:
             save_tokenizer(chat, folder / CHAT_FOLDER)
 

@@ -9,14 +9,14 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
+from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, find_model
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
 from proxybyte.flops import training_flops
 from proxybyte.folders import whole_folder
+from proxybyte.model_loading import chat_tokenizer_in
 from proxybyte.symbols import View
 
-from ..chat import chat_tokenizer_in
-from ..chat.tokenizer import CHAT_FOLDER
 from ..compressors import load_compressor
 from .adapters import Adapter, write_merged
 from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer
@@ -28,7 +28,7 @@ from .metrics import MetricsLog
 from .model_source import make_model
 from .optim import make_adamw
 from .rows import RowShare
-from .source import COMPRESSOR_FOLDER, TrainingData
+from .source import TrainingData
 from .stages import RowsFirst
 from .step import Engine
 from .teacher import Teacher
@@ -106,8 +106,8 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
 
 def _chat_tokenizer(config: TrainConfig, data: TrainingData) -> PreTrainedTokenizerFast | None:
     """What wrote the conversations, else what the model that the run starts from carries."""
-    base = config.model.checkpoint
-    return data.chat or (chat_tokenizer_in(base) if base else None)
+    base = config.model.base
+    return data.chat or (chat_tokenizer_in(base.model) if base else None)
 
 
 def _teacher(config: TrainConfig, stage: Stage, data: TrainingData) -> Teacher | None:
@@ -116,7 +116,7 @@ def _teacher(config: TrainConfig, stage: Stage, data: TrainingData) -> Teacher |
         return None
     if data.compressor is None or data.chat is not None:
         raise ProxyByteError("teacher.weight is for prepared data: conversations have no tokens of the base")
-    return Teacher.load(folder, data.compressor, config.teacher.weight, stage.accelerator.device)
+    return Teacher.load(find_model(folder).model, data.compressor, config.teacher.weight, stage.accelerator.device)
 
 
 def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn.Module) -> Validation | None:

@@ -22,6 +22,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from proxybyte.artefacts import CHECKPOINTS_FOLDER, MODEL_FOLDER
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import finish, sync, sync_tree
 
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
-MODEL_FOLDER = "model"
 KIND = "checkpoint"
 """Of output (``proxybyte.folders``)."""
 
@@ -121,7 +121,7 @@ class CheckpointFolder:
     """``checkpoints/`` of a run."""
 
     def __init__(self, run: Path, keep: int):
-        self.folder = run / "checkpoints"
+        self.folder = run / CHECKPOINTS_FOLDER
         self.keep = keep
 
     def save(self, state: RunState, optimizer: Mapping[str, torch.Tensor], save_model: Callable[[Path], None]) -> Path:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from proxybyte.artefacts import ModelFolder, find_model
 from proxybyte.symbols import View
 
 from ..settings import Section
@@ -67,10 +68,21 @@ class ModelConfig(Section):
 
     preset: str | None = Field(None, description="name of a size in hub_configs/presets")
     backbone_config: dict[str, Any] | None = Field(None, description="a Transformers decoder's config, with model_type")
-    checkpoint: Path | None = Field(None, description="model folder whose weights the run starts from")
+    checkpoint: Path | None = Field(
+        None, description="whose weights the run starts from: a run, a model folder, an export or a name on the Hub"
+    )
     attention: Attention = Attention.SDPA
     num_pred_heads: int | None = Field(None, ge=1, description="heads over all symbols; 1, or the checkpoint's own")
     num_raw_pred_heads: int | None = Field(None, ge=0, description="heads over raw symbols; 0, or the checkpoint's own")
+
+    @property
+    def base(self) -> ModelFolder | None:
+        """Where the model of ``checkpoint`` lies.
+
+        Raises:
+            ProxyByteError: if there is none.
+        """
+        return find_model(self.checkpoint) if self.checkpoint is not None else None
 
     @property
     def heads(self) -> dict[str, Any]:

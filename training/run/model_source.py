@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -14,10 +13,11 @@ from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
 from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs import load_preset
+from proxybyte.model_loading import loading
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from ..memory import host_memory, refuse_beyond
-from .config import AdapterKind, ModelConfig, TrainConfig
+from .config import AdapterKind, Attention, ModelConfig, TrainConfig
 
 
 def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> ProxyByteForCausalLM:
@@ -32,7 +32,8 @@ def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> 
         ProxyByteError: if the preset or the folder is absent, or does not fit the data.
     """
     transformers_logging.disable_progress_bar()
-    folder = checkpoint or config.model.checkpoint
+    base = config.model.base
+    folder = checkpoint or (base.model if base else None)
     # A model from a folder, too, may get heads that it did not have.
     torch.manual_seed(config.seed)
     model = _load(folder, config) if folder else _new(config, num_codes)
@@ -125,39 +126,34 @@ def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
 
 
 def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:
-    if not (folder / "config.json").is_file():
-        raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
     verify_folder(folder, WEIGHTS)
-    try:
+    with _in_our_words(folder, config.model.attention):
         _check_heads(folder, config.model.heads)
         shape = ProxyByteConfig.from_pretrained(folder, **config.model.heads)
-    except _BROKEN as error:
-        raise _cannot_load(folder, config, error) from error
     check_model(config, shape, f"the model in {folder}")
-    try:
+    with _in_our_words(folder, config.model.attention):
         return ProxyByteForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, config.trainable.adapter.frozen.value),
             attn_implementation=config.model.attention.value,
             **config.model.heads,
         )
-    except _BROKEN as error:
-        raise _cannot_load(folder, config, error) from error
 
 
-_BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
-
-
-def _cannot_load(folder: Path, config: TrainConfig, error: Exception) -> ProxyByteError:
-    if isinstance(error, ProxyByteError) and str(folder) in str(error):
-        return error
-    if "does not support an attention implementation" in str(error):
-        attention = config.model.attention
-        return ProxyByteError(
-            f"the model in {folder} does not run with model.attention={attention}: set model.attention=eager"
-        )
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return ProxyByteError(f"the model in {folder} cannot be loaded: {reason}")
+@contextmanager
+def _in_our_words(folder: Path, attention: Attention) -> Iterator[None]:
+    """As :func:`loading`; our own errors name the folder, and a refused implementation of attention its setting."""
+    try:
+        with loading(f"cannot load the model in {folder}"):
+            yield
+    except ProxyByteError as error:
+        if "does not support an attention implementation" in str(error):
+            raise ProxyByteError(
+                f"the model in {folder} does not run with model.attention={attention}: set model.attention=eager"
+            ) from error
+        if str(folder) in str(error):
+            raise
+        raise ProxyByteError(f"cannot load the model in {folder}: {error}") from error
 
 
 def _check_heads(folder: Path, asked: dict[str, Any]) -> None:

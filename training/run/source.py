@@ -9,13 +9,13 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from proxybyte import build_tokenizer
+from proxybyte.artefacts import COMPRESSOR_FOLDER, PREPARED_MANIFEST, Split
 from proxybyte.errors import ProxyByteError
+from proxybyte.model_loading import chat_tokenizer_in
 from proxybyte.symbols import Special
 
-from ..chat import ChatDataset, chat_tokenizer_in, read_chats
+from ..chat import ChatDataset, read_chats
 from ..compressors import load_compressor
-from ..compressors.protocol import MANIFEST
-from ..prepare.manifest import MANIFEST as PREPARED_MANIFEST
 from ..prepare.manifest import read_manifest
 from ..stream.mixed_view import MixedViewDataset
 from ..stream.phases import Phases
@@ -25,7 +25,6 @@ from ..stream.prepared import PreparedSplit
 from .config import EvaluationConfig, TrainConfig
 from .rows import RowOrder, RowSource, read_rows
 
-COMPRESSOR_FOLDER = "compressor"
 _SAMPLED_ROWS = 64
 
 
@@ -111,13 +110,13 @@ def open_data(config: TrainConfig) -> TrainingData:
     """
     if config.data.is_file():
         return _open_chats(config)
-    split = PreparedSplit(config.data / "train")
+    split = PreparedSplit(config.data / Split.TRAIN)
     borders = split.borders if config.plan.schedule.hand_off > 0 else None
     if borders is not None and not borders.any():
         borders = None
     plan = StreamPlan(Lengths(split.n_bytes, split.n_symbols, borders), config.plan, config.batch.rows_per_step)
     _whole_steps(plan.num_rows, config)
-    validation = config.data / "validation"
+    validation = config.data / Split.VALIDATION
     compressor = load_compressor(config.data / COMPRESSOR_FOLDER)
     return TrainingData(
         dataset=MixedViewDataset(split, plan),
@@ -131,17 +130,16 @@ def open_data(config: TrainConfig) -> TrainingData:
 
 def _open_chats(config: TrainConfig) -> TrainingData:
     """Conversations under the chat template that the model carries, or our own."""
-    base = config.model.checkpoint
-    tokenizer = (chat_tokenizer_in(base) if base else None) or build_tokenizer(
+    base = config.model.base
+    tokenizer = (chat_tokenizer_in(base.model) if base else None) or build_tokenizer(
         chat=True, opening=config.plan.document_opening
     )
     dataset = ChatDataset(read_chats(config.data, tokenizer), config.plan, str(config.data))
-    carried = base / COMPRESSOR_FOLDER if base else None
     return TrainingData(
         dataset=dataset,
         phases=Phases.of(_whole_steps(len(dataset), config)),
         num_codes=0,
-        compressor=carried if carried is not None and (carried / MANIFEST).is_file() else None,
+        compressor=base.compressor if base else None,
         fingerprint=_digest(array for chat in dataset.chats for array in (chat.input_ids, chat.labels)),
         validation=None,
         chat=tokenizer,

@@ -14,12 +14,12 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from proxybyte.artefacts import PREPARED_MANIFEST, Column, Split
 from proxybyte.checksums import verify_folder
 from proxybyte.errors import ProxyByteError
 
-from ..prepare.manifest import MANIFEST, read_manifest
-
-NUM_BORDERS = 15
+from ..prepare.columns import NUM_BORDERS
+from ..prepare.manifest import read_manifest
 
 
 class _FlatColumn:
@@ -75,12 +75,12 @@ class PreparedSplit:
         self.folder = Path(folder)
         table = _open_table(self.folder)
         try:
-            self.n_bytes = _numbers(table, "n_bytes", np.uint32)
-            self.n_symbols = _numbers(table, "n_symbols", np.int32)
+            self.n_bytes = _numbers(table, Column.N_BYTES, np.uint32)
+            self.n_symbols = _numbers(table, Column.N_SYMBOLS, np.int32)
             self._table = table
-            self._text = _FlatColumn(table["text"], np.dtype(np.uint8))
-            symbol_type = table.schema.field("symbols").type.value_type
-            self._symbols = _FlatColumn(table["symbols"], np.dtype(symbol_type.to_pandas_dtype()))
+            self._text = _FlatColumn(table[Column.TEXT], np.dtype(np.uint8))
+            symbol_type = table.schema.field(Column.SYMBOLS).type.value_type
+            self._symbols = _FlatColumn(table[Column.SYMBOLS], np.dtype(symbol_type.to_pandas_dtype()))
         except (AttributeError, IndexError, NotImplementedError, TypeError, ValueError, pa.ArrowException) as error:
             raise ProxyByteError(f"a column of prepared split {self.folder} is damaged: prepare it again") from error
 
@@ -94,7 +94,7 @@ class PreparedSplit:
             np.frombuffer(chunk.values.buffers()[1], dtype=np.uint32)[
                 (chunk.offset + chunk.values.offset) * NUM_BORDERS :
             ][: len(chunk) * NUM_BORDERS]
-            for chunk in self._table["borders"].chunks
+            for chunk in self._table[Column.BORDERS].chunks
         ]
         return np.concatenate(parts).reshape(-1, NUM_BORDERS) if parts else np.empty((0, NUM_BORDERS), np.uint32)
 
@@ -108,7 +108,7 @@ class PreparedSplit:
 
     def source(self, document: int) -> str:
         """Where ``document`` came from, for messages."""
-        return str(self._table["source"][document].as_py())
+        return str(self._table[Column.SOURCE][document].as_py())
 
 
 def _open_table(folder: Path) -> pa.Table:
@@ -120,14 +120,14 @@ def _open_table(folder: Path) -> pa.Table:
     except Exception as error:  # a damaged file makes the libraries below fail in any way
         reason = _damaged_file(folder) or (str(error).splitlines() or [type(error).__name__])[0]
         raise ProxyByteError(f"prepared split {folder} cannot be read ({reason}): prepare it again") from error
-    wanted = {"text", "symbols", "n_bytes", "n_symbols", "borders", "source"}
-    missing = wanted - set(table.column_names)
+    missing = {column.value for column in Column} - set(table.column_names)
     if missing:
         raise ProxyByteError(f"prepared split {folder} lacks the column(s) {sorted(missing)}: prepare it again")
     said = _documents_of(folder)
     if said not in (None, table.num_rows):
         raise ProxyByteError(
-            f"prepared split {folder} holds {table.num_rows} documents, {MANIFEST} says {said}: prepare it again"
+            f"prepared split {folder} holds {table.num_rows} documents, {PREPARED_MANIFEST} says {said}: "
+            "prepare it again"
         )
     if table.num_rows == 0:
         raise ProxyByteError(f"prepared split {folder} holds no document: give 'proxybyte prepare' a larger corpus")
@@ -156,7 +156,7 @@ def _check_written(folder: Path) -> None:
 
 def _documents_of(folder: Path) -> int | None:
     """Documents in a split by the manifest of the prepared folder that it lies in, if it does."""
-    if not (folder.parent / MANIFEST).is_file() or folder.name not in ("train", "validation"):
+    if not (folder.parent / PREPARED_MANIFEST).is_file() or folder.name not in list(Split):
         return None
     return int(getattr(read_manifest(folder.parent), folder.name).documents)
 

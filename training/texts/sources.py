@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from proxybyte.artefacts import CORPUS_REPORT, PREPARED_MANIFEST, Split
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.texts.records import DEFAULT_SUFFIXES, Document, LeftOut, Reader, TextRules
 from proxybyte.training.texts.tables import DatasetName, DatasetReader, ParquetReader, is_saved_dataset
@@ -15,7 +16,6 @@ from proxybyte.training.texts.trees import file_reader, folder_reader
 
 _LOG = logging.getLogger(__name__)
 _Text = TypeVar("_Text", str, bytes)
-_CORPUS, _PREPARED = "corpus.json", "prepared.json"
 _EXAMPLES = 5
 
 
@@ -92,13 +92,13 @@ class TextSource:
             _LOG.info("%s", line)
 
     def _open(self, path: Path) -> list[Reader]:
-        if (path / _PREPARED).is_file():
+        if (path / PREPARED_MANIFEST).is_file():
             if not (path / self.split).is_dir():
                 raise ProxyByteError(f"{path} has no split {self.split!r}")
             return [DatasetReader(DatasetName(str(path / self.split)), TextRules(max_bytes=self.rules.max_bytes))]
         if is_saved_dataset(path):
             return [DatasetReader(DatasetName(str(path), split=self.split), self.rules)]
-        if (path / _CORPUS).is_file() or any(any(path.glob(f"{split}-*.parquet")) for split in ("train", "validation")):
+        if (path / CORPUS_REPORT).is_file() or any(any(path.glob(f"{split}-*.parquet")) for split in Split):
             shards = sorted(path.glob(f"{self.split}-*.parquet"))
             if not shards:
                 raise ProxyByteError(f"{path}: holds no {self.split}-*.parquet; make a corpus with 'proxybyte corpus'")

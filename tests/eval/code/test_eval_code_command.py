@@ -219,10 +219,10 @@ def test_a_sample_file_of_another_model_is_refused(solver, byte_llama, problems_
         (["--samples", "{tmp}/empty.jsonl", YES], "{tmp}/empty.jsonl holds no sample"),
         (["--canonical", "--data", "{tmp}/empty.jsonl", YES], "{tmp}/empty.jsonl holds no problem"),
         (["--canonical", "--data", "{tmp}/absent.jsonl", YES], "no such file: {tmp}/absent.jsonl"),
-        (["{tmp}/absent", "--output", "{tmp}/o", YES], "{tmp}/absent is no model folder"),
+        (["{tmp}/absent", "--output", "{tmp}/o", YES], "{tmp}/absent is no folder"),
         (
             ["{tmp}/run", "--output", "{tmp}/o", YES],
-            "{tmp}/run is no model folder (it has no config.json): give {tmp}/run/m",
+            "{tmp}/run holds no model: it has no config.json",
         ),
         (["--samples", "{tmp}/foreign.jsonl", YES], "a sample of Other/1, which is none of the problems"),
         ([YES], "give one of these: a model folder, --samples FILE, or --canonical"),
@@ -251,7 +251,6 @@ def test_a_sample_file_of_another_model_is_refused(solver, byte_llama, problems_
 def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, message):
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "run" / "model").mkdir(parents=True)
-    (tmp_path / "run" / "model" / "config.json").write_text("{}")
     (tmp_path / "foreign.jsonl").write_text('{"task_id": "Other/1", "completion": ""}\n')
     given = [argument.format(tmp=tmp_path) for argument in arguments]
     assert message.format(tmp=tmp_path) in refusal(capsys, *given)

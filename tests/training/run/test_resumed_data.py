@@ -8,8 +8,9 @@ import datasets
 import numpy as np
 import pytest
 
+from proxybyte.artefacts import PREPARED_MANIFEST
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.prepare.manifest import MANIFEST, CompressorInfo, PreparedManifest, SplitTotals
+from proxybyte.training.prepare.manifest import CompressorInfo, PreparedManifest, SplitTotals
 from proxybyte.training.run.config_io import load_config
 from proxybyte.training.run.source import open_data
 from proxybyte.training.train import train
@@ -54,18 +55,18 @@ def test_codes_of_equal_lengths_are_other_data(recipe, folder):
 
 
 def test_the_manifest_says_which_data_it_is(recipe, folder):
-    (folder / MANIFEST).write_text(MANIFEST_OF.to_json())
+    (folder / PREPARED_MANIFEST).write_text(MANIFEST_OF.to_json())
     path = recipe(data=str(folder))
     train(load_config(path))
     moved = folder.rename(folder.parent / "moved")
     assert train(load_config(path, [f"data={moved}"])).finished
-    (moved / MANIFEST).write_text(replace(MANIFEST_OF, fingerprint="b" * 32).to_json())
+    (moved / PREPARED_MANIFEST).write_text(replace(MANIFEST_OF, fingerprint="b" * 32).to_json())
     with pytest.raises(ProxyByteError, match="is not the data that the run"):
         train(load_config(path, [f"data={moved}"]))
 
 
 def test_a_checkpoint_holds_the_fingerprint_of_the_manifest(recipe, folder):
-    (folder / MANIFEST).write_text(MANIFEST_OF.to_json())
+    (folder / PREPARED_MANIFEST).write_text(MANIFEST_OF.to_json())
     config = load_config(recipe(data=str(folder)))
     train(config)
     state = json.loads((config.output / "checkpoints" / "step-00000008" / "state.json").read_text())
@@ -86,6 +87,6 @@ def test_conversations_are_known_by_their_words_and_by_who_wrote_them(recipe, tm
 
 
 def test_a_damaged_manifest_is_named(recipe, folder):
-    (folder / MANIFEST).write_text("{")
+    (folder / PREPARED_MANIFEST).write_text("{")
     with pytest.raises(ProxyByteError, match=r"prepared\.json is damaged"):
         open_data(load_config(recipe(data=str(folder))))

@@ -10,9 +10,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from proxybyte.artefacts import COMPRESSOR_MANIFEST
 from proxybyte.errors import ProxyByteError
 
-from ..protocol import MANIFEST, CannotEncode, check_codes, code_dtype
+from ..protocol import CannotEncode, check_codes, code_dtype
 from ..storage import read_folder, write_folder
 from .byte_lm import ByteLM
 from .model_file import FILE, lm_from_bytes, lm_to_bytes
@@ -162,7 +163,7 @@ class NeuralCompressor:
             settings = NeuralSettings(**manifest["settings"])
         except (KeyError, TypeError, ValueError) as error:
             raise ProxyByteError(
-                f"{Path(folder) / MANIFEST}: has no settings of a neural compressor: {error}"
+                f"{Path(folder) / COMPRESSOR_MANIFEST}: has no settings of a neural compressor: {error}"
             ) from None
         lm = lm_from_bytes(files[FILE], Path(folder) / FILE)
         return cls(lm, settings, manifest.get("name"), manifest.get("made"))

@@ -1,0 +1,121 @@
+"""Names of what corpus, prepared, run, model and export folders hold, and where in them a model and compressor lie.
+
+Every room writes and looks for these names through here. No model needs it, so it does not travel to the Hub.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from .errors import ProxyByteError
+
+CORPUS_REPORT = "corpus.json"
+"""In a corpus folder, beside its shards."""
+PREPARED_MANIFEST = "prepared.json"
+"""In a prepared folder, beside a folder for each split and the compressor's."""
+COMPRESSOR_FOLDER = "compressor"
+"""In a prepared folder, a run and a full export: the compressor whose codes the symbols are."""
+COMPRESSOR_MANIFEST = "compressor.json"
+"""In a compressor's folder."""
+MODEL_FOLDER = "model"
+"""In a run and in each of its checkpoints: what ``from_pretrained`` loads."""
+CHECKPOINTS_FOLDER = "checkpoints"
+"""In a run: ``step-00000100/`` and so on."""
+CHAT_FOLDER = "chat"
+"""In a model folder: the chat kind of tokenizer. The plain one beside it reads every text as text, so has no template.
+An export for chats carries the chat kind itself."""
+CONFIG_FILE = "config.json"
+"""What makes a folder a model folder."""
+TOKENIZER_FILE = "tokenizer.json"
+
+
+MODEL_HELP = f"a run, its {MODEL_FOLDER}/, a checkpoint, an export, or a name on the Hub"
+"""What :func:`find_model` takes, for every command that takes a model."""
+
+
+class Split(StrEnum):
+    """The splits of a corpus and of what is prepared from it."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+
+
+class Column(StrEnum):
+    """The columns of a prepared split (docs/architecture.md); a corpus shard has ``TEXT`` and ``SOURCE``."""
+
+    TEXT = "text"
+    SYMBOLS = "symbols"
+    N_BYTES = "n_bytes"
+    N_SYMBOLS = "n_symbols"
+    BORDERS = "borders"
+    SOURCE = "source"
+
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", f"{COMPRESSOR_FOLDER}/*")
+"""What is fetched of a model on the Hub: no code, which is ours and here already."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """Where a model lies.
+
+    Attributes:
+        model: folder that ``from_pretrained`` loads.
+        compressor: folder of the compressor that it was trained with, if it carries one.
+    """
+
+    model: Path
+    compressor: Path | None
+
+
+def find_model(named: str | Path) -> ModelFolder:
+    """The model that a person means: in a folder itself, its ``model/``, its newest checkpoint, or on the Hub.
+
+    Args:
+        named: a run, its ``model/``, a checkpoint or its ``model/``, an export, or a name on the Hub (OWNER/MODEL).
+
+    Raises:
+        ProxyByteError: if there is none.
+    """
+    path = Path(named) if Path(named).is_dir() else _fetched(str(named))
+    path = path.resolve()
+    checkpoints = sorted(path.glob(f"{CHECKPOINTS_FOLDER}/step-*[0-9]"), reverse=True)
+    for folder in [path, path / MODEL_FOLDER, *(checkpoint / MODEL_FOLDER for checkpoint in checkpoints)]:
+        if (folder / CONFIG_FILE).is_file():
+            return ModelFolder(folder, find_compressor(folder))
+    raise ProxyByteError(
+        f"{named} holds no model: it has no {CONFIG_FILE}, nor have {MODEL_FOLDER}/ and "
+        f"{CHECKPOINTS_FOLDER}/*/{MODEL_FOLDER}/"
+    )
+
+
+def find_compressor(folder: Path) -> Path | None:
+    """The compressor that a run, a model folder or an export carries: in it, or in the run that it is part of."""
+    folder = folder.resolve()
+    homes = [folder]
+    if folder.name == MODEL_FOLDER:
+        homes.append(folder.parent)
+    if folder.parent.parent.name == CHECKPOINTS_FOLDER:
+        homes.append(folder.parents[2])
+    found = (home / COMPRESSOR_FOLDER for home in homes)
+    return next((place for place in found if (place / COMPRESSOR_MANIFEST).is_file()), None)
+
+
+def is_hub_name(named: str) -> bool:
+    """Tell ``organisation/model`` from a path: nothing of that name is here, nor a folder of its first part."""
+    return bool(_HUB_NAME.fullmatch(named)) and not Path(named).exists() and not Path(named).parent.is_dir()
+
+
+def _fetched(named: str) -> Path:
+    """The files of a model on the Hub, as they lie in Hugging Face's cache."""
+    if not is_hub_name(named):
+        raise ProxyByteError(f"{named} is no folder: give {MODEL_HELP} (OWNER/MODEL)")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(named, allow_patterns=list(_HUB_FILES)))
+    except (OSError, ValueError) as error:  # its own errors, and those of the connection, are kinds of these
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ProxyByteError(f"{named} is no folder here, and cannot be had from the Hub: {reason}") from error

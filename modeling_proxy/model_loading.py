@@ -1,0 +1,116 @@
+"""Load what lies in a model folder, or say in one sentence why not. No model needs it, so it stays at home."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .artefacts import CHAT_FOLDER, CONFIG_FILE, TOKENIZER_FILE
+from .checksums import WEIGHTS, verify_folder
+from .errors import ProxyByteError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+
+@contextmanager
+def loading(beginning: str) -> Iterator[None]:
+    """Turn what Transformers raises for a folder that is none, or a broken one, into one sentence."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except ProxyByteError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+        raise ProxyByteError(f"{beginning}: {reason}") from error
+
+
+def load_config(folder: Path) -> "PreTrainedConfig":
+    """Configuration in a model folder.
+
+    Raises:
+        ProxyByteError: if there is none, or it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    from . import modeling_proxybyte  # noqa: F401 (registers our model type)
+
+    if not (folder / CONFIG_FILE).is_file():
+        raise ProxyByteError(f"{folder} is no model folder: it has no {CONFIG_FILE}")
+    with loading(f"{folder / CONFIG_FILE} cannot be read"):
+        return AutoConfig.from_pretrained(folder)
+
+
+def load_causal_model(folder: Path, dtype: str = "auto") -> "PreTrainedModel":
+    """Model in a folder, ours or any of Transformers, in evaluation mode.
+
+    Args:
+        folder: with ``config.json`` and safetensors weights.
+        dtype: ``"auto"`` (as saved), ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+
+    Raises:
+        ProxyByteError: if a weight is absent, odd, of another shape or unreadable.
+    """
+    from transformers import AutoModelForCausalLM
+
+    config = load_config(folder)
+    verify_folder(folder, WEIGHTS)
+    with loading(f"cannot load the model in {folder}"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    model, report = loaded
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[kind]:
+            name = sorted(map(str, report[kind]))[0]
+            raise ProxyByteError(
+                f"the weights in {folder} do not fit its {CONFIG_FILE}: {kind.replace('_', ' ')} {name}"
+            )
+    return model.eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a model folder.
+
+    Raises:
+        ProxyByteError: if it has none that loads.
+    """
+    from transformers import AutoTokenizer
+
+    with loading(f"cannot load the tokenizer in {folder}"):
+        return AutoTokenizer.from_pretrained(folder)
+
+
+def chat_tokenizer_in(folder: Path) -> "PreTrainedTokenizerFast | None":
+    """The chat kind of byte tokenizer that a model folder carries in ``chat/``, ``None`` where there is none.
+
+    Raises:
+        ProxyByteError: if it does not load.
+    """
+    place = folder / CHAT_FOLDER
+    return load_tokenizer(place) if (place / TOKENIZER_FILE).is_file() else None
+
+
+def context_length(config: "PreTrainedConfig") -> int | None:
+    """Symbols that the model was made for, ``None`` where its configuration does not say."""
+    return getattr(config, "max_position_embeddings", None)
+
+
+def pick_device(name: str | None) -> "torch.device":
+    """A device of PyTorch by name; for ``"auto"`` or ``None`` the accelerator if there is one, else the CPU.
+
+    Raises:
+        ProxyByteError: if there is no such device here.
+    """
+    import torch
+
+    if name in (None, "auto"):
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ProxyByteError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
