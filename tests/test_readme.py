@@ -62,10 +62,18 @@ def test_quickstart_goes_all_the_way(tmp_path):
     small = ("--out", tmp_path / "tour", "--max-mb", "1", *SMALL_RUN)
     out = run(PROXYBYTE, "quickstart", *small, cwd=tmp_path)
     assert "LlamaForCausalLM, 320 symbols" in out
-    assert "def read_lines(path):" in out
-    assert "gzip" in out
-    assert re.search(r"raw bits per byte .*: \d+\.\d+ untrained, \d+\.\d+ at the end", out)
+    assert "# Copyright 2025 The" in out
+    for line in ("this model", "the same model, untrained", "gzip -9, each document", "xz, each document"):
+        assert re.search(rf"^  {line} +\d+\.\d{{3}}$", out, re.MULTILINE)
     assert (tmp_path / "tour" / "run" / "loss.png").stat().st_size > 1000
+    page = (tmp_path / "tour" / "run" / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r'(src|href)="(?!data:)', page), "the page needs nothing beside it"
+    parser, end = build_parser(load_commands()), out.split("type next")[1]
+    for line in filter(str.strip, end.splitlines()):
+        _, *words = shlex.split(line)
+        assert callable(parser.parse_args(words).run)
+        named = [word.partition("=")[2] or word for word in words if "tour" in word and "longer" not in word]
+        assert named and all(Path(tmp_path, name).exists() for name in named)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import argparse
 import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -40,10 +41,12 @@ class Summary:
     Attributes:
         finished: whether it reached its last step; otherwise it was asked to stop and saved a checkpoint.
         step: finished optimizer steps.
+        stopped_by: the signal that asked it to stop, 0 where it finished.
     """
 
     finished: bool
     step: int
+    stopped_by: int = 0
 
 
 def train(config: TrainConfig) -> Summary:
@@ -88,7 +91,7 @@ def _train(config: TrainConfig, stage: Stage) -> Summary:
     if not finished and world.is_main:
         log.info("stopped after step %d, which is saved: the same command goes on from there", loop.step)
     stage.accelerator.end_training()
-    return Summary(finished, loop.step)
+    return Summary(finished, loop.step, 0 if finished else loop.stopped_by)
 
 
 @contextmanager
@@ -127,8 +130,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(open_data(config).describe())
         return 0
-    train(config)
-    return 0
+    # As a shell counts Ctrl-C, so that 'train && export' ends there; a scheduler's SIGTERM is no fault.
+    return 130 if train(config).stopped_by == signal.SIGINT else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -70,6 +70,7 @@ class Loop:
         step: finished optimizer steps.
         saved: the step of the last whole checkpoint; 0 where there is none yet.
         totals: what was seen so far.
+        stopped_by: the signal that asked to stop; 0 while none has.
     """
 
     def __init__(self, run: Run, step: int, totals: Totals):
@@ -79,6 +80,7 @@ class Loop:
         self.metrics = MetricsLog(run.config.output)
         self.checkpoints = CheckpointFolder(run.config.output, run.config.checkpoint.keep)
         self.saved = step
+        self.stopped_by = 0
         self._pending: list[_Pending] = []
         self._since = time.perf_counter()
         self._bar = tqdm(
@@ -99,20 +101,20 @@ class Loop:
                 self._log_evaluation(run.evaluate())
             self._since = time.perf_counter()
             for batches in fetch_ahead(run.data.dataset, run.share, range(self.step, run.steps)):
-                counts, stopping = self._agree(batches, stop.made)
+                counts, self.stopped_by = self._agree(batches, stop.number)
                 self._train(batches, counts)
-                self._due(stopping)
-                if stopping:
+                self._due(self.stopped_by > 0)
+                if self.stopped_by:
                     return self.step == run.steps
         return True
 
-    def _agree(self, batches: StepBatches, stop: bool) -> tuple[np.ndarray, bool]:
-        """Counts over all processes, shape ``(len(Count),)``, and whether any of them was asked to stop."""
+    def _agree(self, batches: StepBatches, stop: int) -> tuple[np.ndarray, int]:
+        """Counts over all processes, shape ``(len(Count),)``, and the signal that asked any of them to stop, or 0."""
         mine = np.append(batches.counts.ravel(), float(stop))
         everyone = self.run.world.gather(mine)
         by_process = everyone[:, :-1].reshape(self.run.world.size, -1, len(Count))
         in_row_order = by_process.swapaxes(0, 1).reshape(-1, len(Count))
-        return in_row_order.sum(axis=0), bool(everyone[:, -1].any())
+        return in_row_order.sum(axis=0), int(everyone[:, -1].max())
 
     def _train(self, batches: StepBatches, counts: np.ndarray) -> None:
         run = self.run
