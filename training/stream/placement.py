@@ -97,7 +97,49 @@ def segments(lengths: Lengths, document: np.ndarray, form: np.ndarray, part: np.
     return Segments(view, begin, length)
 
 
-def stream_lengths(spans: Segments, document_prefix: bool) -> np.ndarray:
-    """Symbols that each placement takes in the stream: its spans, sentinels, ``<eos>``, and ``<bos>`` if asked."""
-    two = spans.view[1] >= 0
-    return spans.length.sum(axis=0) + 2 + 2 * two + 1 + int(document_prefix)
+@dataclass(frozen=True)
+class Offsets:
+    """Where the symbols of placements lie, counted from the first symbol of each; the only place that knows.
+
+    A placement is ``<bos>`` if documents have one, then each of its spans between an opening and a closing sentinel,
+    then ``<eos>``. Of an absent span the offsets mean nothing.
+
+    Attributes:
+        prefix: symbols before the first opening sentinel: 1 with ``<bos>``, else 0.
+        two: whether there is a second span, shape ``(n,)``.
+        text: where the text of each span begins, shape ``(2, n)``.
+        close: the closing sentinel of each span, shape ``(2, n)``.
+    """
+
+    prefix: int
+    two: np.ndarray
+    text: np.ndarray
+    close: np.ndarray
+
+    @classmethod
+    def of(cls, spans: Segments, document_prefix: bool) -> "Offsets":
+        """The offsets of placements made of ``spans``."""
+        prefix = int(document_prefix)
+        first, second = spans.length
+        text = np.stack([np.full_like(first, prefix + 1), prefix + 1 + first + 2])
+        return cls(prefix, spans.view[1] >= 0, text, text + np.stack([first, second]))
+
+    @property
+    def open(self) -> np.ndarray:
+        """The opening sentinel of each span, shape ``(2, n)``."""
+        return self.text - 1
+
+    @property
+    def last_close(self) -> np.ndarray:
+        """The closing sentinel of the last span, shape ``(n,)``."""
+        return np.where(self.two, self.close[1], self.close[0])
+
+    @property
+    def eos(self) -> np.ndarray:
+        """``<eos>``, shape ``(n,)``."""
+        return self.last_close + 1
+
+    @property
+    def length(self) -> np.ndarray:
+        """Symbols that each placement takes in the stream, shape ``(n,)``."""
+        return self.eos + 1

@@ -24,7 +24,7 @@ from proxybyte.errors import ProxyByteError
 from ..memory import host_memory, refuse_beyond
 from ..settings import Section
 from .phases import Phase, Phases
-from .placement import HAND_OFF_PARTS, Form, Lengths, Placements, Segments, segments, stream_lengths
+from .placement import HAND_OFF_PARTS, Form, Lengths, Offsets, Placements, Segments, segments
 from .schedule import Mixture, Pairing, ScheduleConfig
 
 GOLDEN = 0.6180339887498949
@@ -230,7 +230,7 @@ class _Layout:
         copies = 1 + (form == Form.PARALLEL_RAW)
         document, form, part = (np.repeat(column, copies) for column in (document, form, part))
         form[np.cumsum(copies)[copies == 2] - 1] = Form.PARALLEL_COMPRESSED
-        length = stream_lengths(segments(self.lengths, document, form, part), self.config.document_prefix)
+        length = Offsets.of(segments(self.lengths, document, form, part), self.config.document_prefix).length
         cost = self._cost(document, form, length).astype(np.int64)
         keep = _before(self.budget - self.spent, cost)
         if end is not None:
