@@ -5,6 +5,7 @@ Every room reads paths through here. No model needs it, so it does not travel to
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,21 @@ def name_or_path(text: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser, with those of sub-commands under it, that reads arguments of ``type=Path`` by :func:`user_path`."""
+    """A parser, with those of sub-commands under it, that reads arguments of ``type=Path`` by :func:`user_path`.
+
+    Attributes:
+        details: what ``--help`` shows at its end, made when it is asked for.
+    """
+
+    details: Callable[[], str] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.register("type", Path, _argument)
+
+    def format_help(self) -> str:
+        """The help, with its details."""
+        return super().format_help() + (f"\n{self.details()}" if self.details else "")
 
 
 def _argument(text: str) -> Path:

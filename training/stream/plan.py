@@ -51,10 +51,10 @@ class BudgetUnit(StrEnum):
 class PlanConfig(Section):
     """Everything that a plan depends on beside the documents' lengths."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="order of the documents, their views, the shuffle")
     row_length: int = Field(2048, ge=8, le=2**24, description="symbols in a row")
     budget: float = Field(1.0, gt=0, lt=2**63, description="length of the run, in budget_unit")
-    budget_unit: BudgetUnit = BudgetUnit.EPOCHS
+    budget_unit: BudgetUnit = Field(BudgetUnit.EPOCHS, description="what budget counts")
     document_prefix: bool = Field(False, description="put <bos> before each document's opening sentinel")
     document_masking: bool = Field(True, description="documents of a row do not see each other")
     view_sentinels: bool = Field(
