@@ -114,7 +114,9 @@ def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:
 
 def _training_rows(preset: "Preset") -> list[tuple[str, str]]:
     """What 'proxybyte train' takes from the preset where recipe and command line are silent."""
-    keys = [(f"  {section}.{key}", value) for section, values in preset.training.items() for key, value in values.items()]
+    keys = [
+        (f"  {section}.{key}", value) for section, values in preset.training.items() for key, value in values.items()
+    ]
     shown = [(key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)) for key, value in keys]
     return [("training, unless a recipe says otherwise", ""), *shown]
 

@@ -31,13 +31,17 @@ def _key(key: str, field: FieldInfo) -> list[str]:
     choices = _choices(field.annotation)
     meaning = (field.description or "") + (f" ({', '.join(choices)})" if choices else "")
     head = f"    {key:<{_KEY_WIDTH}} {_default(field):<{_DEFAULT_WIDTH}} "
-    return textwrap.wrap(meaning, _WIDTH, initial_indent=head, subsequent_indent=" " * (_KEY_WIDTH + _DEFAULT_WIDTH + 6))
+    return textwrap.wrap(
+        meaning, _WIDTH, initial_indent=head, subsequent_indent=" " * (_KEY_WIDTH + _DEFAULT_WIDTH + 6)
+    )
 
 
 def _choices(annotation: Any) -> list[str]:
     """The values of an enumeration, also inside a list or beside ``None``."""
     kinds = [annotation, *get_args(annotation)]
-    return next(([str(one.value) for one in kind] for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)), [])
+    return next(
+        ([str(one.value) for one in kind] for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)), []
+    )
 
 
 def _default(field: FieldInfo) -> str:
