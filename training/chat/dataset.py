@@ -1,6 +1,7 @@
 """Conversations packed into rows, by random access: the same shape of dataset as the mixed views."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, IGNORE_INDEX, Spec
 
 from ..stream.mixed_view import PACKED_COLUMNS, RowBatch
 from ..stream.plan import BudgetUnit, PlanConfig
-from .encoding import EncodedChat, encode_conversation
+from .encoding import EncodedChat, encode_row
 
 
 def read_chats(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[EncodedChat]:
     """Conversations of a JSONL file, one ``{"messages": [{"role": ..., "content": ...}, ...]}`` a line.
+
+    A line may hold ``tools`` and ``documents`` too, for the template. A part of a message that the template writes
+    nothing of is refused (:func:`encode_row`).
 
     Raises:
         ProxyByteError: naming the line that is no such conversation.
@@ -31,10 +35,7 @@ def read_chats(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[EncodedCh
         if not line.strip():
             continue
         try:
-            messages = json.loads(line)["messages"]
-            if not messages or not all(isinstance(message, dict) for message in messages):
-                raise TypeError
-            chats.append(encode_conversation(tokenizer, messages))
+            chats.append(encode_row(tokenizer, json.loads(line)))
         except ProxyByteError as error:
             raise ProxyByteError(f"{path}:{number}: {error}") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -131,4 +132,10 @@ class ChatDataset(Dataset):
             f"{len(self):,} rows of {self.config.row_length} from {len(self.chats):,} conversations "
             f"({targets:,} of {sum(len(chat.input_ids) for chat in self.chats):,} symbols are targets), "
             f"{used / len(self) / self.config.row_length:.0%} full, {self.truncated} conversations cut"
+            f"{self._unwritten()}"
         )
+
+    def _unwritten(self) -> str:
+        """Keys of messages that the template writes nothing of, for people to judge."""
+        total = sum((chat.unwritten for chat in self.chats), Counter())
+        return "".join(f", key {key} of {count:,} messages not written" for key, count in sorted(total.items()))
