@@ -3,26 +3,50 @@
 Two kinds, because one string cannot both be text and spell a control token:
 
 * the plain kind never parses a sentinel, so ``tokenizer(text)["input_ids"] == [12, *encode_bytes(text.encode())]``
-  for every text, also one that holds ``<raw>``. It saves ``split_special_tokens=True``.
+  for every text, also one that holds ``<raw>``. Its ``tokenizer.json`` has no added tokens, which every program would
+  look for in the text: the specials stand in the vocabulary, where no merge leads to them. Transformers adds those
+  that ``tokenizer_config.json`` lists, and keeps text apart by the ``split_special_tokens`` saved there.
 * the chat kind parses sentinels, because Transformers renders a chat to one string before it encodes it. Its template
   escapes the control tokens in what people wrote, and its normalizer takes the escapes out again, so that
   ``apply_chat_template`` is exact for every message (:func:`proxybyte.chat.encode_chat` is the same without a string).
 """
 
 import json
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from .chat import CHAT_TEMPLATE, ESCAPE
-from .symbols import BYTE_OFFSET, NUM_BYTES, NUM_SPECIALS, Special, special_spelling
+from .errors import ProxyByteError
+from .symbols import BYTE_OFFSET, NUM_BYTES, NUM_RAW_SYMBOLS, NUM_SPECIALS, Special, special_spelling
+
+
+class ByteTokenizer(PreTrainedTokenizerFast):
+    """Transformers' own fast tokenizer, which takes no new tokens and saves itself as :func:`save_tokenizer` does.
+
+    Nothing else is added, because ``AutoTokenizer`` loads what it saves as its base class.
+    """
+
+    def _add_tokens(self, new_tokens: Sequence[Any], special_tokens: bool = False) -> int:
+        known = self.backend_tokenizer.get_vocab(with_added_tokens=True)
+        if unknown := [str(token) for token in new_tokens if str(token) not in known]:
+            raise ProxyByteError(_no_new_token(unknown[0]))
+        return super()._add_tokens(new_tokens, special_tokens=special_tokens)
+
+    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """As Transformers, in a form that other versions and programs read alike."""
+        names = super().save_pretrained(save_directory, *args, **kwargs)
+        _write_for_every_program(Path(save_directory))
+        return names
 
 
 def build_tokenizer(
     *, document_prefix: bool = False, chat: bool = False, model_max_length: int | None = None
-) -> PreTrainedTokenizerFast:
+) -> ByteTokenizer:
     """Byte tokenizer with one symbol for each UTF-8 byte; prompts begin with ``<raw>``, which is its ``bos_token``.
 
     Args:
@@ -40,7 +64,7 @@ def build_tokenizer(
     backend.add_special_tokens(
         [AddedToken(special_spelling(symbol), special=True, normalized=False) for symbol in range(NUM_SPECIALS)]
     )
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = ByteTokenizer(
         tokenizer_object=backend,
         bos_token=special_spelling(Special.RAW_OPEN),
         eos_token=special_spelling(Special.EOS),
@@ -57,14 +81,45 @@ def build_tokenizer(
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | PathLike[str]) -> None:
-    """Save into ``folder`` (made if absent) so that Transformers 4.57 and 5 both load it.
+    """Save into ``folder`` (made if absent) so that Transformers 4.57 and 5 and other programs load it alike.
 
-    ``save_pretrained`` of Transformers 5 names a class that 4.57 does not have; both know the name written here.
+    Args:
+        tokenizer: one of :func:`build_tokenizer`, or what ``AutoTokenizer`` made of its folder.
+        folder: where.
+
+    Raises:
+        ProxyByteError: if it holds more tokens than the 320 raw symbols.
     """
+    if len(tokenizer) > NUM_RAW_SYMBOLS:
+        raise ProxyByteError(_no_new_token(str(tokenizer.convert_ids_to_tokens(NUM_RAW_SYMBOLS))))
     tokenizer.save_pretrained(folder)
-    path = Path(folder) / "tokenizer_config.json"
-    settings = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    _write_for_every_program(Path(folder))
+
+
+def _no_new_token(token: str) -> str:
+    return (
+        f"the byte tokenizer takes no new token ({token!r}): symbol {NUM_RAW_SYMBOLS} and up are a model's compressed "
+        f"symbols; use an unused special such as {special_spelling(NUM_SPECIALS - 1)!r}"
+    )
+
+
+def _write_for_every_program(folder: Path) -> None:
+    """Say what ``save_pretrained`` of Transformers 5 wrote in words that 4.57 and other programs know too.
+
+    It names a class that 4.57 lacks, lists the specials under a key that 4.57 takes for a mapping, and writes them
+    back among the added tokens.
+    """
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("extra_special_tokens", "added_tokens_decoder", "is_local", "local_files_only"):
+        settings.pop(key, None)
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    settings["additional_special_tokens"] = [special_spelling(symbol) for symbol in range(NUM_SPECIALS)]
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if settings.get("split_special_tokens"):
+        path = folder / "tokenizer.json"
+        backend = json.loads(path.read_text(encoding="utf-8")) | {"added_tokens": []}
+        path.write_text(json.dumps(backend, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def _vocabulary() -> dict[str, int]:

@@ -59,10 +59,13 @@ _UNMARKED = _fill(
   {%- endif -%}
 {%- endmacro -%}"""
 )
-_UNMARK = """
-{%- if NAME is defined -%}
+# Only where it is needed: other programs' Jinja has no dict().
+_UNMARK = _fill(
+    """
+{%- if NAME is defined and ('MARK' in (NAME | tojson) or 'ESC' in (NAME | tojson)) -%}
   {%- set our = namespace(value=NAME) -%}{{- unmarked(NAME, our) -}}{%- set NAME = our.value -%}
 {%- endif -%}"""
+)
 # The empty string keeps lstrip_blocks from what the template's last line ends with.
 _CUT = _fill(
     """{{ '' }}{% endset -%}

@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.symbols import IGNORE_INDEX, Special
+from proxybyte.symbols import COMPRESSED_OFFSET, IGNORE_INDEX, Special
 
 ASSISTANT = "assistant"
 Message = Mapping[str, Any]
@@ -77,6 +77,11 @@ def encode_conversation(
     messages = [_without_gaps(message) for message in messages]
     unwritten = _unwritten(template, messages)
     whole = template.symbols(messages)
+    if (whole >= COMPRESSED_OFFSET).any():
+        raise ProxyByteError(
+            f"the tokenizer has a token of its own for {tokenizer.convert_ids_to_tokens(int(whole.max()))!r}, whose "
+            "number is a compressed symbol's: use an unused special such as '<extra_id_63>'"
+        )
     labels = np.full(len(whole), IGNORE_INDEX, dtype=np.int64)
     for place, role in enumerate(roles):
         if role != ASSISTANT:

@@ -73,8 +73,8 @@ def test_a_base_without_a_template_carries_none(make_base, tmp_path):
 TOOLED = (  # tools, calls, reasoning and content, one behind the other, as many bases write them
     "{%- if tools %}{{- '<|im_start|>system\n' }}{%- for tool in tools %}{{- tool | tojson }}{%- endfor %}"
     "{{- '<|im_end|>\n' }}{%- endif %}"
-    "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' }}{%- if m.reasoning_content %}{{- m.reasoning_content }}"
-    "{%- endif %}{{- m.content }}{%- for c in m.tool_calls or [] %}{{- '<' + c.function.name + '>' }}"
+    "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' }}{%- if m.reasoning_content %}"
+    "{{- m.reasoning_content }}{%- endif %}{{- m.content }}{%- for c in m.tool_calls or [] %}{{- '<' + c.function.name + '>' }}"
     "{{- c.function.arguments | tojson }}{%- endfor %}"
     "{%- if m.role == 'assistant' %}{% generation %}{{- '<|im_end|>' }}{% endgeneration %}\n{% else %}"
     "{{- eos_token + '\n' }}{%- endif %}{%- endfor %}{{- note }}"

@@ -8,7 +8,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import Trainer, TrainingArguments
+from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, decode_bytes
 from proxybyte.chat import encode_chat
@@ -120,6 +120,14 @@ def test_tools_that_the_template_leaves_out_are_refused():
         encode_row(TOOLED, {"messages": CHATS[0], "documents": [TOOL]})
     with pytest.raises(ProxyByteError, match="'tools' is a dict: give a list"):
         encode_row(TOOLED, {"messages": CHATS[0], "tools": TOOL})
+
+
+def test_a_token_that_was_added_to_the_tokenizer_is_refused(tmp_path):
+    TOKENIZER.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.add_tokens(["good day"], special_tokens=True)
+    with pytest.raises(ProxyByteError, match="token of its own for 'good day'"):
+        encode_conversation(tokenizer, CHATS[0])
 
 
 def test_labels_of_messages_that_the_template_leaves_out_are_counted():
