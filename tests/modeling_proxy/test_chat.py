@@ -68,7 +68,8 @@ def test_a_control_token_cut_in_two_message_parts_stays_text(tokenizer):
 @pytest.mark.parametrize(
     ("message", "more"),
     [({"content": "", "tool_calls": [{"function": {"name": "f"}}]}, {}),
-     ({"content": "a", "reasoning_content": "b"}, {}), ({"content": [{"type": "image", "url": "a"}]}, {}), ({"content": "a"}, {"tools": [{"name": "f"}]})],
+     ({"content": "a", "reasoning_content": "b"}, {}),
+     ({"content": [{"type": "image", "url": "a"}]}, {}), ({"content": "a"}, {"tools": [{"name": "f"}]})],
 )  # fmt: skip
 def test_what_the_layout_has_no_place_for_is_refused(tokenizer, message, more):
     with pytest.raises(TemplateError, match="this chat layout has"):
