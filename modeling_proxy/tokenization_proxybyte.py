@@ -129,10 +129,10 @@ def _vocabulary() -> dict[str, int]:
     it, and would otherwise be numbered from 256.
     """
     specials = {special_spelling(symbol): symbol for symbol in range(NUM_SPECIALS)}
-    return specials | {_byte_level_letter(byte): BYTE_OFFSET + byte for byte in range(NUM_BYTES)}
+    return specials | {byte_level_letter(byte): BYTE_OFFSET + byte for byte in range(NUM_BYTES)}
 
 
-def _byte_level_letter(byte: int) -> str:
+def byte_level_letter(byte: int) -> str:
     """The printable character that stands for ``byte`` in ByteLevel vocabularies (the map of GPT-2).
 
     Printable Latin-1 stands for itself; the other 68 bytes, in order, are U+0100 and up.
