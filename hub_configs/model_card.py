@@ -15,8 +15,8 @@ from proxybyte.symbols import special_spelling
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-OLDEST_NATIVE, OLDEST_FULL = "4.57", "5.14"
-"""Versions of Transformers from which an export of each format is tested."""
+OLDEST_NATIVE = "4.57"
+"""Version of Transformers from which a native export is tested; the full one's is its code's."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,10 @@ def _code(form: str) -> str:
         return "The file is for llama.cpp."
     if form == "native":
         return f"It needs no remote code; Transformers {OLDEST_NATIVE} or newer."
-    return f"Its class and code files are in this folder; they need Transformers {OLDEST_FULL} or newer."
+    from proxybyte.configuration_proxybyte import OLDEST_TRANSFORMERS
+
+    oldest = ".".join(map(str, OLDEST_TRANSFORMERS))
+    return f"Its class and code files are in this folder; they need Transformers {oldest} or newer."
 
 
 def _use(folder: Path, facts: CardFacts) -> str:

@@ -53,7 +53,7 @@ class LlamaServer:
             return json.load(answer)
 
     def logprobs(self, prompt: str) -> torch.Tensor:
-        """Of the 256 bytes after ``prompt``, up to a constant; no answer comes with half a character, so "a" is forced."""
+        """Of the 256 bytes after ``prompt``, up to a constant; "a" is forced, as half a character gives no answer."""
         forced = [[161, 1000]]
         answer = self.ask("/completion", prompt=prompt, n_predict=1, temperature=0, n_probs=320, logit_bias=forced)
         found = {one["id"]: one["logprob"] for one in answer["completion_probabilities"][0]["top_logprobs"]}
