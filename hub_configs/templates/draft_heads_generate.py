@@ -16,13 +16,15 @@ from transformers.utils import cached_file
 WEIGHTS = "draft_heads.safetensors"
 
 
-def generate(model, *args, heads_from=None, **kwargs):
+def generate(model, *args, heads_from=None, custom_generate=None, trust_remote_code=None, **kwargs):
     """Transformers' ``generate`` with drafts.
 
     Args:
         model: the plain model.
         args: as for ``generate``.
         heads_from: folder or repository of the heads; where the model came from if absent.
+        custom_generate: how this function was found, which Transformers 4 hands on to it.
+        trust_remote_code: likewise.
         kwargs: as for ``generate``.
     """
     # The class's own, as the model's may be this function.
