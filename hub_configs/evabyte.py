@@ -6,11 +6,13 @@ EvaByte's ``lm_head.weight`` stacks one block of vocabulary rows for each predic
 in the same order.
 
 EvaByte's prompts open with ``<bos>``, not ``<raw>``, and its documents have no sentinels: the configuration's
-``bos_token_id`` says so.
+``document_opening`` says so, and the tokenizer that is written beside it. A checkpoint of that layout that was trained
+on sentinels opens with ``<bos><raw>`` or ``<raw>``, which nothing in its folder tells: say it.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from tqdm import tqdm
 from proxybyte import EvaConfig, EvaModel, ProxyByteConfig
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import whole_folder, write_json
-from proxybyte.symbols import COMPRESSED_OFFSET
+from proxybyte.symbols import COMPRESSED_OFFSET, DocumentOpening
+from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
 HEAD = "lm_head.weight"
 MORE_HEADS = "pred_heads.weight"
@@ -69,8 +72,13 @@ class _Layout:
     settings: dict[str, Any]
 
 
-def from_evabyte(source: Path, out: Path) -> Path:
+def from_evabyte(source: Path, out: Path, opening: DocumentOpening = DocumentOpening.BOS) -> Path:
     """Write the EvaByte checkpoint in ``source`` as a ProxyByte model in ``out``, whole or not at all.
+
+    Args:
+        source: its folder.
+        out: folder to write; it gets the byte tokenizer too.
+        opening: how the documents open that it was trained on.
 
     Returns:
         ``out``, which ``ProxyByteForCausalLM.from_pretrained`` loads.
@@ -78,7 +86,7 @@ def from_evabyte(source: Path, out: Path) -> Path:
     Raises:
         ProxyByteError: if a setting or a weight is not of that layout, or ``out`` exists.
     """
-    layout = _ours(_read_settings(source, "evabyte"), source)
+    layout = _ours(_read_settings(source, "evabyte"), source, opening)
     rows = layout.config.vocab_size
 
     def convert(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -86,7 +94,10 @@ def from_evabyte(source: Path, out: Path) -> Path:
             return {name: weight}
         return {HEAD: weight[:rows].clone(), MORE_HEADS: weight[rows:].clone()}
 
-    return _convert(source, out, layout, convert)
+    with _new_folder(out) as folder:
+        _write(source, folder, layout, convert)
+        save_tokenizer(build_tokenizer(opening=opening), folder)
+    return out
 
 
 def to_evabyte(source: Path, out: Path) -> Path:
@@ -107,10 +118,12 @@ def to_evabyte(source: Path, out: Path) -> Path:
             return {}
         return {name: torch.cat([weight, *more]) if name == HEAD else weight}
 
-    return _convert(source, out, layout, convert)
+    with _new_folder(out) as folder:
+        _write(source, folder, layout, convert)
+    return out
 
 
-def _ours(settings: dict[str, Any], source: Path) -> _Layout:
+def _ours(settings: dict[str, Any], source: Path, opening: DocumentOpening) -> _Layout:
     for name, value in _FIXED.items():
         if settings.get(name, value) != value:
             raise ProxyByteError(f"{source / _CONFIG} sets {name} to {settings[name]!r}: only {value!r} is supported")
@@ -123,6 +136,7 @@ def _ours(settings: dict[str, Any], source: Path) -> _Layout:
         backbone_config={"model_type": EvaConfig.model_type, **backbone, "rope_parameters": rope},
         num_compressed_symbols=symbols,
         num_pred_heads=heads,
+        document_opening=opening.value,
         bos_token_id=settings.get("bos_token_id", 1),
     )
     config.architectures = ["ProxyByteForCausalLM"]
@@ -167,7 +181,7 @@ def _published(config: ProxyByteConfig, source: Path) -> _Layout:
 def _read_settings(folder: Path, model_type: str) -> dict[str, Any]:
     path = folder / _CONFIG
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ProxyByteError(f"{path} cannot be read: give the folder of a checkpoint ({error})") from error
     if settings.get("model_type") != model_type:
@@ -195,7 +209,7 @@ def _weights(path: Path, only: str | None = None) -> Iterator[tuple[str, torch.T
 def _files(folder: Path) -> list[str]:
     """The weight files of a checkpoint."""
     if (folder / _INDEX).exists():
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = json.loads((folder / _INDEX).read_bytes())
         return sorted(set(index["weight_map"].values()))
     if (folder / _SINGLE).exists():
         return [_SINGLE]
@@ -210,12 +224,11 @@ def _shapes(layout: _Layout) -> dict[str, tuple[int, ...]]:
     return {**shapes, **layout.heads}
 
 
-def _convert(source: Path, out: Path, layout: _Layout, convert: _Convert) -> Path:
+def _new_folder(out: Path) -> AbstractContextManager[Path]:
+    """A folder to fill, which stands at ``out`` once it is whole."""
     if out.exists():
         raise ProxyByteError(f"{out} exists: choose another folder or remove it")
-    with whole_folder(out) as folder:
-        _write(source, folder, layout, convert)
-    return out
+    return whole_folder(out)
 
 
 def _write(source: Path, folder: Path, layout: _Layout, convert: _Convert) -> None:

@@ -9,6 +9,7 @@ model as one file for llama.cpp. Native and gguf also take a plain byte model, s
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -32,7 +33,7 @@ from proxybyte.hub_configs.model_folder import (
     load_config,
 )
 from proxybyte.hub_configs.plain_model import PlainModel, save_native
-from proxybyte.symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS, Special, special_spelling
+from proxybyte.symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS, DocumentOpening, Special, special_spelling
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _write(found: ModelFolder, folder: Path, name: str, options: ExportOptions) 
     tokenizer = _tokenizer(found, model, options.chat)
     opening = tokenizer("")["input_ids"]
     chat = tokenizer.chat_template is not None
-    model.generation_config = _generation_config(options.format, chat)
+    model.generation_config = _generation_config(options.format, chat, opening)
     if options.format is ExportFormat.GGUF:
         plain = PlainModel.of(model, found.model)
         text = GgufText(name, tuple(opening), tokenizer.chat_template)
@@ -156,7 +157,7 @@ def _write(found: ModelFolder, folder: Path, name: str, options: ExportOptions) 
         write_model_card(model, folder, CardFacts(name, options.format, chat, opening))
         return
     save_tokenizer(tokenizer, folder)
-    probe = torch.tensor([[Special.RAW_OPEN, *encode_bytes(_PROBE.encode()[:64]).tolist()]])
+    probe = torch.tensor([[*opening, *encode_bytes(_PROBE.encode()[:64]).tolist()]])
     before = _raw_logits(model, probe)
     if options.format is ExportFormat.NATIVE:
         save_native(PlainModel.of(model, found.model), model.generation_config, folder)
@@ -181,7 +182,7 @@ def _tokenizer(found: ModelFolder, model: "PreTrainedModel", chat: bool) -> "Pre
     if chat and (found.model / CHAT_FOLDER / "tokenizer.json").is_file():
         return AutoTokenizer.from_pretrained(found.model / CHAT_FOLDER)  # type: ignore[return-value]
     return build_tokenizer(
-        document_prefix=getattr(model.config, "document_prefix", False),
+        opening=getattr(model.config, "document_opening", DocumentOpening.RAW),
         chat=chat,
         model_max_length=context_length(model.config),
     )
@@ -191,19 +192,19 @@ def _save_full(model: "ProxyByteForCausalLM", folder: Path) -> None:
     """Save our class with the code files; ``save_pretrained`` names only the saved class in ``auto_map``."""
     model.save_pretrained(folder)
     path = folder / CONFIG_FILE
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = json.loads(path.read_bytes())
     config["auto_map"]["AutoModel"] = config["auto_map"]["AutoModelForCausalLM"]
     write_json(path, config)
 
 
-def _generation_config(form: ExportFormat, chat: bool) -> "GenerationConfig":
+def _generation_config(form: ExportFormat, chat: bool, opening: Sequence[int]) -> "GenerationConfig":
     """Where generation ends, and for a plain checkpoint that no other special comes out (our class sees to it)."""
     from transformers import GenerationConfig
 
     ends = [int(Special.EOS), int(Special.RAW_CLOSE), *([int(Special.END_OF_TURN)] if chat else [])]
     stray = [symbol for symbol in range(NUM_SPECIALS) if symbol not in ends]
     return GenerationConfig(
-        bos_token_id=int(Special.RAW_OPEN),
+        bos_token_id=opening[-1],
         eos_token_id=ends,
         pad_token_id=int(Special.PAD),
         suppress_tokens=None if form is ExportFormat.FULL else stray,

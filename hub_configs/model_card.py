@@ -130,5 +130,5 @@ def _compressor(folder: Path) -> str:
     manifest = folder / COMPRESSOR_FOLDER / COMPRESSOR_MANIFEST
     if not manifest.is_file():
         return ""
-    family = json.loads(manifest.read_text(encoding="utf-8")).get("family", "unknown")
+    family = json.loads(manifest.read_bytes()).get("family", "unknown")
     return f"\nThe compressor it was trained with (family `{family}`) is in `{COMPRESSOR_FOLDER}/`.\n"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
 from proxybyte.hub_configs.model_folder import CONFIG_FILE
-from proxybyte.symbols import NUM_RAW_SYMBOLS
+from proxybyte.symbols import NUM_RAW_SYMBOLS, DocumentOpening
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
@@ -44,6 +44,10 @@ class PlainModel:
         state = model.state_dict()
         config = copy.deepcopy(model.config.backbone_config if model.config.model_type == "proxybyte" else model.config)
         config.vocab_size = NUM_RAW_SYMBOLS
+        opening = getattr(model.config, "document_opening", DocumentOpening.RAW)
+        if opening != DocumentOpening.RAW:
+            # A plain configuration keeps what it does not know, and who scores the folder must know how it opens.
+            config.document_opening = opening
         config.dtype = model.dtype
         heads = [
             state.pop(name).unflatten(0, (-1, rows))[:, :NUM_RAW_SYMBOLS].flatten(0, 1)
@@ -86,7 +90,7 @@ def save_native(made: PlainModel, generation_config: "GenerationConfig", folder:
 
 def _add_older_names(path: Path) -> None:
     """Say in Transformers 4's words too what 5 renamed: 4 would take its own default for a base it does not find."""
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = json.loads(path.read_bytes())
     rope = config.get("rope_parameters") or {}
     if "rope_theta" in rope:
         config["rope_theta"] = rope["rope_theta"]

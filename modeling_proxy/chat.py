@@ -12,18 +12,24 @@ import numpy as np
 
 from .byte_codec import encode_bytes
 from .errors import ProxyByteError
-from .symbols import NUM_SPECIALS, Special, special_spelling
+from .symbols import NUM_SPECIALS, DocumentOpening, Special, special_spelling
 
 ESCAPE = "\ufdd0"
 """Put behind the ``<`` of a control token that someone wrote (a noncharacter: Unicode reserves it for such use)."""
 
 
-def encode_chat(messages: Sequence[Mapping[str, str | bytes]], *, add_generation_prompt: bool = False) -> np.ndarray:
+def encode_chat(
+    messages: Sequence[Mapping[str, str | bytes]],
+    *,
+    add_generation_prompt: bool = False,
+    opening: str = DocumentOpening.RAW,
+) -> np.ndarray:
     """Symbols of a conversation, exact for any content.
 
     Args:
         messages: each with ``role`` and ``content``, as text or as bytes.
         add_generation_prompt: end with the header of an assistant's message, for the model to answer.
+        opening: how a document opens, as the model's ``config.document_opening`` says.
 
     Returns:
         int32 array of shape ``(symbols,)``, the same as the chat tokenizer's ``apply_chat_template``.
@@ -31,7 +37,7 @@ def encode_chat(messages: Sequence[Mapping[str, str | bytes]], *, add_generation
     Raises:
         ProxyByteError: if a message holds more than its role and content, for which the layout has no place.
     """
-    parts: list[Sequence[int] | np.ndarray] = [[Special.RAW_OPEN]]
+    parts: list[Sequence[int] | np.ndarray] = [DocumentOpening(opening).symbols()]
     for message in messages:
         if extra := sorted(key for key, value in message.items() if value and key not in ("role", "content")):
             raise ProxyByteError(f"a message holds {extra[0]!r}: this chat layout has a role and a content alone")
@@ -102,8 +108,13 @@ _TEMPLATE = Template(
 )
 
 CHAT_TEMPLATE = ESCAPING + _TEMPLATE.substitute({symbol.name: special_spelling(symbol) for symbol in Special}).strip()
-"""Jinja source of the layout for the chat tokenizer (:func:`proxybyte.build_tokenizer` with ``chat=True``).
+"""Jinja source of the layout under ``<raw>`` for the chat tokenizer (``build_tokenizer(chat=True)``).
 
 A message's parts are joined before they are escaped, as two halves of a control token may lie in two parts. What the
 layout has no place for is refused.
 """
+
+
+def chat_template(opening: str = DocumentOpening.RAW) -> str:
+    """:data:`CHAT_TEMPLATE` for a model whose documents open with ``opening``."""
+    return CHAT_TEMPLATE.replace(f"'{DocumentOpening.RAW}' -}}}}", f"'{DocumentOpening(opening)}' -}}}}", 1)

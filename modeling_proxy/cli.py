@@ -11,8 +11,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points, version
+from typing import NoReturn
 
 from .errors import ProxyByteError
+from .numbers import NotTaken
 
 GROUP = "proxybyte.commands"
 
@@ -39,9 +41,20 @@ def load_commands() -> dict[str, Command]:
     return {entry.name: entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong with a value as any other bad input is said: in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and exit code 2, or with the sentence of a type in :mod:`.numbers`."""
+        wrong = sys.exc_info()[1]  # argparse calls this while it handles its own error
+        if isinstance(wrong, argparse.ArgumentError) and isinstance(wrong.__context__, NotTaken):
+            raise ProxyByteError(f"{wrong.argument_name} {wrong.message}")
+        super().error(message)
+
+
 def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
     """Parser with one sub-parser a command; a dotted name becomes a group with sub-commands of its own."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="proxybyte",
         description="Train byte-level language models on mixed views of text; run them on raw bytes.",
         epilog="'proxybyte COMMAND --help' shows each command's options and examples.",
@@ -70,8 +83,8 @@ def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``proxybyte`` and return its exit code: 0, 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    args = build_parser(load_commands()).parse_args(argv)
     try:
+        args = build_parser(load_commands()).parse_args(argv)
         return args.run(args) or 0
     except ProxyByteError as error:
         print(f"proxybyte: {error}", file=sys.stderr)

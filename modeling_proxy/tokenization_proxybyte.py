@@ -20,9 +20,9 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from .chat import CHAT_TEMPLATE, ESCAPE
+from .chat import ESCAPE, chat_template
 from .errors import ProxyByteError
-from .symbols import BYTE_OFFSET, NUM_BYTES, NUM_RAW_SYMBOLS, NUM_SPECIALS, Special, special_spelling
+from .symbols import BYTE_OFFSET, NUM_BYTES, NUM_RAW_SYMBOLS, NUM_SPECIALS, DocumentOpening, Special, special_spelling
 
 
 class ByteTokenizer(PreTrainedTokenizerFast):
@@ -32,6 +32,7 @@ class ByteTokenizer(PreTrainedTokenizerFast):
     """
 
     def _add_tokens(self, new_tokens: Sequence[Any], special_tokens: bool = False) -> int:
+        new_tokens = list(new_tokens)
         known = self.backend_tokenizer.get_vocab(with_added_tokens=True)
         if unknown := [str(token) for token in new_tokens if str(token) not in known]:
             raise ProxyByteError(_no_new_token(unknown[0]))
@@ -45,19 +46,21 @@ class ByteTokenizer(PreTrainedTokenizerFast):
 
 
 def build_tokenizer(
-    *, document_prefix: bool = False, chat: bool = False, model_max_length: int | None = None
+    *, opening: str = DocumentOpening.RAW, chat: bool = False, model_max_length: int | None = None
 ) -> ByteTokenizer:
-    """Byte tokenizer with one symbol for each UTF-8 byte; prompts begin with ``<raw>``, which is its ``bos_token``.
+    """Byte tokenizer with one symbol for each UTF-8 byte; prompts begin with ``<raw>``, its ``bos_token``.
 
     Args:
-        document_prefix: begin with ``<bos><raw>`` instead, for checkpoints trained so.
+        opening: how a document opens, as the model's ``config.document_opening`` says; with ``<bos>`` alone that is
+            the ``bos_token``.
         chat: the chat kind (see the module's text), with a chat template; otherwise the plain kind, without.
         model_max_length: longest input in symbols, for tools that ask the tokenizer; unlimited if absent.
     """
+    symbols = DocumentOpening(opening).symbols()
     backend = Tokenizer(models.BPE(vocab=_vocabulary(), merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
     backend.decoder = decoders.ByteLevel()
-    backend.post_processor = _prompt_opener([Special.BOS, Special.RAW_OPEN] if document_prefix else [Special.RAW_OPEN])
+    backend.post_processor = _prompt_opener(symbols)
     if chat:
         # Only the escape is matched, so that the offsets of the "<" before it stay right.
         backend.normalizer = normalizers.Replace(Regex(f"(?<=<){ESCAPE}"), "")
@@ -66,7 +69,7 @@ def build_tokenizer(
     )
     tokenizer = ByteTokenizer(
         tokenizer_object=backend,
-        bos_token=special_spelling(Special.RAW_OPEN),
+        bos_token=special_spelling(symbols[-1]),
         eos_token=special_spelling(Special.EOS),
         pad_token=special_spelling(Special.PAD),
         padding_side="left",
@@ -76,7 +79,7 @@ def build_tokenizer(
         **({} if model_max_length is None else {"model_max_length": model_max_length}),
     )
     if chat:
-        tokenizer.chat_template = CHAT_TEMPLATE
+        tokenizer.chat_template = chat_template(opening)
     return tokenizer
 
 
@@ -98,8 +101,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: str | PathLike[st
 
 def _no_new_token(token: str) -> str:
     return (
-        f"the byte tokenizer takes no new token ({token!r}): symbol {NUM_RAW_SYMBOLS} and up are a model's compressed "
-        f"symbols; use an unused special such as {special_spelling(NUM_SPECIALS - 1)!r}"
+        f"the byte tokenizer takes no new token: {token!r} would get id {NUM_RAW_SYMBOLS}, a compressed symbol's; "
+        "use a spare one, such as <extra_id_19> to <extra_id_63>"
     )
 
 
@@ -143,7 +146,7 @@ def byte_level_letter(byte: int) -> str:
     return chr(0x100 + sum(other not in printable for other in range(byte)))
 
 
-def _prompt_opener(opening: list[Special]) -> processors.TemplateProcessing:
+def _prompt_opener(opening: tuple[int, ...]) -> processors.TemplateProcessing:
     """Post-processor that puts ``opening`` before each text."""
     names = [special_spelling(symbol) for symbol in opening]
     return processors.TemplateProcessing(

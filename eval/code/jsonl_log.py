@@ -14,8 +14,8 @@ class JsonlLog:
     """An open log.
 
     Attributes:
-        content: the bytes it held when it was opened, whole lines alone: a last line that was left half-written has
-            been cut off.
+        content: the bytes it held when it was opened, whole lines alone. A last line that was left half-written is cut
+            off when the first row is added: a file that is refused keeps every byte.
 
     Args:
         path: made if absent, with its folder.
@@ -35,10 +35,13 @@ class JsonlLog:
         self._file.seek(0)
         data = self._file.read()
         self.content = data[: data.rfind(b"\n") + 1]
-        self._file.truncate(len(self.content))
+        self._has_half_a_line = len(data) > len(self.content)
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Write ``rows``; they are on the disk when this returns."""
+        if self._has_half_a_line:
+            self._file.truncate(len(self.content))
+            self._has_half_a_line = False
         self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
         self._file.flush()
         os.fsync(self._file.fileno())

@@ -1,8 +1,8 @@
 """``proxybyte export``: a trained model as a folder for the Hub."""
 
 import argparse
-from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 
 EXAMPLES = """  proxybyte export run --format native --out my-model
@@ -11,12 +11,12 @@ EXAMPLES = """  proxybyte export run --format native --out my-model
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="RUN_OR_FOLDER", help="a run (its final model, else its newest "
-                        "checkpoint) or a model folder")  # fmt: skip
+    parser.add_argument("source", type=numbers.path, metavar="RUN_OR_FOLDER", help="a run (its final model, else its "
+                        "newest checkpoint) or a model folder")  # fmt: skip
     parser.add_argument("--format", choices=("native", "full", "gguf"), required=True, help="native: a plain "
                         "checkpoint of 320 symbols, no remote code; full: our class, code files and compressor; "
                         "gguf: one file for llama.cpp")  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=numbers.path, required=True, help="folder to write")
     parser.add_argument("--chat", action="store_true", help="for a model trained on chats: chat template, and "
                         "<|eot_id|> ends generation")  # fmt: skip
     parser.add_argument("--gguf-type", choices=("f32", "f16", "q8_0"), default="f16", help="how a GGUF file stores the "

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -16,7 +17,7 @@ from transformers import (
 from proxybyte import ProxyByteError, encode_bytes
 from proxybyte.cli import main
 from proxybyte.hub_configs.export import NATIVE_FAMILIES, ExportFormat, ExportOptions, export_model
-from proxybyte.symbols import NUM_RAW_SYMBOLS
+from proxybyte.symbols import NUM_RAW_SYMBOLS, document_opening
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
 NATIVE = ExportOptions(ExportFormat.NATIVE)
@@ -140,9 +141,11 @@ def test_heads_that_predict_further_stay_in_a_full_export_and_lie_beside_a_nativ
 
 
 def test_the_prefix_and_the_context_travel_in_the_tokenizer(model_writer, tmp_path):
-    model_writer(tmp_path / "model", "llama", document_prefix=True)
+    model_writer(tmp_path / "model", "llama", document_opening="<bos><raw>")
     tokenizer = AutoTokenizer.from_pretrained(export_model(tmp_path / "model", tmp_path / "out", NATIVE))
     assert tokenizer("a")["input_ids"] == [1, 12, 161]
+    # Whoever scores the plain folder opens documents so too.
+    assert document_opening(AutoConfig.from_pretrained(tmp_path / "out")) == (1, 12)
     assert tokenizer.model_max_length == 256
 
 

@@ -189,7 +189,7 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused(family, settings, wor
 
 
 def test_a_model_that_opens_with_two_symbols_is_refused(model_writer, tmp_path):
-    model_writer(tmp_path / "model", "llama", document_prefix=True)
+    model_writer(tmp_path / "model", "llama", document_opening="<bos><raw>")
     assert AutoTokenizer.from_pretrained(tmp_path / "model")("")["input_ids"] == [1, 12]
     with pytest.raises(ProxyByteError, match="opens with 2 symbols"):
         export_model(tmp_path / "model", tmp_path / "gguf", ExportOptions(ExportFormat.GGUF))

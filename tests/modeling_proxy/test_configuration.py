@@ -65,7 +65,7 @@ def _settings(config: ProxyByteConfig) -> dict:
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
 def test_saving_and_loading_changes_nothing(tiny_config, tmp_path, kind):
-    config = tiny_config(kind, document_prefix=True, tie_word_embeddings=True, loss_chunk_size=17)
+    config = tiny_config(kind, document_opening="<bos><raw>", tie_word_embeddings=True, loss_chunk_size=17)
     config.save_pretrained(tmp_path)
     for loaded in (ProxyByteConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
         assert type(loaded) is ProxyByteConfig

@@ -28,7 +28,7 @@ from ..compressors.neural.fit import FitOptions, fit
 from ..compressors.neural.float_lm import quantise
 from ..compressors.neural.sampling import TextSampler
 from ..compressors.protocol import CannotEncode, Compressor, encode_one
-from ..compressors.texts import MEGABYTE
+from ..texts import MEGABYTE
 from ._figures import fastest, figure
 from ._naive_neural import naive_codes
 

@@ -14,7 +14,7 @@ from proxybyte.errors import ProxyByteError
 
 from ..compressors.bpe import BpeCompressor
 from ..compressors.bpe_train import Split, train_bpe
-from ..compressors.texts import MEGABYTE
+from ..texts import MEGABYTE
 from ._figures import fastest, figure
 
 _TEXT_BYTES = 8 * MEGABYTE

@@ -67,8 +67,8 @@ def encode_conversation(
         given: more of the template's variables, such as ``tools``.
 
     Raises:
-        ProxyByteError: if there is no message of the assistant, one comes first or says nothing, the template writes
-            the past anew when a message is added, or leaves out a part of a message.
+        ProxyByteError: if there is no message of the assistant, one comes first or says nothing, there is nothing to
+            learn in them, or the template writes the past anew when a message is added, or leaves out a part of one.
     """
     roles = [message.get("role") for message in messages]
     if ASSISTANT not in roles or roles[0] == ASSISTANT:
@@ -94,6 +94,8 @@ def encode_conversation(
         ends = np.flatnonzero(np.isin(answer, _ENDS))
         size = int(ends[-1]) + 1 if len(ends) else len(answer)
         labels[len(before) : len(before) + size] = answer[:size]
+    if (labels[1:] == IGNORE_INDEX).all():
+        raise ProxyByteError("the assistant's messages hold nothing to learn: their content is empty")
     return EncodedChat(whole, labels, unwritten)
 
 

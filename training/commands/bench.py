@@ -7,6 +7,7 @@ import platform
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
@@ -18,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     names = ", ".join(sorted(entry.name for entry in entry_points(group=GROUP)))
     parser.add_argument("groups", nargs="*", help=f"which to run (default: all): {names}")
-    parser.add_argument("--out", type=Path, default=Path("build/bench.json"), help="JSON file (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=numbers.path, default=Path("build/bench.json"), help="JSON file (default: %(default)s)"
+    )
 
 
 def machine() -> str:
@@ -51,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     kept = []
     if args.out.exists():
         measured = {row["name"] for row in rows}
-        kept = [row for row in json.loads(args.out.read_text(encoding="utf-8")) if row["name"] not in measured]
+        kept = [row for row in json.loads(args.out.read_bytes()) if row["name"] not in measured]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.out, kept + rows)
     print(f"on {where}; written to {args.out}")

@@ -1,8 +1,8 @@
 """``proxybyte compressor fit FAMILY``: learn a compressor from text. Each family brings its own options."""
 
 import argparse
-from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.training.compressors import FAMILIES
 
@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             epilog=f"examples:\n{fitter.examples}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to save the compressor")
+        sub.add_argument(
+            "--out", type=numbers.path, required=True, metavar="FOLDER", help="where to save the compressor"
+        )
         fitter.add_arguments(sub)
         sub.set_defaults(fit=fitter.fit)
 

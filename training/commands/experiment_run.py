@@ -4,6 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
@@ -23,19 +24,27 @@ raw_exposure raw_share scaling"""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("plan", metavar="PLAN", help="a YAML plan, or the name of a shipped one")
     parser.add_argument(
-        "--size", help="defaults that the plan is laid over: smoke (minutes on a CPU), hour, gpu, or a file"
+        "plan", type=numbers.path_or_name, metavar="PLAN", help="a YAML plan, or the name of a shipped one"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where cells and shared data go (default: runs/PLAN)"
+        "--size",
+        type=numbers.path_or_name,
+        help="defaults that the plan is laid over: smoke (minutes on a CPU), hour, gpu, or a file",
+    )
+    parser.add_argument(
+        "--out", type=numbers.path, metavar="FOLDER", help="where cells and shared data go (default: runs/PLAN)"
     )
     parser.add_argument("--list", action="store_true", help="list the cells and stop")
     parser.add_argument(
         "--launch", default="", metavar="WORDS", help="command before the training module, for several processes"
     )
     parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes that prepare data (default: one a core)"
+        "--workers",
+        type=numbers.processes,
+        default=0,
+        metavar="N",
+        help="processes that prepare data (default: one a core)",
     )
     parser.add_argument("--set", nargs="+", default=[], metavar="key.sub=value", help="changes to the plan")
 

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
@@ -44,19 +45,23 @@ class Step:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="folder (default: %(default)s)")
-    parser.add_argument("--max-mb", default="24", help="text to collect, in MB (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=numbers.path, default=Path("runs/quickstart"), help="folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-mb", type=numbers.megabytes, default=24, help="text to collect, in MB (default: %(default)s)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the recipe 'quickstart'")
 
 
-def steps(out: Path, max_mb: str, overrides: list[str]) -> list[Step]:
+def steps(out: Path, max_mb: float, overrides: list[str]) -> list[Step]:
     """The commands in order."""
     corpus, bpe, prepared, run = (out / name for name in ("corpus", "bpe", "prepared", "run"))
     native, recipe = out / "native", ("--config", "quickstart", f"data={prepared}", f"output={run}", *overrides)
     return [
         Step(
             "collect Python source from this machine, split by package",
-            ("corpus", "--python-packages", "--max-mb", max_mb, "--out", str(corpus)),
+            ("corpus", "--python-packages", "--max-mb", str(max_mb), "--out", str(corpus)),
             corpus,
         ),
         Step(
@@ -90,12 +95,12 @@ def run(args: argparse.Namespace) -> int:
         if step.made is not None and step.made.exists():
             print(f"{step.made} is there already", flush=True)
             continue
-        code = subprocess.run([sys.executable, "-m", "proxybyte.cli", *step.words], check=False).returncode
+        code = _run("-m", "proxybyte.cli", *step.words)
         if code:
             return code
     print(f"\n[{len(plan) + 1}/{len(plan) + 1}] load it with stock Transformers and let it write bytes", flush=True)
     native = args.out / "native"
-    if subprocess.run([sys.executable, "-c", STOCK_SCRIPT, str(native), PROMPT], check=False).returncode:
+    if _run("-c", STOCK_SCRIPT, str(native), PROMPT):
         raise ProxyByteError(f"stock Transformers could not run {native}: its message is above")
     first, last = _first_and_last_bpb(args.out / "run" / "metrics.jsonl")
     print(f"\nraw bits per byte on validation samples while training: {first:.3f} untrained, {last:.3f} at the end")
@@ -104,9 +109,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run(*words: str) -> int:
+    """Run Python with ``words`` to its end, or to this process's; returns the exit code."""
+    from proxybyte.training.processes import ends_with_this_process
+
+    return subprocess.run([sys.executable, *words], check=False, preexec_fn=ends_with_this_process()).returncode
+
+
 def _first_and_last_bpb(metrics: Path) -> tuple[float, float]:
     """Raw bits per byte on validation before the first step and after the last."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in metrics.read_bytes().splitlines()]
     values = [line["validation/raw_bpb"] for line in lines if line["kind"] == "evaluation"]
     return values[0], values[-1]
 

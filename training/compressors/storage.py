@@ -45,7 +45,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
     except OSError as error:
         raise ProxyByteError(f"{path}: cannot be read ({error.strerror}); is this a compressor's folder?") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ProxyByteError(f"{path}: is not JSON, or is cut short; fit or copy the compressor again") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("family"), str):
         raise ProxyByteError(f"{path}: names no family; it was not written by a compressor")

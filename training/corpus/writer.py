@@ -7,7 +7,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from proxybyte.training.corpus.records import MEGABYTE, Document
+from proxybyte.training.texts.records import MEGABYTE, Document
 
 SCHEMA = pa.schema([("text", pa.large_binary()), ("source", pa.string())])
 ROW_GROUP_BYTES = 4 * MEGABYTE

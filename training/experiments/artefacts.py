@@ -131,7 +131,7 @@ def _is_made(output: Path, marker: str, settings: Settings) -> bool:
         return False
     record = _record(output)
     if record.is_file():  # there is none beside what earlier versions made
-        refuse_changed(json.loads(record.read_text(encoding="utf-8")), settings, record)
+        refuse_changed(json.loads(record.read_bytes()), settings, record)
     return True
 
 

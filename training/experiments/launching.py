@@ -1,19 +1,17 @@
 """A cell's training under a launcher: its processes stop when this one is asked to, and do not outlive it."""
 
-import ctypes
 import os
 import shlex
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from proxybyte.errors import ProxyByteError
 
+from ..processes import ends_with_this_process
 from ..run.signals import StopRequest
 
-_PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS = 0.2
 
 
@@ -32,7 +30,7 @@ def launch(words: Sequence[str]) -> bool:
     with StopRequest() as stop:
         try:
             # A group of its own: a terminal's Ctrl-C reaches it once, through here.
-            process = subprocess.Popen(words, start_new_session=True, preexec_fn=_ends_with_this_process())
+            process = subprocess.Popen(words, start_new_session=True, preexec_fn=ends_with_this_process())
         except OSError as error:
             raise ProxyByteError(f"--launch: {words[0]} cannot be run: {error.strerror}") from error
         told = False
@@ -53,11 +51,3 @@ def _ended(process: subprocess.Popen) -> int | None:
     with suppress(subprocess.TimeoutExpired):
         return process.wait(_LOOK_SECONDS)
     return None
-
-
-def _ends_with_this_process() -> Callable[[], None] | None:
-    """What the child calls before it becomes the command: the kernel ends it when this process dies by any cause."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))

@@ -122,7 +122,7 @@ def load_result(folder: Path, cell: Cell) -> CellResult | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_bytes())
         curve = tuple(Point(**point) for point in values.pop("curve"))
         result = CellResult(**values, curve=curve)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -141,7 +141,7 @@ def claim_settings(folder: Path, cell: Cell) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         try:
-            saved = dict(json.loads(path.read_text(encoding="utf-8")))
+            saved = dict(json.loads(path.read_bytes()))
         except (OSError, ValueError, TypeError) as error:
             raise ProxyByteError(f"{path} cannot be read ({error}): remove {folder} to run the cell again") from error
         if not was_written_by_version_1(saved) or (folder / RUN_FOLDER / CONFIG_FILE).is_file():

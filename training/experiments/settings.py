@@ -128,7 +128,7 @@ def completed(saved: Mapping[str, Any], asked: Settings, run: Path, path: Path) 
     model = run / "model" / "config.json"
     try:
         trained = flatten({"train": read_yaml(run / CONFIG_FILE)})
-        backbone = json.loads(model.read_text(encoding="utf-8"))["backbone_config"] if model.is_file() else {}
+        backbone = json.loads(model.read_bytes())["backbone_config"] if model.is_file() else {}
     except (ProxyByteError, OSError, ValueError, KeyError) as error:
         raise ProxyByteError(
             f"{path} leaves out settings that were at their defaults, and the run that noted them cannot be read "

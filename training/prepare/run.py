@@ -13,7 +13,6 @@ from tqdm import tqdm
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import check_output, partial_folder, publish, write_text
 from proxybyte.training.compressors import load_compressor
-from proxybyte.training.corpus.records import MEGABYTE
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.launch import Crew, crew
 from proxybyte.training.prepare.manifest import (
@@ -27,6 +26,7 @@ from proxybyte.training.prepare.manifest import (
 from proxybyte.training.prepare.shard import DONE, Verify, finished, report_path
 from proxybyte.training.prepare.tasks import SPLITS, ShardTask, check_corpus, fingerprint_of, folder_digest, plan_tasks
 from proxybyte.training.prepare.workers import COMPRESSOR, Job, default_workers, run_tasks
+from proxybyte.training.texts.records import MEGABYTE
 
 _log = logging.getLogger(__name__)
 

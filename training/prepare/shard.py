@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import sync, write_text
 from proxybyte.training.compressors.protocol import CannotEncode, Compressor, cut_windows
-from proxybyte.training.corpus.records import damaged
 from proxybyte.training.prepare.columns import prepared_batch
 from proxybyte.training.prepare.manifest import LISTED, TOTALS, SplitTotals, add_totals
 from proxybyte.training.prepare.tasks import ShardTask
+from proxybyte.training.texts.records import damaged
 
 DONE = "done"
 _SAMPLE_EVERY = 16

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.records import MEGABYTE, damaged, nearest
+from proxybyte.training.texts.records import MEGABYTE, damaged, nearest
 
 SPLITS = ("train", "validation")
 SHARD_BYTES = 64 * MEGABYTE

@@ -122,10 +122,36 @@ def merge_adapter(base: Path, adapter: Path) -> ProxyByteForCausalLM:
         with _quietly():
             from peft import PeftModel
 
-            return PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()  # type: ignore[no-any-return]
+            return _merged(PeftModel.from_pretrained(model, adapter).eval(), adapter)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ProxyByteError(f"the adapter in {adapter} does not fit the model in {base}: {reason}") from error
+
+
+def _merged(peft: Any, adapter: Path) -> ProxyByteForCausalLM:
+    """The model in ``peft`` with its adapter in its weights; checked, because PEFT does not merge every kind right.
+
+    Raises:
+        ProxyByteError: if the merged model gives other logits than the model under its adapter.
+    """
+    model = peft.get_base_model()
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if model.config.tie_word_embeddings and any(hasattr(end, "lora_A") for end in ends):
+        # Each side of one weight has a delta of its own, or one has none: merged, they are two weights.
+        head = getattr(ends[1], "base_layer", ends[1])
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        model.config.tie_word_embeddings = False
+    probe = torch.arange(NUM_RAW_SYMBOLS)[None, : min(NUM_RAW_SYMBOLS, model.config.max_position_embeddings)]
+    with torch.no_grad():
+        wanted = peft(input_ids=probe, use_cache=False).logits
+        merged = peft.merge_and_unload().eval()
+        found = merged(input_ids=probe, use_cache=False).logits
+    if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
+        raise ProxyByteError(
+            f"the adapter in {adapter} cannot be merged: the merged weights do not give what the model gives under it; "
+            "use it as an adapter, or train one that leaves embedding and head alone"
+        )
+    return merged
 
 
 def write_merged(base: Path, adapter: Path, out: Path) -> None:
@@ -138,7 +164,7 @@ def write_merged(base: Path, adapter: Path, out: Path) -> None:
     model = merge_adapter(base, adapter)
     with whole_folder(out) as folder:
         model.save_pretrained(folder)
-        save_tokenizer(build_tokenizer(document_prefix=bool(model.config.document_prefix)), folder)
+        save_tokenizer(build_tokenizer(opening=model.config.document_opening), folder)
         for name in (CHAT_FOLDER, CARRIED):
             if (base / name).is_dir():
                 shutil.copytree(base / name, folder / name)

@@ -53,7 +53,7 @@ class ModelWriter:
     def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """Write what ``from_pretrained`` loads, with the tokenizer."""
         self.model.save_pretrained(folder, state_dict=weights)
-        save_tokenizer(build_tokenizer(document_prefix=bool(self.model.config.document_prefix)), folder)
+        save_tokenizer(build_tokenizer(opening=self.model.config.document_opening), folder)
         if self.chat is not None:
             save_tokenizer(self.chat, folder / CHAT_FOLDER)
 
@@ -128,14 +128,14 @@ def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn
     return Validation(model, documents, views, stage, config.compute.compile, Scoring(window=config.plan.row_capacity))
 
 
-def start_trackers(run: Run, step: int) -> None:
-    """Open the trackers; TensorBoard forgets what was logged after ``step``, from which the run goes on."""
+def start_trackers(run: Run, begun: int | None) -> None:
+    """Open the trackers; TensorBoard forgets what was logged after step ``begun``, or all where the run begins."""
     log_config = run.config.log
     if log_config.trackers:
         run.engine.accelerator.init_trackers(
             log_config.project,
             config={key: str(value) for key, value in flatten(run.config.model_dump(mode="json")).items()},
-            init_kwargs={"tensorboard": {"purge_step": step + 1}},
+            init_kwargs={"tensorboard": {"purge_step": 0 if begun is None else begun + 1}},
         )
 
 

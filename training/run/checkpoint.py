@@ -127,16 +127,19 @@ class CheckpointFolder:
         final = self.folder / f"step-{state.step:08d}"
         partial = final.with_suffix(".tmp")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_model(partial / MODEL_FOLDER)
-        save_file(dict(optimizer), partial / OPTIMIZER_FILE)
-        written = sorted(path for path in partial.rglob("*") if path.is_file())
-        files = {str(path.relative_to(partial)): _describe(path) for path in written}
-        text = json.dumps({**vars(state), "files": files}, indent=1)
-        (partial / STATE_FILE).write_text(text, encoding="utf-8")
-        sync_tree(partial)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        try:
+            partial.mkdir(parents=True)
+            save_model(partial / MODEL_FOLDER)
+            save_file(dict(optimizer), partial / OPTIMIZER_FILE)
+            written = sorted(path for path in partial.rglob("*") if path.is_file())
+            files = {str(path.relative_to(partial)): _describe(path) for path in written}
+            text = json.dumps({**vars(state), "files": files}, indent=1)
+            (partial / STATE_FILE).write_text(text, encoding="utf-8")
+            sync_tree(partial)
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)  # a full disk gets its room back
         sync(self.folder)
         for old in self._complete()[self.keep :]:
             shutil.rmtree(old)

@@ -11,8 +11,6 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from proxybyte.errors import ProxyByteError
-
 from .checkpoint import CheckpointFolder, RunState, optimizer_tensors, whole_tensors
 from .config import TrainConfig
 from .distributed import World
@@ -70,6 +68,7 @@ class Loop:
 
     Attributes:
         step: finished optimizer steps.
+        saved: the step of the last whole checkpoint; 0 where there is none yet.
         totals: what was seen so far.
     """
 
@@ -79,6 +78,7 @@ class Loop:
         self.totals = totals
         self.metrics = MetricsLog(run.config.output)
         self.checkpoints = CheckpointFolder(run.config.output, run.config.checkpoint.keep)
+        self.saved = step
         self._pending: list[_Pending] = []
         self._since = time.perf_counter()
         self._bar = tqdm(
@@ -167,7 +167,7 @@ class Loop:
                 seen = {"targets": float(entry.counts[Count.TARGETS]), "symbols": self.totals.symbols}
                 spent = {"flops": self.totals.flops, **speed}
                 lines.append(
-                    {"kind": "train", "step": entry.step}
+                    {"kind": "train", "step": entry.step, "phase": run.data.phases.at(entry.step - 1)}
                     | step_losses(row_nats, entry.counts)
                     | measured
                     | entry.raw_gradient
@@ -184,7 +184,7 @@ class Loop:
             return
         self.metrics.append(lines)
         for line in lines:
-            values = {name: value for name, value in line.items() if name not in ("kind", "step")}
+            values = {name: value for name, value in line.items() if name not in ("kind", "step", "phase")}
             self.run.engine.accelerator.log(values, step=line["step"])
 
     def _is_due(self, every: int) -> bool:
@@ -205,8 +205,6 @@ class Loop:
         if main:
             config = run.config.model_dump(mode="json")
             state = RunState(self.step, self.totals.as_dict(), config, run.data.fingerprint)
-            try:
-                self.checkpoints.save(state, optimizer, lambda folder: run.save_model(folder, weights))
-            except OSError as error:
-                raise ProxyByteError(f"the checkpoint of step {self.step} cannot be written: {error}") from error
+            self.checkpoints.save(state, optimizer, lambda folder: run.save_model(folder, weights))
         run.world.wait()
+        self.saved = self.step

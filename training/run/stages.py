@@ -6,6 +6,7 @@ from torch import nn
 
 from proxybyte import ProxyByteForCausalLM
 
+from ..stream.phases import Phases
 from .adapters import is_row_weight
 
 
@@ -33,7 +34,7 @@ class RowsFirst:
             for name, parameter in model.named_parameters()
             if parameter.requires_grad and not is_row_weight(model, name)
         }
-        return cls(tuple(others.values()), frozenset(others), round(share * steps), alone)
+        return cls(tuple(others.values()), frozenset(others), Phases.of(steps, share).steady, alone)
 
     def before(self, step: int) -> None:
         """To be called before the forward pass of ``step``."""

@@ -57,7 +57,7 @@ def train_step(
     Processes average gradients, hence the factor of their number.
     """
     accelerator, model = engine.accelerator, engine.model
-    share = targets / accelerator.num_processes
+    share = max(targets, 1.0) / accelerator.num_processes  # a step without a target has a loss of 0
     nats = []
     engine.rows_first.before(step)
     for index, batch in enumerate(batches):

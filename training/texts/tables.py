@@ -11,9 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.file_reader import FileReader
-from proxybyte.training.corpus.jsonl import COMPRESSIONS, open_stored
-from proxybyte.training.corpus.records import (
+from proxybyte.training.texts.records import (
     MEGABYTE,
     Advance,
     Document,
@@ -22,15 +20,15 @@ from proxybyte.training.corpus.records import (
     TextRules,
     first_line,
     nearest,
-    printable,
     unknown_column,
 )
+from proxybyte.training.texts.stored import COMPRESSIONS, FileReader, open_stored
 
 _BATCH_ROWS = 256
 
 
 def check_columns(schema: pa.Schema, rules: TextRules, where: str) -> None:
-    """Raise unless ``schema`` has the text column, as text or bytes, and the key column.
+    """Raise unless ``schema`` has the text column, as text, bytes or nulls throughout, and the key column.
 
     Raises:
         ProxyByteError: naming the nearest column, or the type that cannot be text.
@@ -40,8 +38,9 @@ def check_columns(schema: pa.Schema, rules: TextRules, where: str) -> None:
             raise unknown_column(where, column, schema.names)
     kind = schema.field(rules.text_column).type
     inner = kind.value_type if pa.types.is_dictionary(kind) else kind
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    if not any(test(inner) for test in (*tests, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)):
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    others = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_null)
+    if not any(test(inner) for test in (*texts, *others)):
         raise ProxyByteError(f"column '{rules.text_column}' of {where} holds {kind}, not text: choose --text-column")
 
 
@@ -74,7 +73,7 @@ class ParquetReader(FileReader):
 
     def _read(self, advance: Advance) -> Iterator[Document | Skip]:
         with tempfile.TemporaryFile() as unpacked, self._path.open("rb") as stored:
-            if self._path.suffix in COMPRESSIONS:  # parquet is read from its end, so it must be seekable
+            if self._path.suffix.lower() in COMPRESSIONS:  # parquet is read from its end, so it must be seekable
                 shutil.copyfileobj(open_stored(stored, self._path), unpacked, MEGABYTE)
                 table = pq.ParquetFile(unpacked, page_checksum_verification=True)
             else:
@@ -83,7 +82,7 @@ class ParquetReader(FileReader):
             columns = [name for name in (self._rules.text_column, self._rules.key_column) if name is not None]
             rows, total = 0, max(1, table.metadata.num_rows)
             for batch in table.iter_batches(_BATCH_ROWS, columns=columns):
-                yield from documents_of(batch, self._rules, printable(self._path.name), rows + 1)
+                yield from documents_of(batch, self._rules, self._name, rows + 1)
                 advance(self.stored_bytes() * (rows + batch.num_rows) // total - self.stored_bytes() * rows // total)
                 rows += batch.num_rows
 
@@ -95,6 +94,11 @@ class DatasetName:
     name: str
     config: str | None = None
     split: str = "train"
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote ``folder``."""
+    return any((folder / marker).is_file() for marker in ("state.json", "dataset_dict.json"))
 
 
 class DatasetReader:
@@ -130,9 +134,8 @@ def _load(wanted: DatasetName) -> Any:
     """
     import datasets
 
-    saved = any((Path(wanted.name) / marker).is_file() for marker in ("state.json", "dataset_dict.json"))
     try:
-        if saved:
+        if is_saved_dataset(Path(wanted.name)):
             loaded = datasets.load_from_disk(wanted.name)
         else:
             loaded = datasets.load_dataset(wanted.name, wanted.config, split=wanted.split)

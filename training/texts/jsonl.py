@@ -1,16 +1,11 @@
 """Reader of JSON lines: plain, .gz or .zst."""
 
-import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-import pyarrow as pa
-
-from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.file_reader import FileReader
-from proxybyte.training.corpus.records import (
+from proxybyte.training.texts.records import (
     Advance,
     Document,
     Reason,
@@ -18,12 +13,10 @@ from proxybyte.training.corpus.records import (
     TextRules,
     damaged,
     nearest,
-    printable,
     unknown_column,
 )
+from proxybyte.training.texts.stored import BLOCK, FileReader, open_stored
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-_BLOCK = 1 << 20
 _PATIENCE = 100
 """Lines that may lack a column before a file in which no line has it is given up: the name is wrong."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -33,46 +26,18 @@ class JsonLinesReader(FileReader):
     """One document a line that is not blank, from the text column of a JSON object."""
 
     def _read(self, advance: Advance) -> Iterator[Document | Skip]:
-        columns, name = _ColumnWatch(self._path, self._rules), printable(self._path.name)
-        for number, line in self._lines(advance):
-            source = f"{name}:{number}"
+        columns = _ColumnWatch(self._path, self._rules)
+        for number, line in numbered_lines(self._path, self._rules.max_bytes, advance):
+            source = f"{self._name}:{number}"
             if line is None:
                 yield Skip(source, Reason.TOO_LONG, f"a line of more than {self._rules.max_bytes:,} bytes")
-            elif line.strip():
+            else:
                 yield self._read_line(source, line, columns)
         columns.finish()
 
-    def _lines(self, advance: Advance) -> Iterator[tuple[int, bytes | None]]:
-        """Numbered lines from 1; ``None`` for one that is too long, of which only a part is ever in memory.
-
-        Raises:
-            ProxyByteError: if the archive is truncated or damaged.
-        """
-        limit = self._rules.max_bytes + 1  # the line break
-        seen = number = 0
-        with self._path.open("rb") as stored:
-            stream = open_stored(stored, self._path)
-            while True:
-                number += 1
-                try:
-                    line = stream.readline(limit)
-                    whole = len(line) < limit or line.endswith(b"\n")
-                    rest = not whole
-                    while rest:
-                        piece = stream.readline(_BLOCK)
-                        rest = bool(piece) and not piece.endswith(b"\n")
-                except OSError as error:
-                    raise damaged(f"{self._path}, line {number},", error) from error
-                if not line:
-                    return
-                yield number, (line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line) if whole else None
-                position = stored.tell()
-                advance(position - seen)
-                seen = position
-
     def _read_line(self, source: str, line: bytes, columns: "_ColumnWatch") -> Document | Skip:
         try:
-            record = json.loads(line.rstrip(b"\r\n").decode("utf-8"))
+            record = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             return Skip(source, Reason.NOT_UTF8, f"byte {error.start} of the line")
         except json.JSONDecodeError as error:
@@ -98,6 +63,64 @@ class JsonLinesReader(FileReader):
             return Skip(source, Reason.LONE_SURROGATE, f"character {error.start}")
         refused = self._rules.refuses(text)
         return Skip(source, *refused) if refused else Document(text, source, None if key is None else str(key))
+
+
+def numbered_lines(path: Path, max_bytes: int, advance: Advance = lambda _: None) -> Iterator[tuple[int, bytes | None]]:
+    """Lines that are not blank, without their line break, numbered from 1 as an editor numbers them.
+
+    A line ends at a line feed alone: U+2028, U+2029 and U+0085 may stand inside a JSON string. A byte order mark
+    before the first is no part of it.
+
+    Yields:
+        The number and the line; ``None`` for one of more than ``max_bytes``, of which only a part is ever in memory.
+
+    Raises:
+        ProxyByteError: if the archive is truncated or damaged.
+        OSError: if the file cannot be opened.
+    """
+    seen = number = 0
+    limit = len(_BYTE_ORDER_MARK) + max_bytes + len(b"\r\n")
+    with path.open("rb", buffering=BLOCK) as stored:
+        stream: Any = open_stored(stored, path)
+        while True:
+            number += 1
+            skipped = 0
+            try:
+                line = stream.readline(limit)
+                if not line:
+                    return
+                whole = len(line) < limit or line.endswith(b"\n")
+                while not (whole or line.endswith(b"\n")) and (line := stream.readline(BLOCK)):
+                    pass
+                content = line.removeprefix(_BYTE_ORDER_MARK if number == 1 else b"").rstrip(b"\r\n")
+                blank = whole and not content.strip()
+                if blank:
+                    skipped = _skip_blank_lines(stream)
+            except OSError as error:
+                raise damaged(f"{path}, line {number},", error) from error
+            if not blank:
+                yield number, content if whole and len(content) <= max_bytes else None
+            number += skipped
+            position = stored.tell()
+            advance(position - seen)
+            seen = position
+
+
+def _skip_blank_lines(stream: Any) -> int:
+    """Step over the blank lines that are buffered already, and say how many: archives may hold thousands of millions.
+
+    Raises:
+        OSError: if the archive is damaged.
+    """
+    skipped = 0
+    while waiting := stream.peek():
+        blank = len(waiting) - len(waiting.lstrip(b" \t\r\n"))
+        end = waiting.rfind(b"\n", 0, blank) + 1
+        if not end:
+            break
+        skipped += waiting.count(b"\n", 0, end)
+        stream.read(end)
+    return skipped
 
 
 class _ColumnWatch:
@@ -134,21 +157,6 @@ class _ColumnWatch:
         for column, count in self._unseen.items():
             if count:
                 raise unknown_column(str(self._path), column, self._example[column])
-
-
-def open_stored(stored: BinaryIO, path: Path) -> BinaryIO:
-    """Buffered stream of what ``stored`` holds, decompressed as the file's suffix says.
-
-    Arrow's decompressor is used because it reads concatenated frames and reports a truncated one; Python's
-    ``zstandard`` takes a truncated frame for the end of the file.
-    """
-    codec = COMPRESSIONS.get(path.suffix)
-    if codec is None:
-        return stored
-    if path.stat().st_size == 0:
-        raise ProxyByteError(f"{path} is empty, which is no {codec} file: write it again")
-    stream = pa.CompressedInputStream(pa.PythonFile(stored, mode="r"), codec)
-    return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, stream), _BLOCK))
 
 
 def _kind(value: Any) -> str:
