@@ -4,6 +4,17 @@ import copy
 import difflib
 from typing import Any
 
+import transformers
+
+OLDEST_TRANSFORMERS = (5, 14)
+"""Older ones lack what the model is built from, and do not fetch all of an export's code files."""
+if tuple(map(int, transformers.__version__.split(".")[:2])) < OLDEST_TRANSFORMERS:
+    # Before anything is imported that an old version does not have.
+    raise ImportError(
+        f"this model's code needs Transformers {'.'.join(map(str, OLDEST_TRANSFORMERS))} or newer and finds "
+        f"{transformers.__version__}: pip install --upgrade transformers (a native export runs from 4.57)"
+    )
+
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING
