@@ -8,6 +8,7 @@ model as one file for llama.cpp. Native and gguf also take a plain byte model, s
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -68,6 +69,8 @@ NATIVE_FAMILIES = frozenset(
 
 _PROBE = "".join(map(chr, range(0x250))) + "A\u030a \ufb01 \u4e16\u754c \U0001f642 \r\n\t  x"
 
+
+log = logging.getLogger(__name__)
 
 KIND = "export"
 """Of output (``proxybyte.folders``)."""
