@@ -8,9 +8,8 @@ import torch
 
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval.bpb import document_opening
 from proxybyte.eval.scoring import bare, position_limit
-from proxybyte.symbols import NUM_RAW_SYMBOLS, View
+from proxybyte.symbols import NUM_RAW_SYMBOLS, document_opening
 
 
 def byte_bits(model: Any, text: bytes) -> np.ndarray:
@@ -27,7 +26,7 @@ def byte_bits(model: Any, text: bytes) -> np.ndarray:
         ProxyByteError: if the text exceeds the context.
     """
     model = bare(model)
-    opening = document_opening(model, View.RAW)
+    opening = document_opening(model.config)
     limit = position_limit(model) - len(opening)
     if len(text) > limit:
         raise ProxyByteError(f"a text of {len(text)} bytes exceeds the model's context of {limit}: give less of it")

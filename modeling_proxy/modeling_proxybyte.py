@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Cache, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
 from .configuration_eva import EvaConfig
@@ -104,6 +105,9 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             bos_token_id=config.bos_token_id,
             eos_token_id=[int(Special.EOS), int(Special.RAW_CLOSE)],
         )
+        # It is ours and no copy of the model's configuration: from such a copy Transformers drops what it does not
+        # know, as ``draft``, when a folder is read.
+        self.generation_config._from_model_config = False
         self.post_init()
 
     @can_return_tuple
@@ -124,7 +128,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         next_symbol_only: bool = False,
         **kwargs: Any,
     ) -> ProxyByteOutput:
-        """Loss with labels, logits without.
+        """Loss with labels, logits without; both in evaluation without gradients, for ``compute_metrics`` of a Trainer.
 
         Args:
             input_ids: symbols, shape ``(B, T)``.
@@ -136,7 +140,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache: off by default with labels or position ids.
             logits_to_keep: how many last positions to return logits for (0: all), or their indices.
             num_items_in_batch: what the loss is divided by; the number of targets in this batch if absent.
-            return_logits: whether to return logits, where the default is wrong.
+            return_logits: whether to return logits, where the default is wrong: without labels, and beside a loss where
+                the model is in evaluation mode, gradients are off and ``config.logits_in_evaluation`` is set.
             raw_symbols_only: compute the head's first 320 rows and give minus infinity to the others.
             return_head_logits: whether to return what heads 1 and up draft, at the positions of ``logits_to_keep``.
             next_symbol_only: leave heads 1 and up out of the loss, as evaluation does.
@@ -163,7 +168,10 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         fields: dict[str, Any] = {n: outputs.get(n) for n in ("past_key_values", "hidden_states", "attentions")}
         if labels is not None:
             fields |= self._loss(hidden, labels, position_ids, num_items_in_batch, next_symbol_only)
-        if return_logits or (return_logits is None and labels is None):
+        if return_logits is None:
+            evaluating = self.config.logits_in_evaluation and not (self.training or torch.is_grad_enabled())
+            return_logits = labels is None or evaluating
+        if return_logits:
             fields |= {"logits": self._logits(kept, raw_symbols_only), "last_hidden_state": kept}
         fields["head_logits"] = self.head_logits(kept) if return_head_logits else None
         return ProxyByteOutput(**fields)
@@ -270,6 +278,8 @@ def _register() -> None:
     """
     ProxyByteConfig.register_for_auto_class()
     ProxyByteForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+    # Trainer shifts the labels of label smoothing for the classes that this table names, and for no other.
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[ProxyByteConfig.model_type] = ProxyByteForCausalLM.__name__
     if not __name__.startswith("transformers_modules."):
         AutoConfig.register(ProxyByteConfig.model_type, ProxyByteConfig, exist_ok=True)
         AutoModel.register(ProxyByteConfig, ProxyByteForCausalLM, exist_ok=True)

@@ -4,10 +4,7 @@ A shell expands ``~/x`` at the start of a word alone: not in ``--out=~/x``, not 
 Every room reads paths through here. No model needs it, so it does not travel to the Hub.
 """
 
-import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from .errors import ProxyByteError
 
@@ -29,28 +26,3 @@ def user_path(text: str | Path) -> Path:
 def name_or_path(text: str) -> str:
     """A name as it is, or the path that was meant; for what may be either."""
     return str(user_path(text)) if text.startswith("~") else text
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser, with those of sub-commands under it, that reads arguments of ``type=Path`` by :func:`user_path`.
-
-    Attributes:
-        details: what ``--help`` shows at its end, made when it is asked for.
-    """
-
-    details: Callable[[], str] | None = None
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.register("type", Path, _argument)
-
-    def format_help(self) -> str:
-        """The help, with its details."""
-        return super().format_help() + (f"\n{self.details()}" if self.details else "")
-
-
-def _argument(text: str) -> Path:
-    try:
-        return user_path(text)
-    except ProxyByteError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error

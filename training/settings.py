@@ -123,13 +123,25 @@ def parse_override(override: str) -> tuple[str, Any]:
         raise ProxyByteError(f"override {shown!r}: the value is not valid YAML: {error}") from error
 
 
-def lay_over(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with ``changes``, section by section; anything that is no section is replaced whole."""
+Choices = Sequence[Sequence[Sequence[str]]]
+"""Groups of keys of which a section has one."""
+
+
+def lay_over(values: Mapping[str, Any], changes: Mapping[str, Any], choices: Choices = ()) -> dict[str, Any]:
+    """``values`` with ``changes``, section by section; anything that is no section is replaced whole.
+
+    Keys that exclude each other are one choice: the change that makes another replaces what the earlier one brought.
+    """
     merged = dict(values)
+    for alternatives in choices:
+        chosen = [group for group in alternatives if any(changes.get(key) is not None for key in group)]
+        if len(chosen) == 1:
+            others = {key for group in alternatives for key in group} - set(chosen[0])
+            merged = {key: value for key, value in merged.items() if key not in others}
     for key, change in changes.items():
         old = merged.get(key)
         both = isinstance(old, Mapping) and isinstance(change, Mapping)
-        merged[key] = lay_over(old, change) if both else change  # type: ignore[arg-type]
+        merged[key] = lay_over(old, change, choices) if both else change  # type: ignore[arg-type]
     return merged
 
 

@@ -4,22 +4,25 @@ The same entry runs under ``accelerate launch -m``, under ``torchrun -m``, and i
 """
 
 import argparse
+import functools
 import logging
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 
+from proxybyte.cli import Parser, report_fault, take_common_flags
 from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs import load_preset
-from proxybyte.user_paths import Parser
+from proxybyte.locks import hold
 
 from .commands.train import COMMAND
 from .run.assemble import PLOT_FILE, assemble, is_finished, resumed, start_trackers, what_next, write_final
@@ -51,6 +54,18 @@ class Summary:
     stopped_by: int = 0
 
 
+def _one_at_a_time(work: Callable[[TrainConfig], Summary]) -> Callable[[TrainConfig], Summary]:
+    """``work`` under the lock on the run's folder, which the first of its processes holds for all."""
+
+    @functools.wraps(work)
+    def locked(config: TrainConfig) -> Summary:
+        with hold(config.output) if os.environ.get("RANK", "0") == "0" else nullcontext():
+            return work(config)
+
+    return locked
+
+
+@_one_at_a_time
 def train(config: TrainConfig) -> Summary:
     """Train as ``config`` says, going on from the run folder's newest whole checkpoint if it has one.
 
@@ -168,12 +183,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     COMMAND.add_arguments(parser)
+    words, debug = take_common_flags(sys.argv[1:] if argv is None else argv)
     try:
-        return run(parser.parse_args(argv))
-    except ProxyByteError as error:
-        if first:
-            print(f"proxybyte: {error}", file=sys.stderr)
-        return 2
+        return run(parser.parse_args(words))
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        if not first and isinstance(error, ProxyByteError):
+            return 2
+        return report_fault(error)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

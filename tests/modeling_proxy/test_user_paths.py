@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from proxybyte.cli import build_parser, load_commands
+from proxybyte import numbers
+from proxybyte.cli import Parser, build_parser, load_commands
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.experiments.schema import CompressorConfig, CorpusConfig
 from proxybyte.training.run.config_io import load_config
-from proxybyte.user_paths import Parser, name_or_path, user_path
+from proxybyte.user_paths import name_or_path, user_path
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_every_option_of_every_command_that_is_a_path_is_expanded(home):
     seen = 0
     for parser in parsers(build_parser(load_commands())):
         for action in parser._actions:
-            if action.type is Path or action.type is name_or_path:
+            if action.type in (numbers.path, numbers.path_or_name):
                 assert str(parser._get_value(action, "~/x")) == str(home / "x"), (parser.prog, action.dest)
                 seen += 1
             else:
@@ -44,9 +45,9 @@ def test_every_option_of_every_command_that_is_a_path_is_expanded(home):
 
 def test_an_option_written_with_an_equals_sign_is_expanded(home):
     parser = Parser()
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=numbers.path)
     inner = parser.add_subparsers().add_parser("inner")
-    inner.add_argument("--more", type=Path, nargs="+")
+    inner.add_argument("--more", type=numbers.path, nargs="+")
     args = parser.parse_args(["--out=~/a", "inner", "--more", "~", "b/~"])
     assert (args.out, args.more) == (home / "a", [home, Path("b/~")])
 

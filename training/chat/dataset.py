@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,40 +16,54 @@ from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, IGNORE_INDEX, Spec
 from ..memory import host_memory, refuse_beyond
 from ..stream.mixed_view import PACKED_COLUMNS, RowBatch
 from ..stream.plan import BudgetUnit, PlanConfig
-from .encoding import EncodedChat, encode_conversation
+from ..texts import numbered_lines
+from .encoding import EncodedChat, encode_row
 
 log = logging.getLogger(__name__)
 
 _BYTES_A_CHAT = 72
 """Memory of a conversation's place in the list of rows."""
+_LONGEST_LINE = 100_000_000
 
 
 def read_chats(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[EncodedChat]:
     """Conversations of a JSONL file, one ``{"messages": [{"role": ..., "content": ...}, ...]}`` a line.
 
+    A line may hold ``tools`` and ``documents`` too, for the template. A part of a message that the template writes
+    nothing of is refused (:func:`encode_row`).
+
     Raises:
         ProxyByteError: naming the line that is no such conversation.
     """
     chats = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProxyByteError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path):
         try:
-            messages = json.loads(line)["messages"]
-            if not messages or not all(isinstance(message, dict) for message in messages):
-                raise TypeError
-            chats.append(encode_conversation(tokenizer, messages))
+            chats.append(encode_row(tokenizer, json.loads(line)))
         except ProxyByteError as error:
             raise ProxyByteError(f"{path}:{number}: {error}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ProxyByteError(f'{path}:{number}: is no object with a list of messages under "messages"') from error
     if not chats:
         raise ProxyByteError(f"{path}: holds no conversation")
     return chats
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines of the file that are not blank, each with its number.
+
+    Raises:
+        ProxyByteError: if the file cannot be read, or a line is too long or not UTF-8.
+    """
+    try:
+        for number, line in numbered_lines(path, _LONGEST_LINE):
+            if line is None:
+                raise ProxyByteError(f"{path}:{number}: has more than {_LONGEST_LINE:,} bytes")
+            try:
+                yield number, line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ProxyByteError(f"{path}:{number}: byte {error.start} of the line is not UTF-8") from error
+    except OSError as error:
+        raise ProxyByteError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 class ChatDataset(Dataset):
@@ -162,5 +177,10 @@ class ChatDataset(Dataset):
             f"{len(self):,} rows of {self.config.row_length} from {len(self.chats):,} conversations "
             f"({sum(self._targets):,} of {self.lengths.sum():,} symbols that fit are targets), "
             f"{used / len(self) / self.config.row_length:.0%} full, {self.truncated} conversations cut, "
-            f"{self.without_target} of them without a target"
+            f"{self.without_target} of them without a target{self._unwritten()}"
         )
+
+    def _unwritten(self) -> str:
+        """Keys of messages that the template writes nothing of, for people to judge."""
+        total = sum((chat.unwritten for chat in self.chats), Counter())
+        return "".join(f", key {key} of {count:,} messages not written" for key, count in sorted(total.items()))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
@@ -46,8 +47,12 @@ class Step:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="folder (default: %(default)s)")
-    parser.add_argument("--max-mb", default="24", help="text to collect, in MB (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=numbers.path, default=Path("runs/quickstart"), help="folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-mb", type=numbers.megabytes, default=24, help="text to collect, in MB (default: %(default)s)"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the recipe 'quickstart'")
 
 
@@ -62,10 +67,10 @@ def source_text() -> Path:
     return Path(package.origin).parent / "models"
 
 
-def steps(out: Path, max_mb: str, overrides: list[str]) -> list[Step]:
+def steps(out: Path, max_mb: float, overrides: list[str]) -> list[Step]:
     """The commands in order."""
     corpus, bpe, prepared, run, native = (out / name for name in ("corpus", "bpe", "prepared", "run", "native"))
-    text = ("--cut-bytes", "4096", "--max-mb", max_mb)
+    text = ("--cut-bytes", "4096", "--max-mb", str(max_mb))
     recipe = ("--config", "quickstart", f"data={prepared}", f"output={run}", *overrides)
     return [
         Step(

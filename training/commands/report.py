@@ -1,8 +1,8 @@
 """``proxybyte report``: one page about a finished run."""
 
 import argparse
-from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 
 EXAMPLES = """\
@@ -13,10 +13,18 @@ PAGE = "report.html"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("folder", type=Path, help="the output folder of a finished 'proxybyte train'")
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"the page (default: {PAGE} in the run's folder)")
     parser.add_argument(
-        "--max-mb", type=float, default=0.06, metavar="MB", help="held-out text to score (default: %(default)s)"
+        "folder", type=numbers.path, metavar="RUN", help="the output folder of a finished 'proxybyte train'"
+    )
+    parser.add_argument(
+        "--out", type=numbers.path, metavar="FILE", help=f"the page (default: {PAGE} in the run's folder)"
+    )
+    parser.add_argument(
+        "--max-mb",
+        type=numbers.megabytes,
+        default=0.06,
+        metavar="MB",
+        help="held-out text to score (default: %(default)s)",
     )
 
 
@@ -27,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from proxybyte.training.run_page.findings import measure
     from proxybyte.training.run_page.html import page, why_files_win
 
-    findings = measure(args.folder, int(args.max_mb * 1e6))
+    findings = measure(args.folder, numbers.bytes_of(args.max_mb))
     out = args.out or args.folder / PAGE
     write_text(out, page(findings, args.folder / PLOT_FILE))
     width = max(len(figure.name) for figure in findings.figures)

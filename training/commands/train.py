@@ -2,8 +2,8 @@
 
 import argparse
 
-from proxybyte.cli import Command
-from proxybyte.user_paths import Parser
+from proxybyte import numbers
+from proxybyte.cli import Command, Parser
 
 EXAMPLES = """\
   proxybyte train --config quickstart
@@ -16,7 +16,13 @@ on several processes:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="RECIPE", help="a YAML recipe, or the name of a shipped one")
+    parser.add_argument(
+        "--config",
+        required=True,
+        type=numbers.path_or_name,
+        metavar="RECIPE",
+        help="a YAML recipe, or the name of a shipped one",
+    )
     parser.add_argument("--dry-run", action="store_true", help="check all, say what the run would be, and stop")
     parser.add_argument("--time", action="store_true", help="with --dry-run: take two steps and say how long all take")
     parser.add_argument("--print-config", action="store_true", help="write the whole recipe as YAML and stop")

@@ -10,7 +10,7 @@ from proxybyte.errors import ProxyByteError
 
 from ..run.config import TrainConfig
 from ..run.config_io import parse_config
-from ..settings import lay_over, nested
+from .plan_io import lay_over, nested
 from .schema import ArmConfig, ArmKind, ExperimentPlan, ModelChoice, PairMode
 from .settings import Settings, cell_settings
 

@@ -7,13 +7,20 @@ from typing import Any
 
 from proxybyte.errors import ProxyByteError
 
-from ..settings import find_settings, lay_over, nested, parse_override, parse_settings, read_yaml
+from .. import settings
+from ..settings import find_settings, nested, parse_override, parse_settings, read_yaml
 from .schema import ExperimentPlan
 
 _PLANS = Path(str(files("proxybyte.hub_configs"))) / "plans"
 _SIZES = _PLANS / "sizes"
 _LEFT_TO_SIZES = ("corpus", "models", "match", "match.budget")
 """What plans that ship leave open."""
+_CHOICES = (
+    (("use",), ("fit", "options", "compile")),
+    (("preset",), ("backbone_config",)),
+    (("folder",), ("sources", "python_packages", "max_mb", "max_document_mb", "validation_share")),
+)
+"""Groups of keys of which a section of a plan has one (a compressor, a model, a corpus)."""
 
 
 def plan_names() -> list[str]:
@@ -60,6 +67,11 @@ def parse_plan(values: Mapping[str, Any], origin: str) -> ExperimentPlan:
     used = {name for arm in plan.arms.values() for name in arm.compressor}
     kept = {name: value for name, value in plan.compressors.items() if name in used}
     return plan.model_copy(update={"compressors": kept})
+
+
+def lay_over(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``changes``; of keys that exclude each other in a plan, the change replaces what was there."""
+    return settings.lay_over(values, changes, _CHOICES)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -37,6 +37,8 @@ from .validation import TwoViews, Validation, code_documents
 
 PLOT_FILE = "loss.png"
 ADAPTER_FOLDER = "adapter"
+RUN_KIND = "part of a run"
+"""Kind of output (``proxybyte.folders``) of what a run leaves at its end."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class ModelWriter:
     def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """Write what ``from_pretrained`` loads, with the tokenizer."""
         self.model.save_pretrained(folder, state_dict=weights)
-        save_tokenizer(build_tokenizer(document_prefix=bool(self.model.config.document_prefix)), folder)
+        save_tokenizer(build_tokenizer(opening=self.model.config.document_opening), folder)
         if self.chat is not None:
             save_tokenizer(self.chat, folder / CHAT_FOLDER)
 
@@ -178,16 +180,14 @@ def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:
     output = run.config.output
     base = run.config.model.checkpoint
     if run.config.trainable.adapter.kind is not AdapterKind.NONE and base is not None:
-        with whole_folder(output / ADAPTER_FOLDER) as folder:
+        with whole_folder(output / ADAPTER_FOLDER, RUN_KIND) as folder:
             run.save_model(folder, weights)
-        write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER)
-        if run.data.chat is not None:
-            save_tokenizer(run.data.chat, output / MODEL_FOLDER / CHAT_FOLDER)
+        write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER, kind=RUN_KIND, chat=run.data.chat)
     else:
-        with whole_folder(output / MODEL_FOLDER) as folder:
+        with whole_folder(output / MODEL_FOLDER, RUN_KIND) as folder:
             run.save_model(folder, weights)
     if run.data.compressor is not None:
-        with whole_folder(output / COMPRESSOR_FOLDER) as folder:
+        with whole_folder(output / COMPRESSOR_FOLDER, RUN_KIND) as folder:
             shutil.copytree(run.data.compressor, folder, dirs_exist_ok=True)
     if run.config.log.plot:
         from .plots import draw  # matplotlib takes a second to import

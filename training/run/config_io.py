@@ -1,7 +1,7 @@
 """Recipes on disk and overrides on the command line, checked with messages that name the key and the fix."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
@@ -18,6 +18,8 @@ from ..settings import find_settings, known_fields, lay_over, parse_override, pa
 from .config import MAY_CHANGE_ON_RESUME, TrainConfig
 
 CONFIG_FILE = "config.yaml"
+EARLIER_NAMES = {"plan.document_prefix": "plan.document_opening"}
+"""Keys that recipes of earlier versions have, and what they are called today."""
 
 
 class Origin(StrEnum):
@@ -57,17 +59,22 @@ def resolve(recipe: str | Path, overrides: Sequence[str] = ()) -> Resolved:
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ProxyByteError(f"{path} must hold keys and values at its top level")
-    in_recipe = set(flatten(values))
+    in_recipe = _names(flatten(values))
     for override in overrides:
         _apply(values, override)
     config = parse_config(values, str(path))
     layers = {
-        Origin.COMMAND_LINE: {parse_override(override)[0] for override in overrides},
+        Origin.COMMAND_LINE: _names(parse_override(override)[0] for override in overrides),
         Origin.RECIPE: in_recipe,
         Origin.PRESET: set(flatten(_preset_training(values))),
     }
     keys = flatten(config.model_dump(mode="json"))
     return Resolved(config, {key: _origin(key, layers) for key in keys})
+
+
+def _names(keys: Iterable[str]) -> set[str]:
+    """Keys by the names that they have today."""
+    return {EARLIER_NAMES.get(key, key) for key in keys}
 
 
 def _origin(key: str, layers: Mapping[Origin, set[str]]) -> Origin:

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
+from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs import load_preset
 from proxybyte.symbols import NUM_RAW_SYMBOLS
@@ -53,10 +54,10 @@ def check_fit(config: TrainConfig, shape: ProxyByteConfig, num_codes: int, folde
             f"the model in {folder} has {rows} symbols, but the compressor of {config.data} needs "
             f"{NUM_RAW_SYMBOLS + num_codes}: prepare the data with the compressor that the model was trained with"
         )
-    if bool(shape.document_prefix) != config.plan.document_prefix:
+    if shape.document_opening != config.plan.document_opening:
         raise ProxyByteError(
-            f"the model in {folder} was trained with document_prefix={shape.document_prefix}: "
-            f"set plan.document_prefix={shape.document_prefix}"
+            f"the model in {folder} was trained on documents that open with {shape.document_opening}: "
+            f"set plan.document_opening='{shape.document_opening}'"
         )
 
 
@@ -76,7 +77,7 @@ def new_config(config: TrainConfig, num_codes: int) -> ProxyByteConfig:
         return ProxyByteConfig(
             backbone_config=backbone,
             num_compressed_symbols=num_codes,
-            document_prefix=config.plan.document_prefix,
+            document_opening=config.plan.document_opening.value,
             **asked.heads,
         )
 
@@ -158,7 +159,9 @@ def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
 
 
 def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:
-    check_model(config, *model_shape(config, 0, folder))
+    shape, what = model_shape(config, 0, folder)
+    verify_folder(folder, WEIGHTS)
+    check_model(config, shape, what)
     try:
         return ProxyByteForCausalLM.from_pretrained(
             folder,

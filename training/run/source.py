@@ -132,7 +132,9 @@ def open_data(config: TrainConfig) -> TrainingData:
 def _open_chats(config: TrainConfig) -> TrainingData:
     """Conversations under the chat template that the model carries, or our own."""
     base = config.model.checkpoint
-    tokenizer = (chat_tokenizer_in(base) if base else None) or build_tokenizer(chat=True)
+    tokenizer = (chat_tokenizer_in(base) if base else None) or build_tokenizer(
+        chat=True, opening=config.plan.document_opening
+    )
     dataset = ChatDataset(read_chats(config.data, tokenizer), config.plan, str(config.data))
     carried = base / COMPRESSOR_FOLDER if base else None
     return TrainingData(

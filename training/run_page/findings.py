@@ -22,7 +22,7 @@ from proxybyte.eval import (
     gzip_bits_per_byte,
     xz_bits_per_byte,
 )
-from proxybyte.symbols import View
+from proxybyte.symbols import document_opening
 
 from ..compressors import CannotEncode, load_compressor
 from ..run.config_io import CONFIG_FILE, load_config
@@ -153,7 +153,7 @@ def _sample(model: Any, texts: Sequence[bytes]) -> Sample:
     size = context * _PROMPT_BYTES // (_PROMPT_BYTES + _WRITTEN_BYTES)
     cut = [_prompt(text, size, context) for text in texts]
     chosen = [pair for pair in cut if len(set(pair[1])) >= _LIVELY][:_PROMPTS] or cut[:1]
-    symbols = [np.array([int(View.RAW.open), *encode_bytes(prompt).tolist()]) for prompt, _ in chosen]
+    symbols = [np.array([*document_opening(model.config), *encode_bytes(prompt).tolist()]) for prompt, _ in chosen]
     written = complete_bytes(model, symbols, ByteGeneration((), context - size, {"do_sample": False}))
     agreement = [SequenceMatcher(None, a, b, False).ratio() for a, (_, b) in zip(written, chosen, strict=True)]
     best = int(np.argmax(agreement))

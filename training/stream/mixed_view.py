@@ -137,7 +137,7 @@ class MixedViewDataset(Dataset):
         shape = (len(rows), self.plan.config.row_length)
         pieces = self._pieces(rows)
         spans = self.plan.segments(pieces.index)
-        offsets = Offsets.of(spans, self.plan.config.document_prefix)
+        offsets = Offsets.of(spans, self.plan.config.reserve)
         canvas = _Canvas(*shape, self.plan.config)
         text_bytes = self._copy_text(canvas.ids, pieces, spans, offsets)
         canvas.write_sentinels(pieces, spans, offsets)
@@ -212,6 +212,12 @@ class _Canvas:
         self.masking = config.document_masking
         self.row_length = row_length
         self.open, self.close = (_OPEN, _CLOSE) if config.view_sentinels else (_ONE_OPEN, _ONE_CLOSE)
+        # What opens the document itself in each view: its last symbol, behind any <bos>.
+        opening = config.document_opening
+        self.first_open = self.open.copy()
+        for place, view in enumerate(_VIEWS):
+            shown = view if config.view_sentinels else View.RAW
+            self.first_open[place] = opening.symbols(shown)[-1]
         self.ids = np.full(rows * row_length, PAD, np.int64)
         self.starts = np.zeros(rows * row_length, bool)
         self.starts[::row_length] = True
@@ -223,9 +229,10 @@ class _Canvas:
         zeros = np.zeros_like(pieces.begin)
         if offsets.prefix:
             self._put(pieces, every, zeros, zeros + BOS)
-        for wanted, view, begin, end in zip((every, offsets.two), spans.view, offsets.open, offsets.close, strict=True):
-            self._put(pieces, wanted, begin, self.open[view])
-            self._put(pieces, wanted, end, self.close[view])
+        shown = zip((every, offsets.two), spans.view, (self.first_open, self.open), strict=True)
+        for number, (wanted, view, opens) in enumerate(shown):
+            self._put(pieces, wanted, offsets.open[number], opens[view])
+            self._put(pieces, wanted, offsets.close[number], self.close[view])
         self._put(pieces, every, offsets.eos, zeros + EOS)
 
     def _put(self, pieces: _Pieces, wanted: np.ndarray, offset: np.ndarray, symbol: np.ndarray) -> None:
@@ -240,7 +247,7 @@ class _Canvas:
         cut = pieces.starts_row & (in_first | in_second)
         view = np.where(in_second, spans.view[1], spans.view[0])
         start = pieces.target - cut
-        self.ids[start[cut]] = self.open[view[cut]]
+        self.ids[start[cut]] = self.first_open[view[cut]]
         closes = cut & ((begin == offsets.close[0]) | (begin == last_close))
         self.no_target.append(pieces.target[closes])
         if offsets.prefix:

@@ -101,11 +101,11 @@ def segments(lengths: Lengths, document: np.ndarray, form: np.ndarray, part: np.
 class Offsets:
     """Where the symbols of placements lie, counted from the first symbol of each; the only place that knows.
 
-    A placement is ``<bos>`` if documents have one, then each of its spans between an opening and a closing sentinel,
-    then ``<eos>``. Of an absent span the offsets mean nothing.
+    A placement is ``<bos>`` if documents open with one and a sentinel, then each of its spans between an opening and a
+    closing sentinel, then ``<eos>``. Of an absent span the offsets mean nothing.
 
     Attributes:
-        prefix: symbols before the first opening sentinel: 1 with ``<bos>``, else 0.
+        prefix: symbols before the one that opens the first span: 1 with ``<bos><raw>``, else 0.
         two: whether there is a second span, shape ``(n,)``.
         text: where the text of each span begins, shape ``(2, n)``.
         close: the closing sentinel of each span, shape ``(2, n)``.
@@ -117,12 +117,11 @@ class Offsets:
     close: np.ndarray
 
     @classmethod
-    def of(cls, spans: Segments, document_prefix: bool) -> "Offsets":
-        """The offsets of placements made of ``spans``."""
-        prefix = int(document_prefix)
+    def of(cls, spans: Segments, opening: int) -> "Offsets":
+        """The offsets of placements made of ``spans``; ``opening`` symbols open each, the first sentinel among them."""
         first, second = spans.length
-        text = np.stack([np.full_like(first, prefix + 1), prefix + 1 + first + 2])
-        return cls(prefix, spans.view[1] >= 0, text, text + np.stack([first, second]))
+        text = np.stack([np.full_like(first, opening), opening + first + 2])
+        return cls(opening - 1, spans.view[1] >= 0, text, text + np.stack([first, second]))
 
     @property
     def open(self) -> np.ndarray:

@@ -14,12 +14,13 @@ a few times, until it is as long as the phases assumed.
 """
 
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.symbols import DocumentOpening
 
 from ..memory import host_memory, refuse_beyond
 from ..settings import Section
@@ -55,7 +56,7 @@ class PlanConfig(Section):
     row_length: int = Field(2048, ge=8, le=2**24, description="symbols in a row")
     budget: float = Field(1.0, gt=0, lt=2**63, description="length of the run, in budget_unit")
     budget_unit: BudgetUnit = Field(BudgetUnit.EPOCHS, description="what budget counts")
-    document_prefix: bool = Field(False, description="put <bos> before each document's opening sentinel")
+    document_opening: DocumentOpening = Field(DocumentOpening.RAW, description="how a document opens")
     document_masking: bool = Field(True, description="documents of a row do not see each other")
     view_sentinels: bool = Field(
         True, description="compressed views wear sentinels of their own; else those of raw ones, and nothing tells them"
@@ -65,12 +66,21 @@ class PlanConfig(Section):
     @property
     def reserve(self) -> int:
         """Slots at the start of each row that are kept for opening a cut document again."""
-        return 2 if self.document_prefix else 1
+        return len(self.document_opening.symbols())
 
     @property
     def row_capacity(self) -> int:
         """Symbols of the stream in each row."""
         return self.row_length - self.reserve
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, values: Any) -> Any:
+        """Recipes and runs of earlier versions say ``document_prefix``: true is ``<bos><raw>``, false ``<raw>``."""
+        if isinstance(values, dict) and isinstance(values.get("document_prefix"), bool):
+            opening = DocumentOpening.BOS_RAW if values["document_prefix"] else DocumentOpening.RAW
+            values = {"document_opening": opening} | {k: v for k, v in values.items() if k != "document_prefix"}
+        return values
 
     @model_validator(mode="after")
     def _holds_a_row(self) -> Self:
@@ -230,7 +240,7 @@ class _Layout:
         copies = 1 + (form == Form.PARALLEL_RAW)
         document, form, part = (np.repeat(column, copies) for column in (document, form, part))
         form[np.cumsum(copies)[copies == 2] - 1] = Form.PARALLEL_COMPRESSED
-        length = Offsets.of(segments(self.lengths, document, form, part), self.config.document_prefix).length
+        length = Offsets.of(segments(self.lengths, document, form, part), self.config.reserve).length
         cost = self._cost(document, form, length).astype(np.int64)
         keep = _before(self.budget - self.spent, cost)
         if end is not None:

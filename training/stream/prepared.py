@@ -5,6 +5,7 @@ a tenth of a millisecond; a view on the mapped buffer costs about a microsecond,
 """
 
 import json
+import os
 from bisect import bisect_right
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,10 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from proxybyte.checksums import verify_folder
 from proxybyte.errors import ProxyByteError
+
+from ..prepare.manifest import MANIFEST, read_manifest
 
 NUM_BORDERS = 15
 
@@ -110,6 +114,7 @@ class PreparedSplit:
 def _open_table(folder: Path) -> pa.Table:
     if not folder.is_dir():
         raise ProxyByteError(f"no prepared split at {folder}: make one with 'proxybyte prepare'")
+    _check_written(folder)
     try:
         table = datasets.load_from_disk(str(folder)).data.table
     except Exception as error:  # a damaged file makes the libraries below fail in any way
@@ -119,6 +124,11 @@ def _open_table(folder: Path) -> pa.Table:
     missing = wanted - set(table.column_names)
     if missing:
         raise ProxyByteError(f"prepared split {folder} lacks the column(s) {sorted(missing)}: prepare it again")
+    said = _documents_of(folder)
+    if said not in (None, table.num_rows):
+        raise ProxyByteError(
+            f"prepared split {folder} holds {table.num_rows} documents, {MANIFEST} says {said}: prepare it again"
+        )
     if table.num_rows == 0:
         raise ProxyByteError(f"prepared split {folder} holds no document: give 'proxybyte prepare' a larger corpus")
     return table
@@ -136,6 +146,19 @@ def _damaged_file(folder: Path) -> str | None:
         except (OSError, ValueError, RecursionError) as error:
             return f"{path.name} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}"
     return None
+
+
+def _check_written(folder: Path) -> None:
+    """Compare the files with their sums; one process of a machine does it for all."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        verify_folder(folder)
+
+
+def _documents_of(folder: Path) -> int | None:
+    """Documents in a split by the manifest of the prepared folder that it lies in, if it does."""
+    if not (folder.parent / MANIFEST).is_file() or folder.name not in ("train", "validation"):
+        return None
+    return int(getattr(read_manifest(folder.parent), folder.name).documents)
 
 
 def _numbers(table: pa.Table, name: str, dtype: type) -> np.ndarray:

@@ -24,7 +24,7 @@ SPELLED = {
 def test_offsets_point_where_a_placement_written_out_has_its_symbols(form, part, prefix):
     spelled = ["bos"] * prefix + SPELLED[form, part]
     spans = segments(LENGTHS, np.array([0]), np.array([form]), np.array([part], np.uint8))
-    offsets = Offsets.of(spans, prefix)
+    offsets = Offsets.of(spans, 1 + prefix)
     opens = [place for place, what in enumerate(spelled) if what == "open"]
     closes = [place for place, what in enumerate(spelled) if what == "close"]
     assert offsets.two.tolist() == [len(opens) == 2]
