@@ -34,7 +34,7 @@ from proxybyte.symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS, Special, special_sp
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedTokenizerFast
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
     from proxybyte import ProxyByteForCausalLM
 
@@ -63,7 +63,8 @@ NATIVE_FAMILIES = frozenset(
 log = logging.getLogger(__name__)
 
 _CUT = ("model.embed_tokens.weight", "lm_head.weight")
-_MORE_HEADS = ("pred_heads.weight", "raw_pred_heads.weight")
+_NOT_NATIVE = ("pred_heads.weight", "raw_pred_heads.weight", "suffix_rows.edges", "suffix_rows.symbols")
+"""Weights of what a plain checkpoint has no place for, and raw text does without."""
 _PROBE = "".join(map(chr, range(0x250))) + "A\u030a \ufb01 \u4e16\u754c \U0001f642 \r\n\t  x"
 
 
@@ -112,6 +113,7 @@ def export_model(source: Path, out: Path, options: ExportOptions) -> Path:
         )
     if options.format is ExportFormat.NATIVE:
         _check_family(config.backbone_config.model_type)
+        _check_suffix_rows(found.model, config)
     with whole_folder(out) as folder:
         _write(found, folder, out.name, options)
     return out
@@ -127,6 +129,15 @@ def _check_family(family: str) -> None:
         raise ProxyByteError(
             f"--format native is not offered for {family!r}, only for {', '.join(sorted(NATIVE_FAMILIES))}: "
             "pass --format full"
+        )
+
+
+def _check_suffix_rows(model: Path, config: "PreTrainedConfig") -> None:
+    section = config.suffix_rows
+    if section is not None and section.mix > 0:
+        raise ProxyByteError(
+            f"{model} reads bytes with suffix rows (suffix_rows.mix={section.mix:g}), for which a plain checkpoint has "
+            "no place: pass --format full, or train until they are faded out"
         )
 
 
@@ -174,7 +185,7 @@ def _save_native(model: "ProxyByteForCausalLM", folder: Path) -> None:
     weights = {
         name: tensor[:NUM_RAW_SYMBOLS].clone() if name in _CUT else tensor
         for name, tensor in model.state_dict().items()
-        if name not in _MORE_HEADS
+        if name not in _NOT_NATIVE
     }
     if dropped := model.config.num_pred_heads - 1 + model.config.num_raw_pred_heads:
         log.warning(

@@ -8,6 +8,7 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList,
 from .configuration_proxybyte import ProxyByteConfig
 from .draft_request import DraftRequest
 from .multibyte_decoding import Generation, decode_with_drafts
+from .suffix_rows import SuffixRows
 from .symbols import Special
 from .view_rule import ViewLogitsProcessor, ViewState, view_states
 
@@ -29,6 +30,8 @@ class ProxyByteGenerationMixin(GenerationMixin):
     """
 
     config: ProxyByteConfig
+    reads_suffixes: bool
+    suffix_rows: SuffixRows
 
     def _prepare_generation_config(self, generation_config: GenerationConfig | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         names = ("draft", "draft_repeats", "draft_bytes", "draft_spelling")
@@ -68,6 +71,18 @@ class ProxyByteGenerationMixin(GenerationMixin):
             model_kwargs.pop(name, None)
         given = Generation(input_ids, logits_processor, stopping_criteria, generation_config, streamer, model_kwargs)
         return decode_with_drafts(self, request.drafter(self), given)
+
+    def prepare_inputs_for_generation(self, input_ids: torch.LongTensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Transformers' own, and what suffix rows read where ``input_ids`` are the text so far."""
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
+        fed, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+        held = 0 if cache is None else int(cache.get_seq_length())
+        if not (self.reads_suffixes and held) or fed is None:
+            return inputs
+        # Of a prompt that is read in parts only the cache knows what came before.
+        if input_ids.shape[1] - fed.shape[1] >= min(held, self.suffix_rows.reach):
+            inputs["suffix_symbols"] = self.suffix_rows.following(input_ids, fed.shape[1])
+        return inputs
 
     def _expand_inputs_for_generation(  # type: ignore[override]
         self,

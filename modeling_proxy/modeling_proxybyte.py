@@ -17,6 +17,7 @@ from .generation_proxybyte import ProxyByteGenerationMixin
 from .heads import draft_logits, head_targets, head_weights
 from .losses import HeadLoss, head_loss, is_plain_linear, soft_cap
 from .packing import lay_out_rows
+from .suffix_rows import SuffixRows, SuffixRowsConfig, SuffixTable, note_symbols
 from .symbols import COMPRESSED_OFFSET, IGNORE_INDEX, Special
 
 _SUPPORTS = (
@@ -41,6 +42,7 @@ class ProxyByteOutput(CausalLMOutputWithPast):
         head_targets: over how many targets that is, of the same shape.
         head_logits: drafts of heads 1 and up over the raw symbols, shape ``(B, K, n - 1 + m, 320)``. Only with
             ``return_head_logits``.
+        token_logits: of the compressed symbols' rows, shape ``(E, codes)``. Only with ``token_places``.
         last_hidden_state: what the heads read, shape ``(B, K, D)``, where there are logits.
     """
 
@@ -48,6 +50,7 @@ class ProxyByteOutput(CausalLMOutputWithPast):
     head_nll: torch.Tensor | None = None
     head_targets: torch.Tensor | None = None
     head_logits: torch.Tensor | None = None
+    token_logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
 
 
@@ -99,6 +102,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             if config.num_raw_pred_heads:
                 rows = config.num_raw_pred_heads * COMPRESSED_OFFSET
                 self.raw_pred_heads = nn.Linear(config.hidden_size, rows, bias=False)
+        if config.suffix_rows is not None:
+            self.suffix_rows = SuffixRows(config.suffix_rows)
         self.generation_config.update(
             pad_token_id=config.pad_token_id,
             bos_token_id=config.bos_token_id,
@@ -122,6 +127,9 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         raw_symbols_only: bool = False,
         return_head_logits: bool = False,
         next_symbol_only: bool = False,
+        raw_targets_only: bool = False,
+        token_places: torch.Tensor | None = None,
+        suffix_symbols: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> ProxyByteOutput:
         """Loss with labels, logits without.
@@ -140,6 +148,10 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             raw_symbols_only: compute the head's first 320 rows and give minus infinity to the others.
             return_head_logits: whether to return what heads 1 and up draft, at the positions of ``logits_to_keep``.
             next_symbol_only: leave heads 1 and up out of the loss, as evaluation does.
+            raw_targets_only: the loss of the next symbol is over the head's first 320 rows, of which all labels are.
+            token_places: rows and columns at which to return ``token_logits``, shape ``(2, E)``.
+            suffix_symbols: of a model with suffix rows, what ``suffix_rows.look_up`` gives, shape ``(B, T)``; looked up
+                here if absent, in the symbols that a cache has seen too.
             **kwargs: passed on to the backbone.
 
         Raises:
@@ -149,8 +161,14 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache = False
         length, caching = _length(input_ids, inputs_embeds), use_cache and past_key_values is None
         position_ids, attention_mask = lay_out_rows(position_ids, attention_mask, length, caching)
+        seen, mixes = None, self.reads_suffixes and input_ids is not None
+        if mixes:
+            embedding = self.get_input_embeddings()
+            inputs_embeds, seen = self.suffix_rows.read(
+                embedding, input_ids, position_ids, past_key_values, suffix_symbols
+            )
         outputs = self.model(
-            input_ids=input_ids,
+            input_ids=input_ids if inputs_embeds is None else None,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
@@ -158,15 +176,32 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
+        if mixes:
+            note_symbols(outputs.get("past_key_values"), seen)
         hidden = outputs.last_hidden_state
         kept = hidden[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else hidden[:, logits_to_keep]
         fields: dict[str, Any] = {n: outputs.get(n) for n in ("past_key_values", "hidden_states", "attentions")}
         if labels is not None:
-            fields |= self._loss(hidden, labels, position_ids, num_items_in_batch, next_symbol_only)
+            fields |= self._loss(hidden, labels, position_ids, num_items_in_batch, next_symbol_only, raw_targets_only)
         if return_logits or (return_logits is None and labels is None):
             fields |= {"logits": self._logits(kept, raw_symbols_only), "last_hidden_state": kept}
+        if token_places is not None:
+            tokens = self._logits(hidden[token_places[0], token_places[1]], raw_symbols_only=False)
+            fields["token_logits"] = tokens[:, COMPRESSED_OFFSET:]
         fields["head_logits"] = self.head_logits(kept) if return_head_logits else None
         return ProxyByteOutput(**fields)
+
+    @property
+    def reads_suffixes(self) -> bool:
+        """Whether bytes are read with the rows of longer tokens."""
+        return self.config.suffix_rows is not None and self.config.suffix_rows.mix > 0
+
+    def add_suffix_rows(self, table: SuffixTable, mix: float) -> None:
+        """Read bytes with the rows of the tokens that end there from now on; a table that is there is replaced."""
+        self.config.suffix_rows = SuffixRowsConfig(nodes=len(table.symbols), longest=table.longest, mix=mix)
+        self.suffix_rows = SuffixRows(self.config.suffix_rows)
+        self.suffix_rows.fill(table)
+        self.suffix_rows.to(self.device)
 
     def _stacked_heads(self) -> list[tuple[nn.Module, int]]:
         """The heads after ``lm_head``, in order: each matrix and how many heads are stacked in it."""
@@ -181,6 +216,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         position_ids: torch.Tensor | None,
         num_items: torch.Tensor | int | None,
         next_symbol_only: bool,
+        raw_targets_only: bool,
     ) -> dict[str, torch.Tensor]:
         """The fields of the output that labels give."""
         labels = labels.to(hidden.device)
@@ -197,6 +233,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             mine = None if weights is None else weights[part].flatten(1)
             flat = hidden.flatten(0, 1), targets[part].flatten(1)
             cap = self._logit_cap if head is self.lm_head else None
+            if raw_targets_only and head is self.lm_head:
+                head = self._raw_rows
             losses.append(head_loss(head, *flat, self.config.loss_chunk_size, mine, cap))
             first += count
         if num_items is None:
@@ -213,12 +251,14 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         """Logits ``(B, K, V)`` of ``hidden`` ``(B, K, D)``."""
         if not raw_symbols_only:
             return soft_cap(self.lm_head(hidden), self._logit_cap)
-        if is_plain_linear(self.lm_head):
-            logits = F.linear(hidden, self.lm_head.weight[:COMPRESSED_OFFSET])
-        else:
-            logits = self.lm_head(hidden)[..., :COMPRESSED_OFFSET]
         padding = (0, self.config.vocab_size - COMPRESSED_OFFSET)
-        return F.pad(soft_cap(logits, self._logit_cap), padding, value=-torch.inf)
+        return F.pad(soft_cap(self._raw_rows(hidden), self._logit_cap), padding, value=-torch.inf)
+
+    def _raw_rows(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The head's first 320 rows on ``hidden``, before any cap."""
+        if is_plain_linear(self.lm_head):
+            return F.linear(hidden, self.lm_head.weight[:COMPRESSED_OFFSET])
+        return self.lm_head(hidden)[..., :COMPRESSED_OFFSET]
 
     @property
     def _logit_cap(self) -> float | None:

@@ -31,7 +31,8 @@ from .rows import RowShare
 from .source import COMPRESSOR_FOLDER, TrainingData
 from .stages import RowsFirst
 from .step import Engine
-from .teacher import Teacher
+from .suffixes import SuffixSchedule
+from .teacher import Lessons, Teacher
 from .validation import TwoViews, Validation, code_documents
 
 PLOT_FILE = "loss.png"
@@ -71,6 +72,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     adapted = wanted.kind is not AdapterKind.NONE
     model = make_model(config, data.num_codes, None if adapted else saved)
     adapter = Adapter.attach(model, wanted, config.seed, saved) if adapted else None
+    suffixes = SuffixSchedule.of(config, model, data)
     flops = training_flops(model.config, config.plan.row_length, data.document_length)
     placed, optimizer = place(stage, model, config.compute, lambda m: make_adamw(m, config.optimizer))
     raw_model = stage.accelerator.unwrap_model(placed)
@@ -86,7 +88,9 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         clip=config.optimizer.clip,
         seed=config.seed,
         rows_first=rows_first,
-        teacher=_teacher(config, stage, data),
+        lessons=_lessons(config, stage, data),
+        suffixes=suffixes,
+        raw_rows_only=config.raw_rows_only,
     )
     batch, world = config.batch, stage.world
     return Run(
@@ -108,13 +112,15 @@ def _chat_tokenizer(config: TrainConfig, data: TrainingData) -> PreTrainedTokeni
     return data.chat or (chat_tokenizer_in(base) if base else None)
 
 
-def _teacher(config: TrainConfig, stage: Stage, data: TrainingData) -> Teacher | None:
+def _lessons(config: TrainConfig, stage: Stage, data: TrainingData) -> Lessons | None:
     folder = config.teacher.model or config.model.checkpoint
-    if not config.teacher.weight or folder is None:
+    if not config.teacher.speaks or folder is None:
         return None
     if data.compressor is None or data.chat is not None:
-        raise ProxyByteError("teacher.weight is for prepared data: conversations have no tokens of the base")
-    return Teacher.load(folder, data.compressor, config.teacher.weight, stage.accelerator.device)
+        raise ProxyByteError("a teacher is for prepared data: conversations have no tokens of the base")
+    wanted = config.teacher
+    teacher = Teacher.load(folder, data.compressor, wanted.weight, stage.accelerator.device, wanted.kind)
+    return Lessons(teacher, wanted.tokens, data.steps)
 
 
 def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn.Module) -> Validation | None:
