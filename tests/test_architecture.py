@@ -71,7 +71,7 @@ def test_what_no_model_needs_does_not_travel_to_the_hub():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_stay_short(path):
     source = path.read_text(encoding="utf-8")
-    assert source.count("\n") <= 300, f"{path} is long: split it by responsibility"
+    assert source.count("\n") <= 500, f"{path} is long: split it by responsibility"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 60, f"{path}:{node.lineno} {node.name} is long"

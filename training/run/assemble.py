@@ -77,7 +77,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     placed, optimizer = place(stage, model, config.compute, lambda m: make_adamw(m, config.optimizer))
     raw_model = stage.accelerator.unwrap_model(placed)
     # Of the placed model: sharding puts other parameters in the place of the first ones.
-    rows_first = RowsFirst.of(raw_model, config.trainable.embeddings_only, data.steps, stage.world.size == 1)
+    rows_first = RowsFirst.of(raw_model, config.trainable, data.steps, stage.world.size == 1)
     if checkpoint:
         load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
     engine = Engine(
@@ -119,8 +119,10 @@ def _lessons(config: TrainConfig, stage: Stage, data: TrainingData) -> Lessons |
     if data.compressor is None or data.chat is not None:
         raise ProxyByteError("a teacher is for prepared data: conversations have no tokens of the base")
     wanted = config.teacher
-    teacher = Teacher.load(folder, data.compressor, wanted.weight, stage.accelerator.device, wanted.kind)
-    return Lessons(teacher, wanted.tokens, data.steps)
+    teacher = Teacher.load(
+        folder, data.compressor, wanted.weight, stage.accelerator.device, wanted.kind, wanted.temperature
+    )
+    return Lessons(teacher, wanted.tokens, wanted.chunks, data.steps)
 
 
 def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn.Module) -> Validation | None:

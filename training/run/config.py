@@ -131,6 +131,8 @@ class TrainableConfig(Section):
     embeddings_only: float = Field(
         0.0, ge=0, le=1, description="share of steps, at the start, that move embedding and head alone"
     )
+    first_layers: int = Field(0, ge=0, description="layers at the decoder's beginning that move with them then")
+    last_layers: int = Field(0, ge=0, description="layers at its end that do")
     adapter: AdapterConfig = AdapterConfig()
 
 
@@ -172,12 +174,14 @@ class TeacherConfig(Section):
     weight: float = Field(0.0, ge=0, description="of its next bytes in the loss; 0 for none")
     kind: TeacherKind = TeacherKind.BORDER
     tokens: Ramp = Field(Ramp(), description="weight of its next tokens, asked of the rows of the compressed view")
+    chunks: Ramp = Field(Ramp(), description="weight of a token's likelihood against that of its bytes")
+    temperature: float = Field(100.0, gt=0, description="by whose inverse power chunks' likelihoods are flattened")
     model: Path | None = Field(None, description="folder that 'proxybyte byteify' wrote; model.checkpoint if absent")
 
     @property
     def speaks(self) -> bool:
         """Whether it has a signal at all."""
-        return self.weight > 0 or self.tokens.value > 0
+        return any((self.weight, self.tokens.value, self.chunks.value))
 
 
 class SuffixRowsTraining(Section):

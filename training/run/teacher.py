@@ -16,7 +16,12 @@ border are taken as given, and that :math:`v = s` could be a whole token with an
 *Tokens.* At a token end the model's own rows of the compressed symbols are asked for the next token. The loss gains
 ``token_weight`` times the KL divergence of the base's distribution from theirs, renormalised over those rows.
 
-Both are sums over their places, divided by the targets of the step. A byteified model is its own base through the
+*Chunks* (approximate likelihood matching, arXiv 2503.20083). What the model gives to the bytes of a token, one after
+another, is held against what the base gives to the token, both as the chance of an event that happens or not, flattened
+by a temperature :math:`\tau`: the loss gains ``chunks`` times
+:math:`\mathrm{KL}(p^{1/\tau} \| q^{1/\tau})` of the two binary distributions.
+
+All are sums over their places, divided by the targets of the step. A byteified model is its own base through the
 compressed view, so the teacher is a model folder that ``proxybyte byteify`` wrote. Text is coded as the row shows it:
 a document that a row cuts is read from the cut on, as the model itself reads it.
 """
@@ -34,7 +39,7 @@ from proxybyte import ProxyByteForCausalLM
 from proxybyte.byte_codec import decode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.modeling_proxybyte import ProxyByteOutput
-from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_SPECIALS, Special
+from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_RAW_SYMBOLS, NUM_SPECIALS, Special
 
 from ..byteify.prefixes import ROOT, Prefixes
 from ..byteify.rows import token_spellings
@@ -93,6 +98,7 @@ class Teacher:
         prefixes: of its vocabulary.
         weight: of the bytes' signal in the loss.
         kind: at which bytes.
+        temperature: of chunks' likelihoods.
     """
 
     model: ProxyByteForCausalLM
@@ -100,6 +106,7 @@ class Teacher:
     prefixes: Prefixes
     weight: float
     kind: TeacherKind = TeacherKind.BORDER
+    temperature: float = 100.0
 
     @classmethod
     def load(
@@ -109,6 +116,7 @@ class Teacher:
         weight: float,
         device: torch.device,
         kind: TeacherKind = TeacherKind.BORDER,
+        temperature: float = 100.0,
     ) -> "Teacher":
         """The teacher in a model folder, in bfloat16 on an accelerator and float32 on a CPU.
 
@@ -125,7 +133,7 @@ class Teacher:
             raise ProxyByteError(f"the teacher in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
         model.requires_grad_(False)
         prefixes = Prefixes.build(token_spellings(coder), device)
-        return cls(model.eval().to(device), coder, prefixes, weight, kind)
+        return cls(model.eval().to(device), coder, prefixes, weight, kind, temperature)
 
     @torch.no_grad()
     def read(self, input_ids: torch.Tensor) -> Opinion | None:
@@ -182,32 +190,56 @@ class Teacher:
         known = total[:, 0] > 0
         return places[:, known], (chances[known] / total[known]).float()
 
+    def chunk_loss(self, opinion: Opinion, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Divergence of chunks' likelihoods summed over all tokens that another one follows, in nats, a scalar.
+
+        Args:
+            opinion: of the batch.
+            input_ids: packed rows, shape ``(B, T)``.
+            logits: of the model that is trained, shape ``(B, T, at least 320)``.
+        """
+        (rows, columns), token = self._bytes(opinion)
+        spelled = logits[rows, columns, :NUM_RAW_SYMBOLS].float().log_softmax(dim=-1)
+        of_bytes = spelled.gather(1, input_ids[rows, columns + 1, None]).squeeze(1)
+        said = of_bytes.new_zeros(len(opinion.chances)).index_add(0, token, of_bytes)
+        codes = np.concatenate([span.codes for span in opinion.spans]).astype(np.int64)
+        wanted = opinion.chances.gather(1, torch.from_numpy(codes).to(said.device)[:, None]).squeeze(1).log()
+        # A row may cut the last token of a stretch.
+        followed = opinion.after - 1
+        return _event_divergence(wanted[followed], said[followed], self.temperature).sum()
+
+    def _bytes(self, opinion: Opinion) -> tuple[torch.Tensor, torch.Tensor]:
+        """Place before each byte ``(2, N)`` (rows, columns) and the token it is of, counted over spans, ``(N,)``."""
+        sizes, rows, columns = [], [], []
+        for span in opinion.spans:
+            length = int(span.ends[-1])
+            sizes.append(np.diff(span.ends, prepend=0))
+            rows.append(np.full(length, span.row))
+            columns.append(span.begin - 1 + np.arange(length))
+        size = np.concatenate(sizes)
+        places = np.stack([np.concatenate(rows), np.concatenate(columns)])
+        token = np.repeat(np.arange(len(size)), size)
+        device = opinion.chances.device
+        return torch.from_numpy(places).to(device), torch.from_numpy(token).to(device)
+
     def _every_byte(self, opinion: Opinion) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Places ``(2, N)`` before each byte, which chances hold there and what of the token was seen, both ``(N,)``.
 
         A token whose bytes are not those that it stands for (SentencePiece's space before a text) is left out from
         where they part.
         """
-        device = opinion.chances.device
-        text, starts, sizes, rows, columns = [], [], [], [], []
-        done = 0
-        for span in opinion.spans:
-            length = int(span.ends[-1])
-            begins = np.concatenate([[0], span.ends[:-1]])
-            text.append(np.frombuffer(self.compressor.decode(span.codes), np.uint8)[:length].astype(np.int64))
-            starts.append(done + begins)
-            sizes.append(span.ends - begins)
-            rows.append(np.full(length, span.row))
-            columns.append(span.begin - 1 + np.arange(length))
-            done += length
-        size = np.concatenate(sizes)
-        flat, start = (torch.from_numpy(np.concatenate(part)).to(device) for part in (text, starts))
-        nodes = self.prefixes.walk(flat, start, int(size.max()))
-        inside = torch.arange(nodes.shape[1], device=device) < torch.from_numpy(size).to(device)[:, None]
-        after = torch.from_numpy(np.repeat(np.arange(len(size)), size)).to(device)
-        places = torch.from_numpy(np.stack([np.concatenate(rows), np.concatenate(columns)])).to(device)
-        chosen = nodes[inside]
-        return places[:, chosen >= 0], after[chosen >= 0], chosen[chosen >= 0]
+        places, token = self._bytes(opinion)
+        text = np.concatenate(
+            [
+                np.frombuffer(self.compressor.decode(span.codes), np.uint8)[: int(span.ends[-1])]
+                for span in opinion.spans
+            ]
+        )
+        size = torch.bincount(token, minlength=len(opinion.chances))
+        flat = torch.from_numpy(text.astype(np.int64)).to(token.device)
+        nodes = self.prefixes.walk(flat, size.cumsum(0) - size, int(size.max()))
+        chosen = nodes[torch.arange(nodes.shape[1], device=token.device) < size[:, None]]
+        return places[:, chosen >= 0], token[chosen >= 0], chosen[chosen >= 0]
 
     @torch.no_grad()
     def next_byte(self, codes: np.ndarray) -> torch.Tensor:
@@ -230,6 +262,14 @@ class Teacher:
         return chosen.float().softmax(dim=-1)
 
 
+def _event_divergence(wanted: torch.Tensor, said: torch.Tensor, temperature: float) -> torch.Tensor:
+    """KL divergence of events that happen with chance ``p ** (1 / temperature)``, from log chances of any one shape."""
+    # A chance of one has no logarithm of its opposite.
+    one, other = ((log / temperature).clamp(-30, -1e-6) for log in (wanted, said))
+    no_one, no_other = (torch.log(-torch.expm1(log)) for log in (one, other))
+    return one.exp() * (one - other) + no_one.exp() * (no_one - no_other)
+
+
 @dataclass(frozen=True)
 class Lesson:
     """What the teacher says of one batch.
@@ -237,12 +277,16 @@ class Lesson:
     Attributes:
         teacher: who says it.
         opinion: what.
+        input_ids: of the batch, shape ``(B, T)``.
         token_weight: of the tokens' signal at this step.
+        chunk_weight: of the chunks' signal at this step.
     """
 
     teacher: Teacher
     opinion: Opinion
+    input_ids: torch.Tensor
     token_weight: float
+    chunk_weight: float
 
     @property
     def asks(self) -> dict[str, Any]:
@@ -257,6 +301,8 @@ class Lesson:
             total = total + self.teacher.byte_loss(self.opinion, output.logits)
         if self.token_weight:
             total = total + self.token_weight * self.teacher.token_loss(self.opinion, output.token_logits)
+        if self.chunk_weight:
+            total = total + self.chunk_weight * self.teacher.chunk_loss(self.opinion, self.input_ids, output.logits)
         return total
 
 
@@ -267,19 +313,21 @@ class Lessons:
     Attributes:
         teacher: the base.
         tokens: weight of the tokens' signal as the run goes on.
+        chunks: the same of the chunks'.
         steps: of the run.
     """
 
     teacher: Teacher
     tokens: Ramp
+    chunks: Ramp
     steps: int
 
     def prepare(self, input_ids: torch.Tensor, step: int) -> Lesson | None:
         """What is said of packed rows ``(B, T)`` at ``step``; ``None`` where there is nothing to say."""
-        token_weight = self.tokens.at(step, self.steps)
-        if not (token_weight or self.teacher.weight) or (opinion := self.teacher.read(input_ids)) is None:
+        weights = self.tokens.at(step, self.steps), self.chunks.at(step, self.steps)
+        if not any((self.teacher.weight, *weights)) or (opinion := self.teacher.read(input_ids)) is None:
             return None
-        return Lesson(self.teacher, opinion, token_weight)
+        return Lesson(self.teacher, opinion, input_ids, *weights)
 
 
 def raw_spans(input_ids: np.ndarray, compressor: Compressor) -> list[Span]:

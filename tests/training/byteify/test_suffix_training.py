@@ -113,7 +113,7 @@ def test_faded_rows_leave_a_model_that_exports_natively(run, tmp_path):
     [
         [*FADED, "teacher.tokens.value=1", "teacher.tokens.end=0.5", "teacher.tokens.hold=0.2", *RAW_ALONE],
         ["teacher.kind=dense", "teacher.weight=0.5", "raw_rows_only=true", "teacher.tokens.value=1", *RAW_ALONE],
-        [KEPT, "teacher.kind=dense", "teacher.weight=0.5"],
+        [KEPT, "teacher.kind=dense", "teacher.weight=0.5", "teacher.chunks.value=0.5"],
     ],
     ids=["faded", "teacher", "mixed views"],
 )

@@ -176,6 +176,31 @@ def test_the_tokens_signal_is_the_divergence_at_each_token_end(base_and_teacher)
     assert student.lm_head.weight.grad[:COMPRESSED_OFFSET].abs().max() == 0
 
 
+def test_the_chunks_signal_is_the_divergence_of_tokens_and_their_bytes(base_and_teacher):
+    _, plain = base_and_teacher
+    teacher = replace(plain, temperature=3.0)
+    row = row_of(*TEXTS)
+    logits = torch.randn(1, row.shape[1], 400, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    said = logits[0, :, :COMPRESSED_OFFSET].detach().double().log_softmax(dim=-1)
+    total, column = 0.0, 1
+    for text in TEXTS:
+        codes, ends = encode_one(teacher.compressor, text).tolist(), [0]
+        ends += teacher.compressor.borders(np.array(codes)).tolist()
+        for number, code in enumerate(codes[:-1]):
+            of_token = float(next_tokens(teacher, codes[:number])[code]) ** (1 / 3)
+            places = range(column + ends[number], column + ends[number + 1])
+            of_bytes = float(np.exp(sum(float(said[place - 1, row[0, place]]) for place in places))) ** (1 / 3)
+            total += of_token * np.log(of_token / of_bytes)
+            total += (1 - of_token) * np.log((1 - of_token) / (1 - of_bytes))
+        column += len(text) + 3
+    input_ids = torch.from_numpy(row)
+    loss = teacher.chunk_loss(teacher.read(input_ids), input_ids, logits)
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-4)
+    loss.backward()
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[..., COMPRESSED_OFFSET:].abs().max() == 0
+
+
 def test_the_loss_over_raw_rows_knows_no_others(base_and_teacher):
     _, teacher = base_and_teacher
     student = ProxyByteForCausalLM(teacher.model.config).float()
