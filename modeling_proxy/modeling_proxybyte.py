@@ -54,6 +54,28 @@ class ProxyByteOutput(CausalLMOutputWithPast):
     last_hidden_state: torch.Tensor | None = None
 
 
+@dataclass(frozen=True)
+class _Targets:
+    """What a pass is to be scored by; arguments of ``forward``."""
+
+    labels: torch.Tensor | None
+    position_ids: torch.Tensor | None
+    num_items: torch.Tensor | int | None
+    next_symbol_only: bool
+    raw_only: bool
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a pass is to return beside losses; arguments of ``forward``."""
+
+    logits_to_keep: int | torch.Tensor
+    logits: bool | None
+    raw_symbols_only: bool
+    head_logits: bool
+    token_places: torch.Tensor | None
+
+
 class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
     """A backbone under ``model`` and a head under ``lm_head``: the names of the backbone's own causal model.
 
@@ -135,13 +157,11 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         """Loss with labels, logits without.
 
         Args:
-            input_ids: symbols, shape ``(B, T)``.
+            input_ids: symbols, shape ``(B, T)``; or ``inputs_embeds``, shape ``(B, T, D)``.
             attention_mask: shape ``(B, S)``; leave it out for packed rows.
             position_ids: shape ``(B, T)``; a document begins where they restart; from ``attention_mask`` if absent.
-            past_key_values: what earlier calls saw.
-            inputs_embeds: shape ``(B, T, D)``, in place of ``input_ids``.
+            past_key_values: what earlier calls saw; none is made by default with labels or position ids.
             labels: as ``input_ids``, ``IGNORE_INDEX`` where a position is no target; shifted here.
-            use_cache: off by default with labels or position ids.
             logits_to_keep: how many last positions to return logits for (0: all), or their indices.
             num_items_in_batch: what the loss is divided by; the number of targets in this batch if absent.
             return_logits: whether to return logits, where the default is wrong.
@@ -150,8 +170,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             next_symbol_only: leave heads 1 and up out of the loss, as evaluation does.
             raw_targets_only: the loss of the next symbol is over the head's first 320 rows, of which all labels are.
             token_places: rows and columns at which to return ``token_logits``, shape ``(2, E)``.
-            suffix_symbols: of a model with suffix rows, what ``suffix_rows.look_up`` gives, shape ``(B, T)``; looked up
-                here if absent, in the symbols that a cache has seen too.
+            suffix_symbols: what ``suffix_rows.look_up`` gives, shape ``(B, T)``; looked up here if absent.
             **kwargs: passed on to the backbone.
 
         Raises:
@@ -161,12 +180,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache = False
         length, caching = _length(input_ids, inputs_embeds), use_cache and past_key_values is None
         position_ids, attention_mask = lay_out_rows(position_ids, attention_mask, length, caching)
-        seen, mixes = None, self.reads_suffixes and input_ids is not None
-        if mixes:
-            embedding = self.get_input_embeddings()
-            inputs_embeds, seen = self.suffix_rows.read(
-                embedding, input_ids, position_ids, past_key_values, suffix_symbols
-            )
+        inputs_embeds, seen = self._embed(input_ids, inputs_embeds, position_ids, past_key_values, suffix_symbols)
         outputs = self.model(
             input_ids=input_ids if inputs_embeds is None else None,
             attention_mask=attention_mask,
@@ -176,20 +190,37 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        if mixes:
-            note_symbols(outputs.get("past_key_values"), seen)
-        hidden = outputs.last_hidden_state
-        kept = hidden[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else hidden[:, logits_to_keep]
+        note_symbols(outputs.get("past_key_values"), seen)
+        targets = _Targets(labels, position_ids, num_items_in_batch, next_symbol_only, raw_targets_only)
+        wanted = _Wanted(logits_to_keep, return_logits, raw_symbols_only, return_head_logits, token_places)
+        return self._output(outputs, targets, wanted)
+
+    def _output(self, outputs: Any, targets: _Targets, wanted: _Wanted) -> ProxyByteOutput:
+        """Losses and logits from what the decoder returns."""
+        hidden, keep = outputs.last_hidden_state, wanted.logits_to_keep
+        kept = hidden[:, -keep:] if isinstance(keep, int) else hidden[:, keep]
         fields: dict[str, Any] = {n: outputs.get(n) for n in ("past_key_values", "hidden_states", "attentions")}
-        if labels is not None:
-            fields |= self._loss(hidden, labels, position_ids, num_items_in_batch, next_symbol_only, raw_targets_only)
-        if return_logits or (return_logits is None and labels is None):
-            fields |= {"logits": self._logits(kept, raw_symbols_only), "last_hidden_state": kept}
-        if token_places is not None:
-            tokens = self._logits(hidden[token_places[0], token_places[1]], raw_symbols_only=False)
-            fields["token_logits"] = tokens[:, COMPRESSED_OFFSET:]
-        fields["head_logits"] = self.head_logits(kept) if return_head_logits else None
+        if targets.labels is not None:
+            fields |= self._loss(hidden, targets, targets.labels)
+        if wanted.logits or (wanted.logits is None and targets.labels is None):
+            fields |= {"logits": self._logits(kept, wanted.raw_symbols_only), "last_hidden_state": kept}
+        if wanted.token_places is not None:
+            fields["token_logits"] = self._logits(hidden[tuple(wanted.token_places)], False)[:, COMPRESSED_OFFSET:]
+        fields["head_logits"] = self.head_logits(kept) if wanted.head_logits else None
         return ProxyByteOutput(**fields)
+
+    def _embed(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        cache: Cache | None,
+        suffixes: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """``inputs_embeds`` with suffix rows in them, and the symbols that a cache is to carry; as given without."""
+        if input_ids is None or not self.reads_suffixes:
+            return inputs_embeds, None
+        return self.suffix_rows.read(self.get_input_embeddings(), input_ids, position_ids, cache, suffixes)
 
     @property
     def reads_suffixes(self) -> bool:
@@ -209,21 +240,13 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         counts = {"pred_heads": config.num_pred_heads - 1, "raw_pred_heads": config.num_raw_pred_heads}
         return [(getattr(self, name), count) for name, count in counts.items() if count]
 
-    def _loss(
-        self,
-        hidden: torch.Tensor,
-        labels: torch.Tensor,
-        position_ids: torch.Tensor | None,
-        num_items: torch.Tensor | int | None,
-        next_symbol_only: bool,
-        raw_targets_only: bool,
-    ) -> dict[str, torch.Tensor]:
+    def _loss(self, hidden: torch.Tensor, wanted: _Targets, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """The fields of the output that labels give."""
         labels = labels.to(hidden.device)
-        stacked = [] if next_symbol_only else self._stacked_heads()
+        stacked = [] if wanted.next_symbol_only else self._stacked_heads()
         heads = [(self.lm_head, 1), *stacked]
         full = self.config.num_pred_heads if stacked else 1
-        targets = head_targets(labels, position_ids, full, sum(count for _, count in heads) - full)
+        targets = head_targets(labels, wanted.position_ids, full, sum(count for _, count in heads) - full)
         wide = torch.promote_types(hidden.dtype, torch.float32)
         weights = head_weights(targets, wide) if stacked else None
         losses: list[HeadLoss] = []
@@ -233,10 +256,11 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             mine = None if weights is None else weights[part].flatten(1)
             flat = hidden.flatten(0, 1), targets[part].flatten(1)
             cap = self._logit_cap if head is self.lm_head else None
-            if raw_targets_only and head is self.lm_head:
+            if wanted.raw_only and head is self.lm_head:
                 head = self._raw_rows
             losses.append(head_loss(head, *flat, self.config.loss_chunk_size, mine, cap))
             first += count
+        num_items = wanted.num_items
         if num_items is None:
             num_items = targets[0].ne(IGNORE_INDEX).sum().clamp(min=1)
         total = torch.stack([loss.total for loss in losses]).sum()

@@ -118,10 +118,15 @@ def _lessons(config: TrainConfig, stage: Stage, data: TrainingData) -> Lessons |
         return None
     if data.compressor is None or data.chat is not None:
         raise ProxyByteError("a teacher is for prepared data: conversations have no tokens of the base")
-    wanted = config.teacher
-    teacher = Teacher.load(
-        folder, data.compressor, wanted.weight, stage.accelerator.device, wanted.kind, wanted.temperature
-    )
+    wanted, own = config.teacher, folder / COMPRESSOR_FOLDER
+    compressor = own if own.is_dir() else data.compressor
+    device = stage.accelerator.device
+    teacher = Teacher.load(folder, compressor, wanted.weight, device, wanted.kind, wanted.temperature)
+    if wanted.tokens.value and not teacher.codes_as(load_compressor(data.compressor)):
+        raise ProxyByteError(
+            f"the teacher in {folder} has another tokenizer than {config.data}, so that it can only tell bytes: leave "
+            "teacher.tokens out"
+        )
     return Lessons(teacher, wanted.tokens, wanted.chunks, data.steps)
 
 

@@ -22,8 +22,9 @@ by a temperature :math:`\tau`: the loss gains ``chunks`` times
 :math:`\mathrm{KL}(p^{1/\tau} \| q^{1/\tau})` of the two binary distributions.
 
 All are sums over their places, divided by the targets of the step. A byteified model is its own base through the
-compressed view, so the teacher is a model folder that ``proxybyte byteify`` wrote. Text is coded as the row shows it:
-a document that a row cuts is read from the cut on, as the model itself reads it.
+compressed view, so the teacher is a model folder that ``proxybyte byteify`` wrote. It may be of a base with another
+tokenizer, which it carries: bytes are what both know, and only the tokens' signal needs the same codes. Text is coded
+as the row shows it: a document that a row cuts is read from the cut on, as the model itself reads it.
 """
 
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ class Teacher:
     """
 
     model: ProxyByteForCausalLM
-    compressor: Compressor
+    compressor: BpeCompressor
     prefixes: Prefixes
     weight: float
     kind: TeacherKind = TeacherKind.BORDER
@@ -134,6 +135,10 @@ class Teacher:
         model.requires_grad_(False)
         prefixes = Prefixes.build(token_spellings(coder), device)
         return cls(model.eval().to(device), coder, prefixes, weight, kind, temperature)
+
+    def codes_as(self, other: Compressor) -> bool:
+        """Whether the codes of ``other`` are this teacher's."""
+        return isinstance(other, BpeCompressor) and token_spellings(other) == token_spellings(self.compressor)
 
     @torch.no_grad()
     def read(self, input_ids: torch.Tensor) -> Opinion | None:

@@ -140,6 +140,17 @@ def test_what_the_teacher_says_changes_what_is_learnt(run):
     assert over == plain
 
 
+def test_a_base_with_another_tokenizer_teaches_through_bytes(run, make_base, tmp_path):
+    other = tmp_path / "other"
+    byteify(str(make_base("qwen3", "gemma-pieces", dtype=torch.float32)), other)
+    dense = ["teacher.kind=dense", "teacher.weight=1", f"teacher.model={other}", *RAW_ALONE]
+    plain, taught = losses(run(*RAW_ALONE, output="plain")), losses(run(*dense, output="taught"))
+    assert taught[0] == plain[0]
+    assert taught[1:] != plain[1:]
+    with pytest.raises(ProxyByteError, match=r"another tokenizer.*teacher\.tokens"):
+        run(*dense, "teacher.tokens.value=1", output="refused")
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
