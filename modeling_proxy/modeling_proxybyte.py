@@ -157,11 +157,13 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         """Loss with labels, logits without.
 
         Args:
-            input_ids: symbols, shape ``(B, T)``; or ``inputs_embeds``, shape ``(B, T, D)``.
+            input_ids: symbols, shape ``(B, T)``.
             attention_mask: shape ``(B, S)``; leave it out for packed rows.
             position_ids: shape ``(B, T)``; a document begins where they restart; from ``attention_mask`` if absent.
-            past_key_values: what earlier calls saw; none is made by default with labels or position ids.
+            past_key_values: what earlier calls saw.
+            inputs_embeds: shape ``(B, T, D)``, in place of ``input_ids``.
             labels: as ``input_ids``, ``IGNORE_INDEX`` where a position is no target; shifted here.
+            use_cache: off by default with labels or position ids.
             logits_to_keep: how many last positions to return logits for (0: all), or their indices.
             num_items_in_batch: what the loss is divided by; the number of targets in this batch if absent.
             return_logits: whether to return logits, where the default is wrong.
@@ -180,23 +182,22 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache = False
         length, caching = _length(input_ids, inputs_embeds), use_cache and past_key_values is None
         position_ids, attention_mask = lay_out_rows(position_ids, attention_mask, length, caching)
-        inputs_embeds, seen = self._embed(input_ids, inputs_embeds, position_ids, past_key_values, suffix_symbols)
+        given, seen = self._embed(input_ids, inputs_embeds, position_ids, past_key_values, suffix_symbols)
         outputs = self.model(
-            input_ids=input_ids if inputs_embeds is None else None,
+            **given,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
         )
-        note_symbols(outputs.get("past_key_values"), seen)
         targets = _Targets(labels, position_ids, num_items_in_batch, next_symbol_only, raw_targets_only)
         wanted = _Wanted(logits_to_keep, return_logits, raw_symbols_only, return_head_logits, token_places)
-        return self._output(outputs, targets, wanted)
+        return self._output(outputs, seen, targets, wanted)
 
-    def _output(self, outputs: Any, targets: _Targets, wanted: _Wanted) -> ProxyByteOutput:
-        """Losses and logits from what the decoder returns."""
+    def _output(self, outputs: Any, seen: torch.Tensor | None, targets: _Targets, wanted: _Wanted) -> ProxyByteOutput:
+        """Losses and logits from what the decoder returns, whose cache is to carry the symbols ``seen``."""
+        note_symbols(outputs.get("past_key_values"), seen)
         hidden, keep = outputs.last_hidden_state, wanted.logits_to_keep
         kept = hidden[:, -keep:] if isinstance(keep, int) else hidden[:, keep]
         fields: dict[str, Any] = {n: outputs.get(n) for n in ("past_key_values", "hidden_states", "attentions")}
@@ -216,11 +217,13 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         position_ids: torch.Tensor | None,
         cache: Cache | None,
         suffixes: torch.Tensor | None,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """``inputs_embeds`` with suffix rows in them, and the symbols that a cache is to carry; as given without."""
+    ) -> tuple[dict[str, torch.Tensor | None], torch.Tensor | None]:
+        """What the decoder is to read, suffix rows in it, and the symbols that its cache is to carry."""
         if input_ids is None or not self.reads_suffixes:
-            return inputs_embeds, None
-        return self.suffix_rows.read(self.get_input_embeddings(), input_ids, position_ids, cache, suffixes)
+            return {"input_ids": input_ids, "inputs_embeds": inputs_embeds}, None
+        embedding = self.get_input_embeddings()
+        mixed, seen = self.suffix_rows.read(embedding, input_ids, position_ids, cache, suffixes)
+        return {"inputs_embeds": mixed}, seen
 
     @property
     def reads_suffixes(self) -> bool:

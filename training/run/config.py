@@ -187,8 +187,8 @@ class TeacherConfig(Section):
 class SuffixRowsTraining(Section):
     """Each raw byte is read with the row of the longest token that ends there (``modeling_proxy/suffix_rows.py``)."""
 
-    mix: Ramp = Field(Ramp(), description="share of that row, at most 1; a model that has its share at nothing at the "
-                      "end can be exported natively")  # fmt: skip
+    mix: Ramp = Field(Ramp(), description="share of that row, at most 1; at nothing at the end, export can be native")
+    tokens: int | None = Field(None, ge=1, description="only the first so many tokens of the vocabulary; all if absent")
 
     @model_validator(mode="after")
     def _is_a_share(self) -> Self:

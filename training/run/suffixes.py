@@ -43,7 +43,9 @@ class SuffixSchedule:
                 raise ProxyByteError(
                     f"suffix_rows needs data that were prepared with a tokenizer, but those in {config.data} have none"
                 )
-            model.add_suffix_rows(SuffixTable.build(token_spellings(coder)), wanted.value)
+            # A BPE's first tokens are its first merges, which are its most frequent ones.
+            spellings = token_spellings(coder)[: config.suffix_rows.tokens]
+            model.add_suffix_rows(SuffixTable.build(spellings), wanted.value)
         return cls(model.config.suffix_rows, wanted, data.steps)
 
     def before(self, step: int) -> None:

@@ -16,6 +16,8 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
 from proxybyte.symbols import NUM_RAW_SYMBOLS, Special
 from proxybyte.training.byteify import byteify
+from proxybyte.training.byteify.rows import token_spellings
+from proxybyte.training.compressors import load_compressor
 from proxybyte.training.run.config_io import load_config
 from proxybyte.training.train import train
 
@@ -90,6 +92,17 @@ def test_kept_rows_come_out_with_the_model_and_travel_in_the_full_export(run, tm
             str(trained.generate(TEXT, max_new_tokens=5, do_sample=False)[0].tolist()),
         ]
     assert done.stdout.splitlines() == expected
+
+
+def test_the_table_may_hold_the_first_tokens_alone(run, model):
+    few, all_ = (
+        ProxyByteForCausalLM.from_pretrained(run(*RAW_ALONE, KEPT, *asked, output=name) / "model").suffix_rows
+        for name, asked in (("few", ["suffix_rows.tokens=270"]), ("all", []))
+    )
+    spelled = token_spellings(load_compressor(model / "compressor"))
+    assert max(code for code, word in enumerate(spelled) if word) > 270
+    assert few.symbols.max() == 320 + max(code for code, word in enumerate(spelled[:270]) if word)
+    assert len(few.symbols) < len(all_.symbols)
 
 
 def test_faded_rows_leave_a_model_that_exports_natively(run, tmp_path):
