@@ -76,11 +76,11 @@ class ProxyByteGenerationMixin(GenerationMixin):
         """Transformers' own, and what suffix rows read where ``input_ids`` are the text so far."""
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
         fed, cache = inputs.get("input_ids"), inputs.get("past_key_values")
-        held = 0 if cache is None else int(cache.get_seq_length())
-        if not (self.reads_suffixes and held) or fed is None:
+        if not self.reads_suffixes or fed is None or cache is None:
             return inputs
         # Of a prompt that is read in parts only the cache knows what came before.
-        if input_ids.shape[1] - fed.shape[1] >= min(held, self.suffix_rows.reach):
+        held = int(cache.get_seq_length())
+        if held and input_ids.shape[1] - fed.shape[1] >= min(held, self.suffix_rows.reach):
             inputs["suffix_symbols"] = self.suffix_rows.following(input_ids, fed.shape[1])
         return inputs
 

@@ -257,7 +257,7 @@ def symbols_before(cache: Any, input_ids: torch.Tensor, reach: int) -> torch.Ten
 
 def note_symbols(cache: Any, seen: torch.Tensor | None) -> None:
     """Let ``cache`` carry the symbols ``seen`` ``(B, H)`` that it holds, or none where they are not known."""
-    if cache is None:
+    if cache is None or torch.compiler.is_compiling():
         return
     if seen is not None:
         setattr(cache, _SEEN, (seen, int(cache.get_seq_length())))
