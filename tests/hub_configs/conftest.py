@@ -59,7 +59,7 @@ def llama_run(tmp_path_factory) -> Path:
     return run
 
 
-@pytest.fixture(scope="session", params=list(ExportFormat))
+@pytest.fixture(scope="session", params=[ExportFormat.NATIVE, ExportFormat.FULL])
 def exported(request, llama_run, tmp_path_factory) -> Path:
     """The run's export in each format."""
     out = tmp_path_factory.mktemp("hub") / f"{request.param}-model"

@@ -129,7 +129,7 @@ def test_a_presets_training_values_are_what_a_run_of_it_uses(name, tmp_path):
     ("overrides", "words"),
     [
         (["model={preset: tiny-lama}"], "did you mean 'tiny-llama'"),
-        (["model={checkpoint: nowhere}"], "no model folder"),
+        (["model={checkpoint: nowhere}"], "no folder"),
         (["model.attention=flex_attention"], "on a CPU it has no backward"),
         (["compute.processes=3"], "must be a multiple"),
         (["data=nowhere"], "nowhere"),
