@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Features, LargeList, Value
+from datasets import Dataset, Features, LargeList, List, Value
 
 from proxybyte.cli import main
 from proxybyte.eval import bits_per_byte, compressed_bits_per_byte, tokenizer_bits_per_byte
+from proxybyte.training.prepare.manifest import CompressorInfo, PreparedManifest, SplitTotals
 
 TEXTS = [b"import os\n", b"\xff\x00 not text", b"print('hello')\n" * 9]
 CODES = [[0, 1, 2], [], [3] * 20]
@@ -27,10 +28,29 @@ def model_folder(byte_llama, tmp_path_factory) -> Path:
 def prepared(tmp_path_factory) -> Path:
     """A prepared folder as docs/architecture.md describes it."""
     folder = tmp_path_factory.mktemp("prepared")
-    features = Features({"text": Value("large_binary"), "symbols": LargeList(Value("uint16"))})
-    rows = {"text": TEXTS, "symbols": CODES}
+    features = Features(
+        {
+            "text": Value("large_binary"),
+            "symbols": LargeList(Value("uint16")),
+            "n_bytes": Value("int64"),
+            "n_symbols": Value("int64"),
+            "borders": List(Value("uint32"), length=15),
+            "source": Value("string"),
+        }
+    )
+    rows = {
+        "text": TEXTS,
+        "symbols": CODES,
+        "n_bytes": [len(text) for text in TEXTS],
+        "n_symbols": [len(code) or -1 for code in CODES],
+        "borders": [[0] * 15] * len(TEXTS),
+        "source": ["here"] * len(TEXTS),
+    }
     Dataset.from_dict(rows, features=features).save_to_disk(folder / "validation")
-    (folder / "prepared.json").write_text("{}")
+    info = CompressorInfo(family="bits", name="bits-8", num_symbols=256, lossless=True, digest="")
+    totals = {"train": SplitTotals(), "validation": SplitTotals(documents=len(TEXTS))}
+    figures = {"fingerprint": "", "verify": "all", "ratio": 1.0, "workers": 1, "seconds": 0.0, "mb_per_s": 0.0}
+    (folder / "prepared.json").write_text(PreparedManifest(compressor=info, **totals, **figures).to_json())
     return folder
 
 
@@ -92,9 +112,9 @@ def test_files_of_each_kind_hold_the_same_documents(model_folder, byte_llama, tm
 def test_our_own_class_loads_in_a_fresh_process(proxy_llama, tmp_path):
     proxy_llama.save_pretrained(tmp_path)
     script = (
-        "import sys; from pathlib import Path\n"
+        "import sys; from proxybyte.artefacts import find_model\n"
         "from proxybyte.eval.loading import load_model, model_kind\n"
-        "print(model_kind(load_model(Path(sys.argv[1]), 'cpu', 'auto')))"
+        "print(model_kind(load_model(find_model(sys.argv[1]), 'cpu', 'auto')))"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == "bytes\n"
