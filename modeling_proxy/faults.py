@@ -5,8 +5,10 @@ tells is one. No model needs this module, so it does not travel to the Hub.
 """
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -29,6 +31,17 @@ def is_disk_full(error: BaseException) -> bool:
         (isinstance(each, OSError) and each.errno in _FULL) or any(word in str(each).lower() for word in _FULL_WORDS)
         for each in causes(error)
     )
+
+
+@contextmanager
+def faults_named(path: Path) -> Iterator[None]:
+    """Let what the system refuses inside the block name ``path``: by itself it does so for opening, not for writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def disk_full_sentence(error: BaseException, path: Path | None = None) -> str | None:

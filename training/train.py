@@ -24,7 +24,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.locks import hold
 
 from .commands.train import COMMAND
-from .run.assemble import assemble, start_trackers, write_final
+from .run.assemble import assemble, check_final, start_trackers, write_final
 from .run.checkpoint import CheckpointFolder, whole_tensors
 from .run.config import TrainConfig
 from .run.config_io import check_resumable, load_config, save_config
@@ -123,7 +123,12 @@ def _named_if_unwritable(folder: Path, loop: Loop) -> Iterator[None]:
 
 
 def _open_folder(config: TrainConfig, begun: int | None) -> None:
-    """Make the run folder ready to go on after step ``begun``; ``None`` to begin."""
+    """Make the run folder ready to go on after step ``begun``; ``None`` to begin.
+
+    Raises:
+        ProxyByteError: if it cannot be written, or what the run will write would replace what another program wrote.
+    """
+    check_final(config.output)  # now, and not when all steps are done
     try:
         config.output.mkdir(parents=True, exist_ok=True)
         save_config(config, config.output)

@@ -1,47 +1,39 @@
 """Two commands in one output folder: the second is refused by the first one's name, whatever the command."""
 
+import os
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
 from proxybyte.checksums import read_record, verify_folder
 from proxybyte.cli import main
-from proxybyte.locks import lock_path
-
-COMMANDS = [
-    "corpus",
-    "compressor fit bpe",
-    "compressor fit neural",
-    "compressor compile",
-    "prepare",
-    "train",
-    "export",
-    "byteify",
-    "adapter merge",
-    "convert evabyte",
-]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_second_command_is_refused_by_the_name_of_the_first(command, inputs, ended, tmp_path, capsys):
+def stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to see whether a process stands still")
+def test_the_second_command_is_refused_by_the_name_of_the_first(any_command, inputs, server, tmp_path, capsys):
     out = tmp_path / "out"
-    first = inputs.start(inputs.words(command, out))
-    while not (lock_path(out).exists() and lock_path(out).read_text()):
-        assert first.poll() is None, first.communicate()[0]
-        time.sleep(0.001)
-    first.send_signal(signal.SIGSTOP)  # in the midst of its work, for as long as the other takes
-    assert lock_path(out).exists(), "it had ended already: give it more work"
+    # In the midst of its work, for as long as the other takes.
+    first = server.start(inputs.words(any_command, out), at="proxybyte.locks:_take", after=True, signal=signal.SIGSTOP)
     try:
-        assert main(inputs.words(command, out, other=True)) == 2
+        until = time.monotonic() + 120
+        while not stopped(first):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert main(inputs.words(any_command, out, other=True)) == 2
+        said = capsys.readouterr().err
     finally:
-        first.send_signal(signal.SIGCONT)
-    said = capsys.readouterr().err
-    assert f"{out} is being written by process {first.pid} on {socket.gethostname()}" in said
-    code, words = ended(first)
+        os.kill(first, signal.SIGCONT)
+        code, words = server.ended()
+    assert f"{out} is being written by process {first} on {socket.gethostname()}" in said
     assert code == 0, words
-    home = out / "model" if command == "train" else out
+    home = out / "model" if any_command == "train" else out
     assert read_record(home) is not None
     verify_folder(home)
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "nothing is left beside it"

@@ -1,24 +1,14 @@
 """Of every kind of folder that we write: no path, user or host name in what can leave, and modes as the umask says."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from proxybyte.cli import main
 from proxybyte.privacy import private_words_in
 
-COMMANDS = [
-    "corpus",
-    "compressor fit bpe",
-    "compressor fit neural",
-    "compressor compile",
-    "prepare",
-    "export",
-    "byteify",
-    "adapter merge",
-    "convert evabyte",
-]
 
-
-@pytest.mark.parametrize("command", COMMANDS)
 def test_a_folder_says_nothing_of_the_machine_and_others_may_read_it(command, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: "mary.smith")
     for other in (False, True) if command == "export" else (False,):
@@ -28,11 +18,62 @@ def test_a_folder_says_nothing_of_the_machine_and_others_may_read_it(command, in
         assert {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()} == {0o644}
 
 
-def test_what_a_run_leaves_is_private_and_readable_too(inputs):
-    for part in ("model", "compressor"):
-        assert private_words_in(inputs.folder / "run" / part, [str(inputs.folder)]) == []
-    modes = {path.stat().st_mode & 0o777 for path in (inputs.folder / "run").rglob("*.safetensors")}
+STAYS = {"config.yaml", "checkpoints/*/state.json"}
+"""Of a run: what names its data and its output, and is not made to leave the machine."""
+
+
+@pytest.fixture(scope="module")
+def adapted(inputs, tmp_path_factory) -> Path:
+    """A run that trained an adapter of a byteified model."""
+    out = tmp_path_factory.mktemp("adapted") / "run"
+    base = inputs.folder / "byteified"
+    assert main(inputs.words("byteify", base)) == 0
+    data = inputs.folder / "byteified-prepared"
+    prepare = ["prepare", str(inputs.folder / "corpus"), "--compressor", str(base / "compressor"), "--workers", "1"]
+    assert main([*prepare, "--out", str(data)]) == 0
+    changes = ["trainable.adapter.kind=lora", "trainable.adapter.rank=2", f"data={data}", f"output={out}"]
+    model = ["model.backbone_config=null", f"model.checkpoint={base}", "plan.budget=512"]
+    assert main(["train", "--config", str(inputs.folder / "recipe.yaml"), *changes, *model]) == 0
+    return out
+
+
+@pytest.mark.parametrize("kind", ["plain", "adapter"])
+def test_of_a_run_only_what_stays_names_a_place(kind, inputs, adapted):
+    run = inputs.folder / "run" if kind == "plain" else adapted
+    parts = {"model", "checkpoints/step-*/model", "compressor"} | ({"adapter"} if kind == "adapter" else set())
+    for pattern in parts:
+        folders = sorted(run.glob(pattern))
+        assert folders, pattern
+        for folder in folders:
+            assert private_words_in(folder, [str(inputs.folder), str(run)]) == []
+    named = {found.partition(": ")[0] for found in private_words_in(run, [str(inputs.folder), str(run)])}
+    assert named == {path.relative_to(run).as_posix() for pattern in STAYS for path in run.glob(pattern)}
+    assert named, "the scan sees what stays"
+    modes = {path.stat().st_mode & 0o777 for path in run.rglob("*") if path.is_file()}
     assert modes == {0o644}
+
+
+def test_what_reports_and_evaluations_write_names_no_place(inputs, tmp_path):
+    run, here = str(inputs.folder / "run"), inputs.folder
+    words = [
+        ["compressor", "report", str(here / "bpe"), str(here / "m1"), "--corpus", str(here / "corpus")],
+        ["report", run, "--max-mb", "0.0001"],
+        ["eval", "code", run + "/model", "--data", str(problems(tmp_path)), "--generate-only", "--max-new", "4"],
+    ]
+    out = tmp_path / "out"
+    for line, place in zip(words, ["--out", "--out", "--output"], strict=True):
+        target = out / line[1] if line[0] != "report" else out / "page.html"
+        assert main([*line, place, str(target)]) == 0
+    assert len([path for path in out.rglob("*") if path.is_file()]) >= 4
+    assert private_words_in(out, [str(here), str(tmp_path)]) == []
+    assert {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()} == {0o644}
+
+
+def problems(folder: Path) -> Path:
+    row = {"task_id": "t/0", "prompt": "def one():\n", "entry_point": "one", "canonical_solution": "    return 1\n"}
+    path = folder / "problems.jsonl"
+    path.write_text(json.dumps({**row, "test": "def check(f):\n    assert f() == 1\n"}) + "\n")
+    return path
 
 
 def test_the_scan_finds_what_it_looks_for(tmp_path, monkeypatch):

@@ -212,7 +212,7 @@ def test_the_same_command_with_another_text_needs_overwrite(tmp_path, change):
         file.rename(file.with_name("f.py"))
     else:
         (tree / "p1" / "empty.py").touch()
-    with pytest.raises(ProxyByteError, match="holds another corpus already.*--overwrite"):
+    with pytest.raises(ProxyByteError, match=r"holds another corpus already.*--overwrite"):
         collect(tmp_path / "corpus", tree)
 
 
