@@ -51,24 +51,31 @@ class Inputs:
 
     def words(self, command: str, out: Path, other: bool = False) -> list[str]:
         """The command line that writes ``out``; ``other`` with another option, so that its output differs."""
-        here = self.folder
-        bpe = ["--symbols", "300" if other else "280"]
-        steps = ["--width", "16", "--steps", "4", "--batch", "8", "--context", "8", "--seed", str(int(other))]
-        lines = {
+        here, digit = self.folder, str(int(other))
+        steps = ["--width", "16", "--steps", "4", "--batch", "8", "--context", "8", "--seed", digit]
+        asked = ["--data", here / "problems.jsonl", "--generate-only", "--max-new", "4", "-n", "40", "-k", "1"]
+        lines: dict[str, list[str | Path]] = {
             "corpus": [here / "texts.jsonl", "--validation-share", "0.2" if other else "0.4"],
-            "compressor fit bpe": ["--corpus", here / "corpus", *bpe],
+            "compressor fit bpe": ["--corpus", here / "corpus", "--symbols", "300" if other else "280"],
             "compressor fit neural": ["--corpus", here / "corpus", *steps],
             "compressor compile": [here / "m1", "--symbols", "300" if other else "280"],
+            "compressor report": [here / "bpe", "--corpus", here / "corpus"],
             "prepare": [here / "corpus", "--compressor", "bits-8" if other else here / "bpe", "--workers", "1"],
             "export": [here / "run", "--format", "full" if other else "native"],
+            "export full": [here / "run", "--format", "full"],
             "byteify": [here / "base", "--rows", "mean" if other else "token"],
             "adapter merge": [here / "run" / "model", here / "adapter"],
             "convert evabyte": [here / "eva", "--back"],
+            "eval code": [here / "run" / "model", *asked, "--seed", digit],
+            "experiment run": [here / "plan.yaml", "--workers", "1"],
+            "report": [here / "run", "--max-mb", "0.0001"],
         }
         if command == "train":
             recipe = ["--config", str(here / "recipe.yaml"), f"output={out}"]
             return ["train", *recipe, f"optimizer.lr={'2e-3' if other else '1e-3'}"]
-        return [*command.split(), *map(str, lines[command]), "--out", str(out)]
+        name = command.removesuffix(" full")
+        place = ["--output" if command == "eval code" else "--out", out / "page.html" if command == "report" else out]
+        return [*name.split(), *map(str, [*lines[command], *place])]
 
 
 def _texts(folder: Path) -> None:
@@ -76,6 +83,33 @@ def _texts(folder: Path) -> None:
     words = ["def", "return", "import", "self", "None", "for", "in", "range", "(x)", ":\n", "= 0", "λ"]
     texts = [" ".join(rng.choices(words, k=rng.randint(30, 120))) for _ in range(60)]
     (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts) + "\n")
+
+
+def _problems(folder: Path) -> None:
+    row = {"prompt": "def one():\n", "entry_point": "one", "canonical_solution": "    return 1\n"}
+    row["test"] = "def check(f):\n    assert f() == 1\n"
+    lines = [json.dumps({"task_id": f"t/{number}", **row}) for number in range(2)]
+    (folder / "problems.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def _plan(folder: Path) -> None:
+    plan = {
+        "title": "tiny",
+        "corpus": {"folder": str(folder / "corpus")},
+        "compressors": {"bpe": {"fit": "bpe", "options": {"symbols": 280}}},
+        "models": {"one": {"backbone_config": LLAMA}},
+        "arms": {"proxy": {"kind": "proxy", "compressor": "bpe"}},
+        "seeds": [0],
+        "match": {"by": "text_bytes", "budget": 4000},
+        "train": {
+            "precision": "float32",
+            "plan": {"row_length": 64},
+            "batch": {"rows_per_step": 4, "rows_per_device": 4},
+            "compute": {"device": "cpu"},
+        },
+        "evaluation": {"points": 1, "documents": 2, "max_bytes": 50, "final_documents": 2, "final_max_bytes": 50},
+    }
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
 
 
 def _models(folder: Path) -> None:
@@ -114,6 +148,8 @@ def inputs(tmp_path_factory) -> Inputs:
     folder = tmp_path_factory.mktemp("inputs")
     made = Inputs(folder)
     _texts(folder)
+    _problems(folder)
+    _plan(folder)
     recipe = {
         "output": str(folder / "run"),
         "data": str(folder / "prepared"),

@@ -1,6 +1,5 @@
 """Of every kind of folder that we write: no path, user or host name in what can leave, and modes as the umask says."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -53,27 +52,13 @@ def test_of_a_run_only_what_stays_names_a_place(kind, inputs, adapted):
     assert modes == {0o644}
 
 
-def test_what_reports_and_evaluations_write_names_no_place(inputs, tmp_path):
-    run, here = str(inputs.folder / "run"), inputs.folder
-    words = [
-        ["compressor", "report", str(here / "bpe"), str(here / "m1"), "--corpus", str(here / "corpus")],
-        ["report", run, "--max-mb", "0.0001"],
-        ["eval", "code", run + "/model", "--data", str(problems(tmp_path)), "--generate-only", "--max-new", "4"],
-    ]
-    out = tmp_path / "out"
-    for line, place in zip(words, ["--out", "--out", "--output"], strict=True):
-        target = out / line[1] if line[0] != "report" else out / "page.html"
-        assert main([*line, place, str(target)]) == 0
-    assert len([path for path in out.rglob("*") if path.is_file()]) >= 4
-    assert private_words_in(out, [str(here), str(tmp_path)]) == []
-    assert {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()} == {0o644}
-
-
-def problems(folder: Path) -> Path:
-    row = {"task_id": "t/0", "prompt": "def one():\n", "entry_point": "one", "canonical_solution": "    return 1\n"}
-    path = folder / "problems.jsonl"
-    path.write_text(json.dumps({**row, "test": "def check(f):\n    assert f() == 1\n"}) + "\n")
-    return path
+@pytest.mark.parametrize("kind", ["compressor report", "report", "eval code"])
+def test_what_reports_and_evaluations_write_names_no_place(kind, inputs, tmp_path):
+    assert main(inputs.words(kind, tmp_path / "out")) == 0
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files
+    assert private_words_in(tmp_path / "out", [str(inputs.folder), str(tmp_path)]) == []
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
 
 
 def test_the_scan_finds_what_it_looks_for(tmp_path, monkeypatch):
