@@ -20,6 +20,7 @@ import proxybyte
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.checksums import digest_of_input
 from proxybyte.errors import ProxyByteError
+from proxybyte.faults import loading
 from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
 from proxybyte.hub_configs.model_card import write_model_card
 from proxybyte.hub_configs.model_folder import (
@@ -186,7 +187,8 @@ def _tokenizer(found: ModelFolder, model: "ProxyByteForCausalLM", chat: bool) ->
     from transformers import AutoTokenizer
 
     if chat and (found.model / CHAT_FOLDER / "tokenizer.json").is_file():
-        return AutoTokenizer.from_pretrained(found.model / CHAT_FOLDER)  # type: ignore[return-value]
+        with loading(found.model / CHAT_FOLDER, "chat tokenizer"):
+            return AutoTokenizer.from_pretrained(found.model / CHAT_FOLDER)  # type: ignore[return-value]
     return build_tokenizer(
         opening=model.config.document_opening, chat=chat, model_max_length=context_length(model.config)
     )

@@ -1,9 +1,9 @@
 """Runs command lines, each in a fork of this process, so that what commands import is imported once.
 
 A line of input is JSON: ``words``, and ``log``, the file for what it says. With ``at``, a function as ``MODULE:NAME``,
-the process sends itself the ``signal`` where it first comes to that function, or with ``after`` where it leaves it:
-so it is met in the midst of its work however busy the machine is. ``file_bytes`` limits its files. A line of output
-is the process's number, and when it has ended, its exit code.
+the process sends itself the ``signal`` where it first comes to that function, or with ``after`` where it leaves it: so
+it is met in the midst of its work however busy the machine is. With ``of`` that is the call with this last argument.
+``file_bytes`` limits its files. A line of output is the process's number, and when it has ended, its exit code.
 """
 
 import importlib
@@ -20,13 +20,16 @@ import proxybyte.training.train  # noqa: F401 (and what it imports)
 from proxybyte.cli import load_commands, main
 
 
-def interrupt(place: str, number: int, after: bool) -> None:
+def interrupt(order: dict) -> None:
     """Have this process send itself a signal, once, where it comes to a function or leaves it."""
-    module, name = place.split(":")
+    number, after, of = order["signal"], order.get("after", False), order.get("of")
+    module, name = order["at"].split(":")
     owner = importlib.import_module(module)
     function = getattr(owner, name)
 
     def met(*arguments, **options):
+        if of is not None and str(arguments[-1]) != of:
+            return function(*arguments, **options)
         setattr(owner, name, function)
         if not after:
             os.kill(os.getpid(), number)
@@ -45,7 +48,7 @@ def work(order: dict) -> int:
     os.dup2(log, 2)
     sys.argv = ["proxybyte", *order["words"]]
     if "at" in order:
-        interrupt(order["at"], order["signal"], order.get("after", False))
+        interrupt(order)
     if "file_bytes" in order:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"], resource.RLIM_INFINITY))

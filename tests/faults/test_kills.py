@@ -16,7 +16,8 @@ def test_a_command_killed_at_its_last_step_ends_quietly_when_it_is_given_again(
 ):
     out, whole = tmp_path / "out", tmp_path / "elsewhere" / "out"
     place = PUBLISH.get(command, "proxybyte.folders:publish")
-    code, said = server.run(inputs.words(command, out), at=place, after=after, signal=signal.SIGKILL)
+    how = {"at": place, "of": str(out), "after": after, "signal": signal.SIGKILL}
+    code, said = server.run(inputs.words(command, out), **how)
     assert code == -signal.SIGKILL, said
     assert out.exists() == after
     assert main(inputs.words(command, out)) == 0

@@ -93,3 +93,29 @@ def test_what_nobody_foresaw_is_one_sentence_and_exit_code_70(entry, debug, inpu
     assert "--debug" in said.splitlines()[-1]
     assert ("Traceback" in said) == debug
     assert ("plots.py" in said) == debug
+
+
+@pytest.mark.parametrize("content", [b'{"a": ', b"[]", b"\xff\xfe", DEEP], ids=["cut", "list", "not utf-8", "deep"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "config.json"])
+def test_a_damaged_file_of_an_export_is_named(name, content, exported, tmp_path, capsys):
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    (folder / name).write_bytes(content)
+    capsys.readouterr()
+    assert main(["generate", str(folder), "--prompt", "a", "--max-new-bytes", "1"]) == 2
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert sentence.startswith("proxybyte: ")
+    assert str(folder) in sentence
+    assert name in sentence
+
+
+def test_a_converted_folder_without_a_tokenizer_says_so(inputs, capsys):
+    assert main(["generate", str(inputs.folder / "eva"), "--prompt", "a", "--max-new-bytes", "1"]) == 2
+    assert f"{inputs.folder / 'eva'} holds no tokenizer.json" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def exported(inputs, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "model"
+    assert main(inputs.words("export", out)) == 0
+    return out
