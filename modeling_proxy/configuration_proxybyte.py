@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from .configuration_eva import EVA_LAYER, EvaConfig, validate_but_layer_types
 from .errors import ProxyByteError, nearest
+from .suffix_rows import SuffixRowsConfig
 from .symbols import COMPRESSED_OFFSET, DocumentOpening, Special
 
 ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention", EVA_LAYER})
@@ -84,6 +85,7 @@ class ProxyByteConfig(PreTrainedConfig):
             Trainer need; off where all logits of a batch do not fit.
         num_pred_heads: heads over all symbols; head 0, ``lm_head``, predicts the next symbol, head h the one h further.
         num_raw_pred_heads: heads after those over the 320 raw symbols alone.
+        suffix_rows: section for reading each byte with the row of the longest token that ends there; none if absent.
         pad_token_id: ``<pad>``.
         bos_token_id: ``<raw>``, the symbol that begins a text.
         eos_token_id: ``<eos>``, the end of a document.
@@ -93,7 +95,7 @@ class ProxyByteConfig(PreTrainedConfig):
     """
 
     model_type = "proxybyte"
-    sub_configs = {"backbone_config": AutoConfig}
+    sub_configs = {"backbone_config": AutoConfig, "suffix_rows": SuffixRowsConfig}
     keys_to_ignore_at_inference = ["past_key_values", "target_nll", "head_nll", "head_targets", "last_hidden_state"]
 
     # Whatever was given, it is a configuration once this one is built.
@@ -105,6 +107,8 @@ class ProxyByteConfig(PreTrainedConfig):
     logits_in_evaluation: bool = True
     num_pred_heads: int = 1
     num_raw_pred_heads: int = 0
+    # As above.
+    suffix_rows: Any = None
     pad_token_id: int | None = int(Special.PAD)
     bos_token_id: int | None = int(Special.RAW_OPEN)
     eos_token_id: int | list[int] | None = int(Special.EOS)
@@ -119,6 +123,7 @@ class ProxyByteConfig(PreTrainedConfig):
         _check_count("loss_chunk_size", self.loss_chunk_size, at_least=1)
         _check_count("num_pred_heads", self.num_pred_heads, at_least=1)
         _check_count("num_raw_pred_heads", self.num_raw_pred_heads, at_least=0)
+        self.suffix_rows = SuffixRowsConfig.of(self.suffix_rows)
         vocab_size = COMPRESSED_OFFSET + self.num_compressed_symbols
         _check_vocabulary(vocab_size if rows is None else rows, vocab_size, "vocab_size")
         sizes = {name: kwargs.pop(name) for name in _SIZES if name in kwargs}

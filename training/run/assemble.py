@@ -32,7 +32,8 @@ from .rows import RowShare
 from .source import COMPRESSOR_FOLDER, TrainingData
 from .stages import RowsFirst
 from .step import Engine
-from .teacher import Teacher
+from .suffixes import SuffixSchedule
+from .teacher import Lessons, Teacher
 from .validation import TwoViews, Validation, code_documents
 
 PLOT_FILE = "loss.png"
@@ -74,11 +75,12 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     adapted = wanted.kind is not AdapterKind.NONE
     model = make_model(config, data.num_codes, None if adapted else saved)
     adapter = Adapter.attach(model, wanted, config.seed, saved) if adapted else None
+    suffixes = SuffixSchedule.of(config, model, data)
     flops = training_flops(model.config, config.plan.row_length, data.document_length)
     placed, optimizer = place(stage, model, config.compute, lambda m: make_adamw(m, config.optimizer))
     raw_model = stage.accelerator.unwrap_model(placed)
     # Of the placed model: sharding puts other parameters in the place of the first ones.
-    rows_first = RowsFirst.of(raw_model, config.trainable.embeddings_only, data.steps, stage.world.size == 1)
+    rows_first = RowsFirst.of(raw_model, config.trainable, data.steps, stage.world.size == 1)
     if checkpoint:
         load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
     engine = Engine(
@@ -89,7 +91,9 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         clip=config.optimizer.clip,
         seed=config.seed,
         rows_first=rows_first,
-        teacher=_teacher(config, stage, data),
+        lessons=_lessons(config, stage, data),
+        suffixes=suffixes,
+        raw_rows_only=config.raw_rows_only,
     )
     batch, world = config.batch, stage.world
     return Run(
@@ -144,13 +148,22 @@ def _chat_tokenizer(config: TrainConfig, data: TrainingData) -> PreTrainedTokeni
     return data.chat or (chat_tokenizer_in(base) if base else None)
 
 
-def _teacher(config: TrainConfig, stage: Stage, data: TrainingData) -> Teacher | None:
+def _lessons(config: TrainConfig, stage: Stage, data: TrainingData) -> Lessons | None:
     folder = config.teacher.model or config.model.checkpoint
-    if not config.teacher.weight or folder is None:
+    if not config.teacher.speaks or folder is None:
         return None
     if data.compressor is None or data.chat is not None:
-        raise ProxyByteError("teacher.weight is for prepared data: conversations have no tokens of the base")
-    return Teacher.load(folder, data.compressor, config.teacher.weight, stage.accelerator.device)
+        raise ProxyByteError("a teacher is for prepared data: conversations have no tokens of the base")
+    wanted, own = config.teacher, folder / COMPRESSOR_FOLDER
+    compressor = own if own.is_dir() else data.compressor
+    device = stage.accelerator.device
+    teacher = Teacher.load(folder, compressor, wanted.weight, device, wanted.kind, wanted.temperature)
+    if wanted.tokens.value and not teacher.codes_as(load_compressor(data.compressor)):
+        raise ProxyByteError(
+            f"the teacher in {folder} has another tokenizer than {config.data}, so that it can only tell bytes: leave "
+            "teacher.tokens out"
+        )
+    return Lessons(teacher, wanted.tokens, wanted.chunks, data.steps)
 
 
 def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn.Module) -> Validation | None:

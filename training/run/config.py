@@ -132,14 +132,70 @@ class TrainableConfig(Section):
     embeddings_only: float = Field(
         0.0, ge=0, le=1, description="share of steps, at the start, that move embedding and head alone"
     )
+    first_layers: int = Field(0, ge=0, description="layers at the decoder's beginning that move with them then")
+    last_layers: int = Field(0, ge=0, description="layers at its end that do")
     adapter: AdapterConfig = AdapterConfig()
 
 
-class TeacherConfig(Section):
-    """The base model's opinion as a second signal (``training/run/teacher.py``)."""
+class Ramp(Section):
+    """A value that is held for a share of a run's steps and then falls to nothing."""
 
-    weight: float = Field(0.0, ge=0, description="of its signal in the loss; 0 for no teacher")
+    value: float = Field(0.0, ge=0, description="at the start")
+    hold: float = Field(1.0, ge=0, le=1, description="share of steps after which it falls linearly")
+    end: float = Field(
+        1.0, ge=0, le=1, description="share of steps after which it is nothing; held for good if as hold"
+    )
+
+    @model_validator(mode="after")
+    def _falls_after_it_is_held(self) -> Self:
+        if self.end < self.hold:
+            raise ValueError(f"end ({self.end:g}) is before hold ({self.hold:g}): give a later one")
+        return self
+
+    def at(self, step: int, steps: int) -> float:
+        """The value of ``step``, from 0, of ``steps``."""
+        progress = (step + 1) / steps
+        if progress <= self.hold or self.hold == self.end == 1.0:
+            return self.value
+        return 0.0 if progress >= self.end else self.value * (self.end - progress) / (self.end - self.hold)
+
+
+class TeacherKind(StrEnum):
+    """At which bytes of raw text the base is asked for the next one."""
+
+    BORDER = "border"
+    """Where a token ends."""
+    DENSE = "dense"
+    """At every byte."""
+
+
+class TeacherConfig(Section):
+    """The base model's opinion as further signals (``training/run/teacher.py``)."""
+
+    weight: float = Field(0.0, ge=0, description="of its next bytes in the loss; 0 for none")
+    kind: TeacherKind = TeacherKind.BORDER
+    tokens: Ramp = Field(Ramp(), description="weight of its next tokens, asked of the rows of the compressed view")
+    chunks: Ramp = Field(Ramp(), description="weight of a token's likelihood against that of its bytes")
+    temperature: float = Field(100.0, gt=0, description="by whose inverse power chunks' likelihoods are flattened")
     model: Path | None = Field(None, description="folder that 'proxybyte byteify' wrote; model.checkpoint if absent")
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it has a signal at all."""
+        return any((self.weight, self.tokens.value, self.chunks.value))
+
+
+class SuffixRowsTraining(Section):
+    """Each raw byte is read with the row of the longest token that ends there (``modeling_proxy/suffix_rows.py``)."""
+
+    mix: Ramp = Field(Ramp(), description="share of that row, at most 1; at nothing at the end, export can be native")
+    tokens: int | None = Field(None, ge=1, description="only the first so many tokens of the vocabulary; all if absent")
+
+    @model_validator(mode="after")
+    def _is_a_share(self) -> Self:
+        if self.mix.value > 1:
+            raise ValueError(f"mix.value is {self.mix.value:g}: give a share of at most 1")
+        return self
 
 
 class BatchConfig(Section):
@@ -243,6 +299,10 @@ class TrainConfig(Section):
     model: ModelConfig
     trainable: TrainableConfig = TrainableConfig()
     teacher: TeacherConfig = TeacherConfig()
+    suffix_rows: SuffixRowsTraining = SuffixRowsTraining()
+    raw_rows_only: bool = Field(
+        False, description="the loss knows the rows of the 320 raw symbols alone, as raw text is generated and scored"
+    )
     plan: PlanConfig = PlanConfig()
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -271,8 +331,17 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _teacher_is_somewhere(self) -> Self:
-        if self.teacher.weight and self.teacher.model is None and self.model.checkpoint is None:
-            raise ValueError("teacher.weight needs teacher.model, a folder that 'proxybyte byteify' wrote")
+        if self.teacher.speaks and self.teacher.model is None and self.model.checkpoint is None:
+            raise ValueError("a teacher needs teacher.model, a folder that 'proxybyte byteify' wrote")
+        return self
+
+    @model_validator(mode="after")
+    def _raw_rows_suffice(self) -> Self:
+        if self.raw_rows_only and self.plan.schedule.shows_compressed:
+            raise ValueError(
+                "raw_rows_only leaves the compressed view without a loss: set plan.schedule.rate=0, "
+                "plan.schedule.warmup=0 and plan.schedule.decay=0"
+            )
         return self
 
     @model_validator(mode="after")
