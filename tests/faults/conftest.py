@@ -63,6 +63,7 @@ class Inputs:
             "prepare": [here / "corpus", "--compressor", "bits-8" if other else here / "bpe", "--workers", "1"],
             "export": [here / "run", "--format", "full" if other else "native"],
             "export full": [here / "run", "--format", "full"],
+            "export gguf": [here / "run", "--format", "gguf"],
             "byteify": [here / "base", "--rows", "mean" if other else "token"],
             "adapter merge": [here / "run" / "model", here / "adapter"],
             "convert evabyte": [here / "eva", "--back"],
@@ -73,7 +74,7 @@ class Inputs:
         if command == "train":
             recipe = ["--config", str(here / "recipe.yaml"), f"output={out}"]
             return ["train", *recipe, f"optimizer.lr={'2e-3' if other else '1e-3'}"]
-        name = command.removesuffix(" full")
+        name = command.removesuffix(" full").removesuffix(" gguf")
         place = ["--output" if command == "eval code" else "--out", out / "page.html" if command == "report" else out]
         return [*name.split(), *map(str, [*lines[command], *place])]
 

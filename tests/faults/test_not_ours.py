@@ -72,10 +72,13 @@ def test_a_run_in_a_folder_with_other_files_keeps_them(inputs, tmp_path, capsys)
     assert main(inputs.words("train", out)) == 0
     assert (out / "notes.txt").read_text() == "of another"
     assert (out / "model" / "model.safetensors").exists()
-    (out / "model" / "notes.txt").write_text("of another")
+    other = tmp_path / "other"
+    (other / "model").mkdir(parents=True)
+    (other / "model" / "notes.txt").write_text("of another")
     capsys.readouterr()
-    assert main(inputs.words("train", out)) == 2
-    assert f"{out / 'model'} holds what this command did not write (notes.txt)" in capsys.readouterr().err
+    assert main(inputs.words("train", other)) == 2  # and not when all steps are done
+    assert f"{other / 'model'} exists and is no earlier output" in capsys.readouterr().err
+    assert [path.name for path in other.iterdir()] == ["model"]
 
 
 @pytest.mark.parametrize("name", ["out", "out/"])

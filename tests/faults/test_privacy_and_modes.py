@@ -10,9 +10,9 @@ from proxybyte.privacy import private_words_in
 
 def test_a_folder_says_nothing_of_the_machine_and_others_may_read_it(command, inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: "mary.smith")
-    for other in (False, True) if command == "export" else (False,):
-        out = tmp_path / f"out-{other}"
-        assert main(inputs.words(command, out, other)) == 0
+    for form in ("export", "export full", "export gguf") if command == "export" else (command,):
+        out = tmp_path / form
+        assert main(inputs.words(form, out)) == 0
         assert private_words_in(out, [str(inputs.folder), str(tmp_path)]) == []
         assert {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()} == {0o644}
 
