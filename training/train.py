@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 
 from proxybyte.cli import Parser, report_fault, take_common_flags
 from proxybyte.errors import ProxyByteError
+from proxybyte.faults import disk_full_sentence
 from proxybyte.hub_configs import load_preset
 from proxybyte.locks import hold
 
@@ -136,7 +137,8 @@ def _open_folder(config: TrainConfig, begun: int | None) -> None:
         save_config(config, config.output)
         MetricsLog(config.output).cut(begun)
     except OSError as error:
-        raise ProxyByteError(f"the run folder {config.output} cannot be written: {error}") from error
+        refused = f"the run folder {config.output} cannot be written: {error}"
+        raise ProxyByteError(disk_full_sentence(error, config.output) or refused) from error
 
 
 def _finish(job: Run) -> None:

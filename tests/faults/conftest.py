@@ -55,6 +55,7 @@ class Inputs:
         here, digit = self.folder, str(int(other))
         steps = ["--width", "16", "--steps", "4", "--batch", "8", "--context", "8", "--seed", digit]
         asked = ["--data", here / "problems.jsonl", "--generate-only", "--max-new", "4", "-n", "40", "-k", "1"]
+        asked += ["--temperature", "1"]
         lines: dict[str, list[str | Path]] = {
             "corpus": [here / "texts.jsonl", "--validation-share", "0.2" if other else "0.4"],
             "compressor fit bpe": ["--corpus", here / "corpus", "--symbols", "300" if other else "280"],
@@ -103,7 +104,7 @@ def _plan(folder: Path) -> None:
         "models": {"one": {"backbone_config": LLAMA}},
         "arms": {"proxy": {"kind": "proxy", "compressor": "bpe"}},
         "seeds": [0],
-        "match": {"by": "text_bytes", "budget": 4000},
+        "match": {"by": "data", "budget": 4000},
         "train": {
             "precision": "float32",
             "plan": {"row_length": 64},
