@@ -80,6 +80,7 @@ def test_others_on_a_disk_that_is_nearly_full(other, free, inputs, disk, capsys)
     check(other, free * PAGE, inputs, disk, capsys)
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files_is_the_same_sentence(any_command, inputs, server, tmp_path):
     """Where nobody may mount."""
     words = inputs.words(any_command, tmp_path / "out")

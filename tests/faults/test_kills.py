@@ -10,7 +10,7 @@ from proxybyte.cli import main
 PUBLISH = {"prepare": "proxybyte.training.prepare.run:publish"}
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "behind"])
+@pytest.mark.parametrize("after", [pytest.param(False, marks=pytest.mark.slow), True], ids=["before", "behind"])
 def test_a_command_killed_at_its_last_step_ends_quietly_when_it_is_given_again(
     command, after, inputs, server, tmp_path
 ):
