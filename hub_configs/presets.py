@@ -3,12 +3,14 @@
 import difflib
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from proxybyte import ProxyByteConfig
 from proxybyte.errors import ProxyByteError
+
+if TYPE_CHECKING:
+    from proxybyte import ProxyByteConfig
 
 _FOLDER = files(__package__) / "presets"
 
@@ -54,13 +56,15 @@ class Preset:
     backbone_config: dict[str, Any]
     training: TrainingHints
 
-    def config(self, num_compressed_symbols: int = 0, **settings: Any) -> ProxyByteConfig:
+    def config(self, num_compressed_symbols: int = 0, **settings: Any) -> "ProxyByteConfig":
         """A model's configuration for a compressor of ``num_compressed_symbols`` symbols.
 
         Args:
             num_compressed_symbols: of the compressor.
             **settings: further fields of ``ProxyByteConfig``, such as ``num_pred_heads``.
         """
+        from proxybyte import ProxyByteConfig  # waits for torch, as names and hints need not
+
         return ProxyByteConfig(
             backbone_config=dict(self.backbone_config), num_compressed_symbols=num_compressed_symbols, **settings
         )

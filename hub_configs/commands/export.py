@@ -21,8 +21,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from proxybyte.hub_configs.model_folder import COMPRESSOR_FOLDER, find_model
+
+    find_model(args.source)  # before torch is waited for
     from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
-    from proxybyte.hub_configs.model_folder import COMPRESSOR_FOLDER
 
     export_model(args.source, args.out, ExportOptions(ExportFormat(args.format), args.chat, args.force))
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())

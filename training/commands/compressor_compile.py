@@ -64,6 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Grow, reweigh if asked, save."""
+    if args.picture is not None and args.picture.suffix not in (".png", ".svg"):
+        raise ProxyByteError(f"--picture {args.picture}: name a .png or .svg file")
+    if not args.picture_from:
+        raise ProxyByteError("--picture-from is empty: give the bytes that the part begins with")
     with output_folder(args.out, output_kind("codebook")):
         _compile(args)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import TypeAdapter
-from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import check_output, locked_output, whole_folder, write_text
+from proxybyte.progress import Progress
 from proxybyte.training.corpus.cut import CutReader
 from proxybyte.training.corpus.report import LISTED_PACKAGES, REPORT, CorpusReport
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
@@ -186,6 +186,6 @@ def _report(options: CorpusOptions, catalogue: Catalogue, fates: np.ndarray, lef
     )
 
 
-def _bar(what: str, total: int) -> tqdm:
+def _bar(what: str, total: int) -> Progress:
     """A progress bar in bytes that shows itself after two seconds."""
-    return tqdm(total=total, desc=what, unit="B", unit_scale=True, delay=2)
+    return Progress(total=total, desc=what, unit="B", unit_scale=True, delay=2)

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
 from proxybyte.locks import hold_if_free
@@ -88,12 +86,11 @@ def run_plan(plan: ExperimentPlan, options: RunOptions) -> Progress:
         load_result(cell_folder(options.output, cell), cell)
     _note_plan(plan, options.output)
     left = cells
-    with tqdm(total=len(cells), desc="cells", unit="cell", delay=2) as bar:
-        while left and progress.stopped is None:
-            held = _one_round(left, _Job(plan, options, progress, bar))
-            if len(held) == len(left):
-                break
-            left = held
+    while left and progress.stopped is None:
+        held = _one_round(left, _Job(plan, options, progress, len(cells)))
+        if len(held) == len(left):
+            break
+        left = held
     progress.elsewhere = [cell.name for cell in left]
     return progress
 
@@ -105,7 +102,7 @@ class _Job:
     plan: ExperimentPlan
     options: RunOptions
     progress: Progress
-    bar: tqdm
+    total: int
 
 
 def _note_plan(plan: ExperimentPlan, output: Path) -> None:
@@ -124,7 +121,6 @@ def _one_round(cells: Sequence[Cell], job: _Job) -> list[Cell]:
         folder = cell_folder(job.options.output, cell)
         if load_result(folder, cell) is not None:
             job.progress.finished.append(cell.name)
-            job.bar.update()
             continue
         with hold_if_free(folder) as mine:
             if not mine:
@@ -133,9 +129,10 @@ def _one_round(cells: Sequence[Cell], job: _Job) -> list[Cell]:
             # Under the claim, so that others pass the cell over instead of waiting for the same data.
             data = shared.prepared(cell.compressor)
             work = CellJob(folder, data, job.plan.match.by, job.plan.evaluation, job.options.launcher)
+            ended = len(job.progress.finished) + len(job.progress.failed)
+            log.info("cell %s, %d of %d are done", cell.name, ended, job.total)
             if not _run_one(cell, work, job.progress):
                 break
-        job.bar.update()
     return held
 
 
