@@ -107,6 +107,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.samples:
         write_text(args.samples, "".join(json.dumps(line) + "\n" for line in samples))
     print(json.dumps(figures, indent=2) if args.json else _table(figures))
+    if args.samples:
+        print(f"every translation is in {args.samples}", file=sys.stderr)
+    else:
+        print("--samples FILE writes every translation down", file=sys.stderr)
     return 0
 
 

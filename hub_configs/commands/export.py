@@ -1,6 +1,7 @@
 """``proxybyte export``: a trained model as a folder for the Hub."""
 
 import argparse
+import shlex
 
 from proxybyte import numbers
 from proxybyte.cli import Command
@@ -33,6 +34,7 @@ def _run(args: argparse.Namespace) -> int:
     print(f"  AutoModelForCausalLM.from_pretrained({str(args.out)!r}{trust})")
     if args.format == "full" and not (args.out / COMPRESSOR_FOLDER).exists():
         print("no compressor lies beside the model, so the folder carries none")
+    print(f"next: proxybyte generate {shlex.quote(str(args.out))} --prompt TEXT --utf8")
     return 0
 
 

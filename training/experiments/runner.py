@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,13 @@ from proxybyte.locks import hold_if_free
 
 from .artefacts import Artefacts
 from .cell_run import CellJob, run_cell
-from .grid import Cell, expand
+from .grid import Cell, choose_cells, expand
+from .plan_io import PLAN_FILE
 from .results import load_result
 from .schema import ExperimentPlan
 
 log = logging.getLogger(__name__)
 
-PLAN_FILE = "plan.json"
 CELLS, SHARED = "cells", "shared"
 
 
@@ -31,7 +30,7 @@ class RunOptions:
         output: folder of the plan; processes that name the same one share the work.
         launcher: words that start the training entry on several processes; empty to train in this process.
         workers: processes for preparing data; 0 for one a core.
-        cells: which cells, as :func:`choose_cells` reads it; ``None`` for all.
+        cells: which cells, as :func:`.grid.choose_cells` reads it; ``None`` for all.
     """
 
     output: Path
@@ -53,23 +52,6 @@ class Progress:
 def cell_folder(output: Path, cell: Cell) -> Path:
     """Where a cell lies."""
     return output / CELLS / cell.name
-
-
-def choose_cells(cells: Sequence[Cell], which: str | None) -> list[Cell]:
-    """Those of ``which``: ``i/n`` for every n-th from the i-th on (from 1), or one cell's name; ``None`` for all.
-
-    Raises:
-        ProxyByteError: if it is neither.
-    """
-    if which is None:
-        return list(cells)
-    named = [cell for cell in cells if cell.name == which]
-    if named:
-        return named
-    share = re.fullmatch(r"(\d{1,9})/(\d{1,9})", which)
-    if share is None or not 1 <= int(share[1]) <= int(share[2]):
-        raise ProxyByteError(f"--cells {which}: give i/n with i from 1 to n, or a cell's name ('--list' shows them)")
-    return list(cells[int(share[1]) - 1 :: int(share[2])])
 
 
 def run_plan(plan: ExperimentPlan, options: RunOptions) -> Progress:

@@ -70,7 +70,7 @@ def _mark(axes: Axes, phases: Phases) -> None:
         if first:
             axes.axvline(first, color="grey", linestyle=":", linewidth=1.2)
         middle, frame = (first + end) / 2, axes.get_xaxis_transform()
-        axes.text(middle, 0.015, phase, transform=frame, ha="center", fontsize="small", color="dimgrey")
+        axes.text(middle, 0.015, phase, transform=frame, ha="center", fontsize="x-small", color="dimgrey")
 
 
 def _heads(lines: Sequence[Mapping[str, Any]]) -> list[int]:
