@@ -18,9 +18,7 @@ _EXTRA = re.compile(r"""extra == ["']([\w-]+)["']""")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "--no-torch", action="store_true", help="leave out what only torch can say (seconds)"
-    )
+    parser.add_argument("--no-torch", action="store_true", help="leave out what only torch can say (seconds)")
 
 
 def run(args: argparse.Namespace) -> int:

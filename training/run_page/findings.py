@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteForCausalLM
 from proxybyte.byte_codec import encode_bytes
@@ -113,6 +114,7 @@ def measure(run: Path, max_bytes: int) -> Findings:
         ProxyByteError: if the run is not finished, or its data has no validation split.
     """
     config = finished_run(run)
+    transformers_logging.disable_progress_bar()
     if not (config.data / "validation").is_dir():
         raise ProxyByteError(f"{config.data} holds no validation documents: the page has nothing to show")
     texts = _documents(PreparedSplit(config.data / "validation"), max_bytes)
