@@ -79,13 +79,14 @@ def generate_bytes(
 
     found = find_model(source)
     folder = found.model
+    config = load_config(folder)
+    rows = config.vocab_size
+    if config.model_type != "proxybyte" and rows != NUM_RAW_SYMBOLS:
+        raise ProxyByteError(f"{folder} is no byte model: it has {rows} symbols, a plain byte model {NUM_RAW_SYMBOLS}")
     opening = AutoTokenizer.from_pretrained(folder)("")["input_ids"]
     symbols = torch.tensor([[*opening, *encode_bytes(prompt).tolist()]])
-    limit = symbols.shape[1] + _new_bytes(context_length(load_config(folder)), symbols.shape[1], options.max_new_bytes)
+    limit = symbols.shape[1] + _new_bytes(context_length(config), symbols.shape[1], options.max_new_bytes)
     model: Any = load_causal_model(folder)  # of whatever family, with generate()
-    rows = model.get_input_embeddings().num_embeddings
-    if model.config.model_type != "proxybyte" and rows != NUM_RAW_SYMBOLS:
-        raise ProxyByteError(f"{folder} is no byte model: it has {rows} symbols, a plain byte model {NUM_RAW_SYMBOLS}")
     device = _device(options.device)
     torch.manual_seed(options.seed)
     drawing = {"do_sample": True, "temperature": options.temperature, "top_k": 0, "top_p": 1.0}
