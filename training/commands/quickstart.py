@@ -25,9 +25,9 @@ model = AutoModelForCausalLM.from_pretrained(folder)
 assert not any(name.split(".")[0] == "proxybyte" for name in sys.modules)
 inputs = tokenizer(prompt, return_tensors="pt")
 symbols = model.generate(**inputs, max_new_tokens=200, do_sample=False)[0]
-said = f"{type(model).__name__}, {model.config.vocab_size} symbols, {model.num_parameters():,} parameters"
 with open(out, "w", encoding="utf-8") as file:
-    file.write(said + "\n" + tokenizer.decode(symbols, skip_special_tokens=True) + "\n")
+    print(f"{type(model).__name__}, {model.config.vocab_size} symbols, {model.num_parameters():,} parameters", file=file)
+    print(tokenizer.decode(symbols, skip_special_tokens=True), file=file)
 """
 
 
