@@ -44,7 +44,7 @@ setup(
     },
     install_requires=[
         "torch>=2.10",
-        "transformers>=5.0",
+        "transformers>=5.14",
         "accelerate>=1.10",
         "datasets>=4.0",
         "safetensors>=0.5",
@@ -72,7 +72,8 @@ setup(
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.6",
-            "gguf>=0.17",
+            "gguf>=0.19",
+            "xllamacpp>=2026.10; platform_machine == 'x86_64' and sys_platform == 'linux'",
             "hypothesis>=6.100",
             "ruff>=0.9",
             "codespell>=2.4",
@@ -82,7 +83,7 @@ setup(
         ],
         "peft": ["peft>=0.21"],
         "quantized": ["bitsandbytes>=0.50"],
-        "gguf": ["gguf>=0.17"],
+        "gguf": ["gguf>=0.19"],
     },
     entry_points={
         "console_scripts": ["proxybyte = proxybyte.cli:main"],

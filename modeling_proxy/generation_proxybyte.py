@@ -8,6 +8,7 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList,
 from .configuration_proxybyte import ProxyByteConfig
 from .draft_request import DraftRequest
 from .multibyte_decoding import Generation, decode_with_drafts
+from .suffix_rows import SuffixRows
 from .symbols import Special
 from .view_rule import ViewLogitsProcessor, ViewState, view_states
 
@@ -29,6 +30,8 @@ class ProxyByteGenerationMixin(GenerationMixin):
     """
 
     config: ProxyByteConfig
+    reads_suffixes: bool
+    suffix_rows: SuffixRows
 
     def _prepare_generation_config(self, generation_config: GenerationConfig | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         names = ("draft", "draft_repeats", "draft_bytes", "draft_spelling")
@@ -77,6 +80,18 @@ class ProxyByteGenerationMixin(GenerationMixin):
         if assistant is not None and model_kwargs is not None and not isinstance(assistant, ProxyByteGenerationMixin):
             kwargs["model_kwargs"] = {name: one for name, one in model_kwargs.items() if name != "raw_symbols_only"}
         return super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
+
+    def prepare_inputs_for_generation(self, input_ids: torch.LongTensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Transformers' own, and what suffix rows read where ``input_ids`` are the text so far."""
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
+        fed, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+        if not self.reads_suffixes or fed is None or cache is None:
+            return inputs
+        # Of a prompt that is read in parts only the cache knows what came before.
+        held = int(cache.get_seq_length())
+        if held and input_ids.shape[1] - fed.shape[1] >= min(held, self.suffix_rows.reach):
+            inputs["suffix_symbols"] = self.suffix_rows.following(input_ids, fed.shape[1])
+        return inputs
 
     def _expand_inputs_for_generation(  # type: ignore[override]
         self,

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ..memory import host_memory, refuse_beyond
 from ..stream.mixed_view import PACKED_COLUMNS, RowBatch
 from ..stream.plan import BudgetUnit, PlanConfig
 from ..texts import numbered_lines
-from .encoding import EncodedChat, encode_conversation
+from .encoding import EncodedChat, encode_row
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +29,16 @@ _LONGEST_LINE = 100_000_000
 def read_chats(path: Path, tokenizer: PreTrainedTokenizerFast) -> list[EncodedChat]:
     """Conversations of a JSONL file, one ``{"messages": [{"role": ..., "content": ...}, ...]}`` a line.
 
+    A line may hold ``tools`` and ``documents`` too, for the template. A part of a message that the template writes
+    nothing of is refused (:func:`encode_row`).
+
     Raises:
         ProxyByteError: naming the line that is no such conversation.
     """
     chats = []
     for number, line in _lines(path):
         try:
-            messages = json.loads(line)["messages"]
-            if not messages or not all(isinstance(message, dict) for message in messages):
-                raise TypeError
-            chats.append(encode_conversation(tokenizer, messages))
+            chats.append(encode_row(tokenizer, json.loads(line)))
         except ProxyByteError as error:
             raise ProxyByteError(f"{path}:{number}: {error}") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -176,5 +177,10 @@ class ChatDataset(Dataset):
             f"{len(self):,} rows of {self.config.row_length} from {len(self.chats):,} conversations "
             f"({sum(self._targets):,} of {self.lengths.sum():,} symbols that fit are targets), "
             f"{used / len(self) / self.config.row_length:.0%} full, {self.truncated} conversations cut, "
-            f"{self.without_target} of them without a target"
+            f"{self.without_target} of them without a target{self._unwritten()}"
         )
+
+    def _unwritten(self) -> str:
+        """Keys of messages that the template writes nothing of, for people to judge."""
+        total = sum((chat.unwritten for chat in self.chats), Counter())
+        return "".join(f", key {key} of {count:,} messages not written" for key, count in sorted(total.items()))

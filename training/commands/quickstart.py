@@ -26,7 +26,8 @@ assert not any(name.split(".")[0] == "proxybyte" for name in sys.modules)
 inputs = tokenizer(prompt, return_tensors="pt")
 symbols = model.generate(**inputs, max_new_tokens=200, do_sample=False)[0]
 with open(out, "w", encoding="utf-8") as file:
-    print(f"{type(model).__name__}, {model.config.vocab_size} symbols, {model.num_parameters():,} parameters", file=file)
+    name, size = type(model).__name__, model.num_parameters()
+    print(f"{name}, {model.config.vocab_size} symbols, {size:,} parameters", file=file)
     print(tokenizer.decode(symbols, skip_special_tokens=True), file=file)
 """
 
