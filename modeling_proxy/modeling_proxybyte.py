@@ -257,8 +257,9 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         """
         if new_num_tokens not in (None, self.config.vocab_size) or args or kwargs.get("pad_to_multiple_of"):
             raise ProxyByteError(
-                f"the vocabulary is fixed by the symbol layout to {self.config.vocab_size} rows: "
-                "build a model with another num_compressed_symbols instead of resizing"
+                f"resize_token_embeddings: the vocabulary is fixed by the symbol layout to {self.config.vocab_size} "
+                "rows, so a tokenizer takes no new token (use a spare one, such as <extra_id_19>); build a model with "
+                "another num_compressed_symbols instead of resizing"
             )
         return self.get_input_embeddings()  # type: ignore[return-value]
 
