@@ -145,11 +145,11 @@ def _merged(peft: Any, adapter: Path) -> ProxyByteForCausalLM:
         # Each side of one weight has a delta of its own, or one has none: merged, they are two weights.
         head = getattr(ends[1], "base_layer", ends[1])
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        model.config.tie_word_embeddings = False
     probe = torch.arange(NUM_RAW_SYMBOLS)[None, : min(NUM_RAW_SYMBOLS, model.config.max_position_embeddings)]
     with torch.no_grad():
         wanted = peft(input_ids=probe, use_cache=False).logits
         merged = peft.merge_and_unload().eval()
-        _settle_tie(merged)
         found = merged(input_ids=probe, use_cache=False).logits
     if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
         raise ProxyByteError(
@@ -157,16 +157,6 @@ def _merged(peft: Any, adapter: Path) -> ProxyByteForCausalLM:
             "use it as an adapter, or train one that leaves embedding and head alone"
         )
     return merged
-
-
-def _settle_tie(model: ProxyByteForCausalLM) -> None:
-    """Let the configuration say whether head and embedding are one weight, as what is saved is read by it."""
-    embedding, head = model.get_input_embeddings().weight, model.lm_head.weight
-    if model.config.tie_word_embeddings and head is not embedding:
-        if torch.equal(head, embedding):
-            model.lm_head.weight = embedding
-        else:
-            model.config.tie_word_embeddings = False
 
 
 def write_merged(base: Path, adapter: Path, out: Path, *, kind: str = MERGED, chat: Any = None) -> None:
