@@ -91,6 +91,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         self._tied_weights_keys = {"lm_head.weight": f"model.{embedding}.weight"}
         for name in _SUPPORTS:
             setattr(self, name, getattr(self.model, name))
+        # What the backbone fell back to (Gemma 2 runs no SDPA): continuous batching asks the outer configuration.
+        config._attn_implementation_internal = self.model.config._attn_implementation
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         # Beside the generator and after lm_head, so that no other weight depends on how many heads there are.
         with torch.random.fork_rng(devices=[]):
