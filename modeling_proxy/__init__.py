@@ -32,6 +32,7 @@ _HOME = {
     "Utf8LogitsProcessor": "utf8",
     "View": "symbols",
     "build_tokenizer": "tokenization_proxybyte",
+    "bytes_of": "training.byteify",
     "decode_bytes": "byte_codec",
     "document_opening": "symbols",
     "encode_bytes": "byte_codec",

@@ -1,7 +1,6 @@
 """Configuration of a ProxyByte model: any Transformers decoder under our vocabulary."""
 
 import copy
-import difflib
 from typing import Any
 
 import transformers
@@ -20,7 +19,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING
 
 from .configuration_eva import EVA_LAYER, EvaConfig, validate_but_layer_types
-from .errors import ProxyByteError
+from .errors import ProxyByteError, nearest
+from .suffix_rows import SuffixRowsConfig
 from .symbols import COMPRESSED_OFFSET, DocumentOpening, Special
 
 ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention", EVA_LAYER})
@@ -85,6 +85,7 @@ class ProxyByteConfig(PreTrainedConfig):
             Trainer need; off where all logits of a batch do not fit.
         num_pred_heads: heads over all symbols; head 0, ``lm_head``, predicts the next symbol, head h the one h further.
         num_raw_pred_heads: heads after those over the 320 raw symbols alone.
+        suffix_rows: section for reading each byte with the row of the longest token that ends there; none if absent.
         pad_token_id: ``<pad>``.
         bos_token_id: ``<raw>``, the symbol that begins a text.
         eos_token_id: ``<eos>``, the end of a document.
@@ -94,7 +95,7 @@ class ProxyByteConfig(PreTrainedConfig):
     """
 
     model_type = "proxybyte"
-    sub_configs = {"backbone_config": AutoConfig}
+    sub_configs = {"backbone_config": AutoConfig, "suffix_rows": SuffixRowsConfig}
     keys_to_ignore_at_inference = ["past_key_values", "target_nll", "head_nll", "head_targets", "last_hidden_state"]
 
     # Whatever was given, these are a configuration and a value of DocumentOpening once this one is built.
@@ -106,6 +107,8 @@ class ProxyByteConfig(PreTrainedConfig):
     logits_in_evaluation: bool = True
     num_pred_heads: int = 1
     num_raw_pred_heads: int = 0
+    # As above.
+    suffix_rows: Any = None
     pad_token_id: int | None = int(Special.PAD)
     bos_token_id: int | None = int(Special.RAW_OPEN)
     eos_token_id: int | list[int] | None = int(Special.EOS)
@@ -120,6 +123,7 @@ class ProxyByteConfig(PreTrainedConfig):
         _check_count("loss_chunk_size", self.loss_chunk_size, at_least=1)
         _check_count("num_pred_heads", self.num_pred_heads, at_least=1)
         _check_count("num_raw_pred_heads", self.num_raw_pred_heads, at_least=0)
+        self.suffix_rows = SuffixRowsConfig.of(self.suffix_rows)
         vocab_size = COMPRESSED_OFFSET + codes
         _check_vocabulary(vocab_size if rows is None else rows, vocab_size, "vocab_size")
         sizes = {name: kwargs.pop(name) for name in _SIZES if name in kwargs}
@@ -257,8 +261,8 @@ def _build_backbone(given: Any, vocab_size: int, token_ids: dict[str, Any]) -> P
     settings: dict[str, Any] = {"model_type": "llama"} if given is None else dict(given)
     kind = settings.pop("model_type", None)
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING.keys()), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "give one that Transformers knows, such as 'llama'"
+        near = nearest(str(kind), CONFIG_MAPPING.keys())
+        hint = f"did you mean {near!r}?" if near else "give one that Transformers knows, such as 'llama'"
         raise ProxyByteError(f"backbone_config has the unknown model_type {kind!r}: {hint}")
     _check_vocabulary(settings.setdefault("vocab_size", vocab_size), vocab_size, "backbone_config.vocab_size")
     config_class = EvaConfig if kind == EvaConfig.model_type else CONFIG_MAPPING[kind]

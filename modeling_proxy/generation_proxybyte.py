@@ -13,6 +13,7 @@ from .configuration_proxybyte import ProxyByteConfig
 from .draft_request import DraftRequest
 from .errors import ProxyByteError
 from .multibyte_decoding import Generation, decode_with_drafts
+from .suffix_rows import SuffixRows
 from .symbols import COMPRESSED_OFFSET, NUM_RAW_SYMBOLS, Special
 from .view_rule import ViewLogitsProcessor, ViewState, view_states
 
@@ -34,6 +35,8 @@ class ProxyByteGenerationMixin(GenerationMixin):
     """
 
     config: ProxyByteConfig
+    reads_suffixes: bool
+    suffix_rows: SuffixRows
 
     def _prepare_generation_config(self, generation_config: GenerationConfig | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         names = ("draft", "draft_repeats", "draft_bytes", "draft_spelling")
@@ -120,14 +123,25 @@ class ProxyByteGenerationMixin(GenerationMixin):
         """As Transformers', which keeps keys and values by pages.
 
         Raises:
-            ProxyByteError: on a backbone whose cache cannot be kept so.
+            ProxyByteError: on a backbone whose cache cannot be kept so, and with suffix rows, which read the text.
         """
         kind = self.config.backbone_config.model_type
-        if kind == EvaConfig.model_type:
-            raise ProxyByteError(
-                f"continuous batching (generate_batch) does not run on backbone {kind!r}: use generate"
-            )
+        hindrance = f"backbone {kind!r}" if kind == EvaConfig.model_type else "suffix rows"
+        if kind == EvaConfig.model_type or self.reads_suffixes:
+            raise ProxyByteError(f"continuous batching (generate_batch) does not run with {hindrance}: use generate")
         return super().init_continuous_batching(*args, **kwargs)  # type: ignore[misc]
+
+    def prepare_inputs_for_generation(self, input_ids: torch.LongTensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Transformers' own, and what suffix rows read where ``input_ids`` are the text so far."""
+        inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
+        fed, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+        if not self.reads_suffixes or fed is None or cache is None:
+            return inputs
+        # Of a prompt that is read in parts only the cache knows what came before.
+        held = int(cache.get_seq_length())
+        if held and input_ids.shape[1] - fed.shape[1] >= min(held, self.suffix_rows.reach):
+            inputs["suffix_symbols"] = self.suffix_rows.following(input_ids, fed.shape[1])
+        return inputs
 
     def _expand_inputs_for_generation(  # type: ignore[override]
         self,

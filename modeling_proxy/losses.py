@@ -12,6 +12,7 @@ of them twice. It is no slower than the plain way at any vocabulary (docs/model.
 stacked in one matrix are taken one after the other, so that the logits of one head and one chunk exist at a time.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -21,6 +22,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .symbols import IGNORE_INDEX
+
+Head = nn.Module | Callable[[torch.Tensor], torch.Tensor]
+"""What maps hidden states to logits."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def soft_cap(logits: torch.Tensor, cap: float | None) -> torch.Tensor:
 
 
 def head_loss(
-    head: nn.Module,
+    head: Head,
     hidden: torch.Tensor,
     targets: torch.Tensor,
     chunk_size: int,
@@ -54,7 +58,7 @@ def head_loss(
     Args:
         head: maps ``(n, D)`` to logits ``(n, H * V)``, the blocks of ``H`` heads one after the other. An
             ``nn.Linear`` without bias takes the fast path; any other module (an adapter, a sharded or quantised head)
-            is called chunk by chunk and again during backward.
+            or function is called chunk by chunk and again during backward.
         hidden: shape ``(N, D)``.
         targets: shape ``(H, N)``, or ``(N,)`` for one head; ``IGNORE_INDEX`` where a position has none.
         chunk_size: positions whose logits of one head exist at once; shared among the heads of any other module.
@@ -81,7 +85,7 @@ def mean_loss(total: torch.Tensor, num_items: torch.Tensor | float) -> torch.Ten
     return total / count.where(count != 0, 1)
 
 
-def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
+def is_plain_linear(head: Head) -> TypeGuard[nn.Linear]:
     """Whether ``head(x)`` is ``x @ head.weight.T`` and nothing else: no bias, adapter, shard or hook.
 
     Accelerate offloads a module by a ``forward`` of its own on the object, and its weight is on ``meta`` between calls.
@@ -97,7 +101,7 @@ def is_plain_linear(head: nn.Module) -> TypeGuard[nn.Linear]:
     )
 
 
-def _chunk_nll(head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, cap: float | None) -> torch.Tensor:
+def _chunk_nll(head: Head, hidden: torch.Tensor, targets: torch.Tensor, cap: float | None) -> torch.Tensor:
     """Nats ``(H, n)`` of the targets ``(H, n)`` of a chunk ``(n, D)``."""
     logits = soft_cap(_widen(head(hidden)), cap).unflatten(1, (len(targets), -1))
     nll = F.cross_entropy(logits.flatten(0, 1), targets.T.flatten(), reduction="none", ignore_index=IGNORE_INDEX)

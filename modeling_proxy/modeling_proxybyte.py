@@ -18,6 +18,7 @@ from .generation_proxybyte import ProxyByteGenerationMixin
 from .heads import draft_logits, head_targets, head_weights
 from .losses import HeadLoss, head_loss, is_plain_linear, mean_loss, soft_cap
 from .packing import lay_out_rows
+from .suffix_rows import SuffixRows, SuffixRowsConfig, SuffixTable, note_symbols
 from .symbols import COMPRESSED_OFFSET, IGNORE_INDEX, Special
 
 _SUPPORTS = (
@@ -42,6 +43,7 @@ class ProxyByteOutput(CausalLMOutputWithPast):
         head_targets: over how many targets that is, of the same shape.
         head_logits: drafts of heads 1 and up over the raw symbols, shape ``(B, K, n - 1 + m, 320)``. Only with
             ``return_head_logits``.
+        token_logits: of the compressed symbols' rows, shape ``(E, codes)``. Only with ``token_places``.
         last_hidden_state: what the heads read, shape ``(B, K, D)``, where there are logits.
     """
 
@@ -49,7 +51,30 @@ class ProxyByteOutput(CausalLMOutputWithPast):
     head_nll: torch.Tensor | None = None
     head_targets: torch.Tensor | None = None
     head_logits: torch.Tensor | None = None
+    token_logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """What a pass is to be scored by; arguments of ``forward``."""
+
+    labels: torch.Tensor | None
+    position_ids: torch.Tensor | None
+    num_items: torch.Tensor | int | None
+    next_symbol_only: bool
+    raw_only: bool
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a pass is to return beside losses; arguments of ``forward``."""
+
+    logits_to_keep: int | torch.Tensor
+    logits: bool | None
+    raw_symbols_only: bool
+    head_logits: bool
+    token_places: torch.Tensor | None
 
 
 class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
@@ -102,6 +127,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             if config.num_raw_pred_heads:
                 rows = config.num_raw_pred_heads * COMPRESSED_OFFSET
                 self.raw_pred_heads = nn.Linear(config.hidden_size, rows, bias=False)
+        if config.suffix_rows is not None:
+            self.suffix_rows = SuffixRows(config.suffix_rows)
         self.generation_config.update(
             pad_token_id=config.pad_token_id,
             bos_token_id=config.bos_token_id,
@@ -128,6 +155,9 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         raw_symbols_only: bool = False,
         return_head_logits: bool = False,
         next_symbol_only: bool = False,
+        raw_targets_only: bool = False,
+        token_places: torch.Tensor | None = None,
+        suffix_symbols: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> ProxyByteOutput:
         """Loss with labels, logits without; both in evaluation without gradients, for ``compute_metrics`` of a Trainer.
@@ -147,6 +177,9 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             raw_symbols_only: compute the head's first 320 rows and give minus infinity to the others.
             return_head_logits: whether to return what heads 1 and up draft, at the positions of ``logits_to_keep``.
             next_symbol_only: leave heads 1 and up out of the loss, as evaluation does.
+            raw_targets_only: the loss of the next symbol is over the head's first 320 rows, of which all labels are.
+            token_places: rows and columns at which to return ``token_logits``, shape ``(2, E)``.
+            suffix_symbols: what ``suffix_rows.look_up`` gives, shape ``(B, T)``; looked up here if absent.
             **kwargs: passed on to the backbone.
 
         Raises:
@@ -156,27 +189,66 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache = False
         length, caching = _length(input_ids, inputs_embeds), use_cache and past_key_values is None
         position_ids, attention_mask = lay_out_rows(position_ids, attention_mask, length, caching)
+        given, seen = self._embed(input_ids, inputs_embeds, position_ids, past_key_values, suffix_symbols)
         outputs = self.model(
-            input_ids=input_ids,
+            **given,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,
         )
-        hidden = outputs.last_hidden_state
-        kept = hidden[:, -logits_to_keep:] if isinstance(logits_to_keep, int) else hidden[:, logits_to_keep]
+        targets = _Targets(labels, position_ids, num_items_in_batch, next_symbol_only, raw_targets_only)
+        wanted = _Wanted(logits_to_keep, return_logits, raw_symbols_only, return_head_logits, token_places)
+        return self._output(outputs, seen, targets, wanted)
+
+    def _output(self, outputs: Any, seen: torch.Tensor | None, targets: _Targets, wanted: _Wanted) -> ProxyByteOutput:
+        """Losses and logits from what the decoder returns, whose cache is to carry the symbols ``seen``."""
+        note_symbols(outputs.get("past_key_values"), seen)
+        hidden, keep = outputs.last_hidden_state, wanted.logits_to_keep
+        kept = hidden[:, -keep:] if isinstance(keep, int) else hidden[:, keep]
         fields: dict[str, Any] = {n: outputs.get(n) for n in ("past_key_values", "hidden_states", "attentions")}
-        if labels is not None:
-            fields |= self._loss(hidden, labels, position_ids, num_items_in_batch, next_symbol_only)
-        if return_logits is None:
-            evaluating = self.config.logits_in_evaluation and not (self.training or torch.is_grad_enabled())
-            return_logits = labels is None or evaluating
-        if return_logits:
-            fields |= {"logits": self._logits(kept, raw_symbols_only), "last_hidden_state": kept}
-        fields["head_logits"] = self.head_logits(kept) if return_head_logits else None
+        if targets.labels is not None:
+            fields |= self._loss(hidden, targets, targets.labels)
+        if self._gives_logits(targets, wanted):
+            fields |= {"logits": self._logits(kept, wanted.raw_symbols_only), "last_hidden_state": kept}
+        if wanted.token_places is not None:
+            fields["token_logits"] = self._logits(hidden[tuple(wanted.token_places)], False)[:, COMPRESSED_OFFSET:]
+        fields["head_logits"] = self.head_logits(kept) if wanted.head_logits else None
         return ProxyByteOutput(**fields)
+
+    def _gives_logits(self, targets: _Targets, wanted: _Wanted) -> bool:
+        if wanted.logits is not None:
+            return wanted.logits
+        evaluating = self.config.logits_in_evaluation and not (self.training or torch.is_grad_enabled())
+        return targets.labels is None or evaluating
+
+    def _embed(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        cache: Cache | None,
+        suffixes: torch.Tensor | None,
+    ) -> tuple[dict[str, torch.Tensor | None], torch.Tensor | None]:
+        """What the decoder is to read, suffix rows in it, and the symbols that its cache is to carry."""
+        if input_ids is None or not self.reads_suffixes:
+            return {"input_ids": input_ids, "inputs_embeds": inputs_embeds}, None
+        embedding = self.get_input_embeddings()
+        mixed, seen = self.suffix_rows.read(embedding, input_ids, position_ids, cache, suffixes)
+        return {"inputs_embeds": mixed}, seen
+
+    @property
+    def reads_suffixes(self) -> bool:
+        """Whether bytes are read with the rows of longer tokens."""
+        return self.config.suffix_rows is not None and self.config.suffix_rows.mix > 0
+
+    def add_suffix_rows(self, table: SuffixTable, mix: float) -> None:
+        """Read bytes with the rows of the tokens that end there from now on; a table that is there is replaced."""
+        self.config.suffix_rows = SuffixRowsConfig(nodes=len(table.symbols), longest=table.longest, mix=mix)
+        self.suffix_rows = SuffixRows(self.config.suffix_rows)
+        self.suffix_rows.fill(table)
+        self.suffix_rows.to(self.device)
 
     def _stacked_heads(self) -> list[tuple[nn.Module, int]]:
         """The heads after ``lm_head``, in order: each matrix and how many heads are stacked in it."""
@@ -184,20 +256,13 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         counts = {"pred_heads": config.num_pred_heads - 1, "raw_pred_heads": config.num_raw_pred_heads}
         return [(getattr(self, name), count) for name, count in counts.items() if count]
 
-    def _loss(
-        self,
-        hidden: torch.Tensor,
-        labels: torch.Tensor,
-        position_ids: torch.Tensor | None,
-        num_items: torch.Tensor | int | None,
-        next_symbol_only: bool,
-    ) -> dict[str, torch.Tensor]:
+    def _loss(self, hidden: torch.Tensor, wanted: _Targets, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """The fields of the output that labels give."""
         labels = labels.to(hidden.device)
-        stacked = [] if next_symbol_only else self._stacked_heads()
+        stacked = [] if wanted.next_symbol_only else self._stacked_heads()
         heads = [(self.lm_head, 1), *stacked]
         full = self.config.num_pred_heads if stacked else 1
-        targets = head_targets(labels, position_ids, full, sum(count for _, count in heads) - full)
+        targets = head_targets(labels, wanted.position_ids, full, sum(count for _, count in heads) - full)
         wide = torch.promote_types(hidden.dtype, torch.float32)
         weights = head_weights(targets, wide) if stacked else None
         losses: list[HeadLoss] = []
@@ -207,8 +272,11 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             mine = None if weights is None else weights[part].flatten(1)
             flat = hidden.flatten(0, 1), targets[part].flatten(1)
             cap = self._logit_cap if head is self.lm_head else None
+            if wanted.raw_only and head is self.lm_head:
+                head = self._raw_rows
             losses.append(head_loss(head, *flat, self.config.loss_chunk_size, mine, cap))
             first += count
+        num_items = wanted.num_items
         if num_items is None:
             num_items = targets[0].ne(IGNORE_INDEX).sum()
         total = torch.stack([loss.total for loss in losses]).sum()
@@ -223,12 +291,14 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         """Logits ``(B, K, V)`` of ``hidden`` ``(B, K, D)``."""
         if not raw_symbols_only:
             return soft_cap(self.lm_head(hidden), self._logit_cap)
-        if is_plain_linear(self.lm_head):
-            logits = F.linear(hidden, self.lm_head.weight[:COMPRESSED_OFFSET])
-        else:
-            logits = self.lm_head(hidden)[..., :COMPRESSED_OFFSET]
         padding = (0, self.config.vocab_size - COMPRESSED_OFFSET)
-        return F.pad(soft_cap(logits, self._logit_cap), padding, value=-torch.inf)
+        return F.pad(soft_cap(self._raw_rows(hidden), self._logit_cap), padding, value=-torch.inf)
+
+    def _raw_rows(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The head's first 320 rows on ``hidden``, before any cap."""
+        if is_plain_linear(self.lm_head):
+            return F.linear(hidden, self.lm_head.weight[:COMPRESSED_OFFSET])
+        return self.lm_head(hidden)[..., :COMPRESSED_OFFSET]
 
     @property
     def _logit_cap(self) -> float | None:

@@ -169,12 +169,25 @@ class _Loop:
                 everyone[place] = symbols
             fed = everyone
         input_ids = torch.tensor(fed, device=texts.device)
-        output = self._model(input_ids=input_ids, **self._rows.inputs(len(fed[0])), **self._options)
+        options = {**self._options, **self._suffixes(fed)}
+        output = self._model(input_ids=input_ids, **self._rows.inputs(len(fed[0])), **options)
         if places is not None:
             for name in ("logits", "last_hidden_state"):
                 if output.get(name) is not None:
                     output[name] = output[name][places]
         return output
+
+    def _suffixes(self, fed: list[list[int]]) -> dict[str, torch.Tensor]:
+        """What suffix rows read at the symbols ``fed``, of a model that has them."""
+        model, texts = self._model, self._texts
+        if not model.reads_suffixes:
+            return {}
+        reach, lengths = model.suffix_rows.reach, texts.lengths
+        text = []
+        for row, symbols in zip(self.members, fed, strict=True):
+            before = texts.symbols(row, max(0, lengths[row] - 1 - reach))[:-1]
+            text.append([texts.pad] * (reach - len(before)) + before + symbols)
+        return {"suffix_symbols": model.suffix_rows.following(torch.tensor(text, device=texts.device), len(fed[0]))}
 
     def _drop(self, going: list[int]) -> None:
         """Let only the active rows at the places ``going`` go on."""

@@ -178,9 +178,11 @@ def test_continuous_batching_writes_what_generate_writes(tiny_model, kind, codes
     assert [one.generated_tokens for one in found.values()] == expected
 
 
-def test_continuous_batching_on_an_eva_backbone_is_refused_at_once(tiny_model):
-    with pytest.raises(ProxyByteError, match=r"generate_batch\) .*proxybyte_eva"):
-        tiny_model("proxybyte_eva").generate_batch([[12, 70]], max_new_tokens=2)
+def test_continuous_batching_that_cannot_be_right_is_refused_at_once(tiny_model):
+    suffixes = tiny_model(suffix_rows={"nodes": 2, "longest": 1, "mix": 0.5})
+    for model, named in ((tiny_model("proxybyte_eva"), "proxybyte_eva"), (suffixes, "suffix rows")):
+        with pytest.raises(ProxyByteError, match=rf"generate_batch\) does not run with .*{named}"):
+            model.generate_batch([[12, 70]], max_new_tokens=2)
 
 
 @pytest.mark.parametrize("codes", [0, 40])

@@ -2,6 +2,7 @@
 
 from .base import Base, open_base
 from .convert import ByteifyOptions, byteify
+from .next_bytes import ByteView, bytes_of
 from .rows import RowScheme
 
-__all__ = ["Base", "ByteifyOptions", "RowScheme", "byteify", "open_base"]
+__all__ = ["Base", "ByteView", "ByteifyOptions", "RowScheme", "byteify", "bytes_of", "open_base"]

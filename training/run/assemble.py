@@ -1,5 +1,6 @@
 """Put a run together: what the loop calls, wired to data, model, processes and trackers."""
 
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,9 @@ from ..chat import chat_tokenizer_in
 from ..chat.tokenizer import CHAT_FOLDER
 from ..compressors import load_compressor
 from .adapters import Adapter, write_merged
-from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer
+from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, CheckpointFolder, RunState, load_optimizer
 from .config import AdapterKind, FrozenWeights, Precision, TrainConfig
-from .config_io import flatten
+from .config_io import check_resumable, flatten
 from .distributed import Stage, place
 from .loop import Run
 from .metrics import MetricsLog
@@ -31,7 +32,8 @@ from .rows import RowShare
 from .source import COMPRESSOR_FOLDER, TrainingData
 from .stages import RowsFirst
 from .step import Engine
-from .teacher import Teacher
+from .suffixes import SuffixSchedule
+from .teacher import Lessons, Teacher
 from .validation import TwoViews, Validation, code_documents
 
 PLOT_FILE = "loss.png"
@@ -73,11 +75,12 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     adapted = wanted.kind is not AdapterKind.NONE
     model = make_model(config, data.num_codes, None if adapted else saved)
     adapter = Adapter.attach(model, wanted, config.seed, saved) if adapted else None
+    suffixes = SuffixSchedule.of(config, model, data)
     flops = training_flops(model.config, config.plan.row_length, data.document_length)
     placed, optimizer = place(stage, model, config.compute, lambda m: make_adamw(m, config.optimizer))
     raw_model = stage.accelerator.unwrap_model(placed)
     # Of the placed model: sharding puts other parameters in the place of the first ones.
-    rows_first = RowsFirst.of(raw_model, config.trainable.embeddings_only, data.steps, stage.world.size == 1)
+    rows_first = RowsFirst.of(raw_model, config.trainable, data.steps, stage.world.size == 1)
     if checkpoint:
         load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
     engine = Engine(
@@ -88,7 +91,9 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         clip=config.optimizer.clip,
         seed=config.seed,
         rows_first=rows_first,
-        teacher=_teacher(config, stage, data),
+        lessons=_lessons(config, stage, data),
+        suffixes=suffixes,
+        raw_rows_only=config.raw_rows_only,
     )
     batch, world = config.batch, stage.world
     return Run(
@@ -104,19 +109,61 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     )
 
 
+def resumed(config: TrainConfig, data: TrainingData) -> tuple[Path, RunState] | None:
+    """The checkpoint that a run goes on from, if its folder holds one that is whole.
+
+    Raises:
+        ProxyByteError: if it was made under another config, or on other data.
+    """
+    found = CheckpointFolder(config.output, config.checkpoint.keep).latest()
+    if found is None:
+        return None
+    check_resumable(config, found[1].config, config.output)
+    if found[1].data != data.fingerprint:
+        raise ProxyByteError(
+            f"{config.data} is not the data that the run in {config.output} began with (or an earlier version of "
+            "this program began it): restore the data, or choose another output folder"
+        )
+    return found
+
+
+def is_finished(config: TrainConfig, data: TrainingData, step: int) -> bool:
+    """Whether a run that came to ``step`` has written all that it leaves behind."""
+    output = config.output
+    left = [output / MODEL_FOLDER / "config.json"]
+    left += [output / COMPRESSOR_FOLDER] * (data.compressor is not None) + [output / PLOT_FILE] * config.log.plot
+    return step == data.steps and all(path.exists() for path in left)
+
+
+def what_next(config: TrainConfig, data: TrainingData) -> str:
+    """The commands that a person would type after a finished run, on one line."""
+    output = shlex.quote(str(config.output))
+    export = f"proxybyte export {output} --format full{' --chat' if data.chat else ''} --out {output}/export"
+    return f"next: {f'proxybyte report {output}, or ' if data.validation is not None else ''}{export}"
+
+
 def _chat_tokenizer(config: TrainConfig, data: TrainingData) -> PreTrainedTokenizerFast | None:
     """What wrote the conversations, else what the model that the run starts from carries."""
     base = config.model.checkpoint
     return data.chat or (chat_tokenizer_in(base) if base else None)
 
 
-def _teacher(config: TrainConfig, stage: Stage, data: TrainingData) -> Teacher | None:
+def _lessons(config: TrainConfig, stage: Stage, data: TrainingData) -> Lessons | None:
     folder = config.teacher.model or config.model.checkpoint
-    if not config.teacher.weight or folder is None:
+    if not config.teacher.speaks or folder is None:
         return None
     if data.compressor is None or data.chat is not None:
-        raise ProxyByteError("teacher.weight is for prepared data: conversations have no tokens of the base")
-    return Teacher.load(folder, data.compressor, config.teacher.weight, stage.accelerator.device)
+        raise ProxyByteError("a teacher is for prepared data: conversations have no tokens of the base")
+    wanted, own = config.teacher, folder / COMPRESSOR_FOLDER
+    compressor = own if own.is_dir() else data.compressor
+    device = stage.accelerator.device
+    teacher = Teacher.load(folder, compressor, wanted.weight, device, wanted.kind, wanted.temperature)
+    if wanted.tokens.value and not teacher.codes_as(load_compressor(data.compressor)):
+        raise ProxyByteError(
+            f"the teacher in {folder} has another tokenizer than {config.data}, so that it can only tell bytes: leave "
+            "teacher.tokens out"
+        )
+    return Lessons(teacher, wanted.tokens, wanted.chunks, data.steps)
 
 
 def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn.Module) -> Validation | None:

@@ -68,7 +68,7 @@ class ModelConfig(Section):
     preset: str | None = Field(None, description="name of a size in hub_configs/presets")
     backbone_config: dict[str, Any] | None = Field(None, description="a Transformers decoder's config, with model_type")
     checkpoint: Path | None = Field(None, description="model folder whose weights the run starts from")
-    attention: Attention = Attention.SDPA
+    attention: Attention = Field(Attention.SDPA, description="flex_attention has no backward on a CPU")
     num_pred_heads: int | None = Field(None, ge=1, description="heads over all symbols; 1, or the checkpoint's own")
     num_raw_pred_heads: int | None = Field(None, ge=0, description="heads over raw symbols; 0, or the checkpoint's own")
 
@@ -117,13 +117,13 @@ class FrozenWeights(StrEnum):
 class AdapterConfig(Section):
     """An adapter by PEFT; the weights of ``model.checkpoint`` stay as they are."""
 
-    kind: AdapterKind = AdapterKind.NONE
-    rank: int = Field(16, ge=1)
+    kind: AdapterKind = Field(AdapterKind.NONE, description="what is trained in the place of the decoder's weights")
+    rank: int = Field(16, ge=1, description="of the adapter's matrices")
     alpha: float = Field(32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's input")
     targets: str | tuple[str, ...] = Field("all-linear", description="modules of the decoder, as PEFT names them")
-    rows: TrainedRows = TrainedRows.ALL
-    frozen: FrozenWeights = FrozenWeights.FLOAT32
+    rows: TrainedRows = Field(TrainedRows.ALL, description="rows of embedding and head trained beside it")
+    frozen: FrozenWeights = Field(FrozenWeights.FLOAT32, description="numbers that hold the weights under it")
 
 
 class TrainableConfig(Section):
@@ -132,14 +132,70 @@ class TrainableConfig(Section):
     embeddings_only: float = Field(
         0.0, ge=0, le=1, description="share of steps, at the start, that move embedding and head alone"
     )
+    first_layers: int = Field(0, ge=0, description="layers at the decoder's beginning that move with them then")
+    last_layers: int = Field(0, ge=0, description="layers at its end that do")
     adapter: AdapterConfig = AdapterConfig()
 
 
-class TeacherConfig(Section):
-    """The base model's opinion as a second signal (``training/run/teacher.py``)."""
+class Ramp(Section):
+    """A value that is held for a share of a run's steps and then falls to nothing."""
 
-    weight: float = Field(0.0, ge=0, description="of its signal in the loss; 0 for no teacher")
+    value: float = Field(0.0, ge=0, description="at the start")
+    hold: float = Field(1.0, ge=0, le=1, description="share of steps after which it falls linearly")
+    end: float = Field(
+        1.0, ge=0, le=1, description="share of steps after which it is nothing; held for good if as hold"
+    )
+
+    @model_validator(mode="after")
+    def _falls_after_it_is_held(self) -> Self:
+        if self.end < self.hold:
+            raise ValueError(f"end ({self.end:g}) is before hold ({self.hold:g}): give a later one")
+        return self
+
+    def at(self, step: int, steps: int) -> float:
+        """The value of ``step``, from 0, of ``steps``."""
+        progress = (step + 1) / steps
+        if progress <= self.hold or self.hold == self.end == 1.0:
+            return self.value
+        return 0.0 if progress >= self.end else self.value * (self.end - progress) / (self.end - self.hold)
+
+
+class TeacherKind(StrEnum):
+    """At which bytes of raw text the base is asked for the next one."""
+
+    BORDER = "border"
+    """Where a token ends."""
+    DENSE = "dense"
+    """At every byte."""
+
+
+class TeacherConfig(Section):
+    """The base model's opinion as further signals (``training/run/teacher.py``)."""
+
+    weight: float = Field(0.0, ge=0, description="of its next bytes in the loss; 0 for none")
+    kind: TeacherKind = TeacherKind.BORDER
+    tokens: Ramp = Field(Ramp(), description="weight of its next tokens, asked of the rows of the compressed view")
+    chunks: Ramp = Field(Ramp(), description="weight of a token's likelihood against that of its bytes")
+    temperature: float = Field(100.0, gt=0, description="by whose inverse power chunks' likelihoods are flattened")
     model: Path | None = Field(None, description="folder that 'proxybyte byteify' wrote; model.checkpoint if absent")
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it has a signal at all."""
+        return any((self.weight, self.tokens.value, self.chunks.value))
+
+
+class SuffixRowsTraining(Section):
+    """Each raw byte is read with the row of the longest token that ends there (``modeling_proxy/suffix_rows.py``)."""
+
+    mix: Ramp = Field(Ramp(), description="share of that row, at most 1; at nothing at the end, export can be native")
+    tokens: int | None = Field(None, ge=1, description="only the first so many tokens of the vocabulary; all if absent")
+
+    @model_validator(mode="after")
+    def _is_a_share(self) -> Self:
+        if self.mix.value > 1:
+            raise ValueError(f"mix.value is {self.mix.value:g}: give a share of at most 1")
+        return self
 
 
 class BatchConfig(Section):
@@ -164,18 +220,18 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class OptimizerConfig(Section):
     """AdamW; weight decay touches matrices only."""
 
-    kind: OptimizerKind = OptimizerKind.ADAMW
+    kind: OptimizerKind = Field(OptimizerKind.ADAMW, description="adamw_8bit needs the package bitsandbytes")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    betas: tuple[Beta, Beta] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0, le=1)
-    weight_decay: float = Field(0.1, ge=0)
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="of AdamW")
+    eps: float = Field(1e-8, gt=0, le=1, description="of AdamW")
+    weight_decay: float = Field(0.1, ge=0, description="on matrices")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
 
 
 class LearningRateConfig(Section):
     """The learning rate's shape over the run, as fractions of its steps and of the peak."""
 
-    shape: Decay = Decay.COSINE
+    shape: Decay = Field(Decay.COSINE, description="after warm-up; wsd is flat, then falls linearly")
     warmup: float = Field(0.02, ge=0, le=1, description="share of steps over which it rises linearly from zero")
     decay: float = Field(0.2, ge=0, le=1, description="share of steps over which wsd falls at the end")
     final: float = Field(0.1, ge=0, le=1, description="last learning rate as a share of the peak")
@@ -191,7 +247,7 @@ class ComputeConfig(Section):
     """How the same arithmetic is carried out; may be changed between a run and its resumption."""
 
     device: str = Field("auto", pattern="^(auto|cpu)$", description="auto (an accelerator if there is one) or cpu")
-    parallel: Parallel = Parallel.DDP
+    parallel: Parallel = Field(Parallel.DDP, description="ddp, or fsdp (FSDP2), which shards the model")
     processes: int | None = Field(None, ge=1, description="stop unless this many processes run")
     timeout: float = Field(
         DEFAULT_SECONDS,
@@ -207,7 +263,7 @@ class LogConfig(Section):
     """What is written while the run goes on."""
 
     every: int = Field(10, ge=1, description="steps between two readings of the device")
-    trackers: tuple[Tracker, ...] = (Tracker.TENSORBOARD,)
+    trackers: tuple[Tracker, ...] = Field((Tracker.TENSORBOARD,), description="where metrics go beside metrics.jsonl")
     project: str = Field(
         "proxybyte", pattern=r"^[\w-][\w .-]*$", max_length=128, description="project name at the trackers"
     )
@@ -239,10 +295,14 @@ class TrainConfig(Section):
     output: Path = Field(description="run folder")
     data: Path = Field(description="folder written by 'proxybyte prepare', or a JSONL file of conversations")
     seed: int = Field(0, ge=0, description="initial weights and dropout; plan.seed is the order of the data")
-    precision: Precision = Precision.AUTO
+    precision: Precision = Field(Precision.AUTO, description="of forward and backward; auto goes by the device")
     model: ModelConfig
     trainable: TrainableConfig = TrainableConfig()
     teacher: TeacherConfig = TeacherConfig()
+    suffix_rows: SuffixRowsTraining = SuffixRowsTraining()
+    raw_rows_only: bool = Field(
+        False, description="the loss knows the rows of the 320 raw symbols alone, as raw text is generated and scored"
+    )
     plan: PlanConfig = PlanConfig()
     batch: BatchConfig = BatchConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -271,8 +331,17 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _teacher_is_somewhere(self) -> Self:
-        if self.teacher.weight and self.teacher.model is None and self.model.checkpoint is None:
-            raise ValueError("teacher.weight needs teacher.model, a folder that 'proxybyte byteify' wrote")
+        if self.teacher.speaks and self.teacher.model is None and self.model.checkpoint is None:
+            raise ValueError("a teacher needs teacher.model, a folder that 'proxybyte byteify' wrote")
+        return self
+
+    @model_validator(mode="after")
+    def _raw_rows_suffice(self) -> Self:
+        if self.raw_rows_only and self.plan.schedule.shows_compressed:
+            raise ValueError(
+                "raw_rows_only leaves the compressed view without a loss: set plan.schedule.rate=0, "
+                "plan.schedule.warmup=0 and plan.schedule.decay=0"
+            )
         return self
 
     @model_validator(mode="after")

@@ -18,7 +18,8 @@ from .metrics import nats_by_row
 from .optim import set_learning_rate
 from .precision import autocast
 from .stages import RowsFirst
-from .teacher import Teacher
+from .suffixes import SuffixSchedule
+from .teacher import Lessons
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Engine:
     clip: float
     seed: int
     rows_first: RowsFirst
-    teacher: Teacher | None = None
+    lessons: Lessons | None = None
+    suffixes: SuffixSchedule | None = None
+    raw_rows_only: bool = False
 
 
 def train_step(
@@ -60,13 +63,15 @@ def train_step(
     share = max(targets, 1.0) / accelerator.num_processes  # a step without a target has a loss of 0
     nats = []
     engine.rows_first.before(step)
+    if engine.suffixes is not None:
+        engine.suffixes.before(step)
     for index, batch in enumerate(batches):
         last = index == len(batches) - 1
         seed_by_row(engine.seed, batch.rows[0], accelerator.device)
         moved = batch.to(accelerator.device)
         with nullcontext() if last else accelerator.no_sync(model):
             with autocast(engine.precision, accelerator.device):
-                loss, output = _losses(engine, moved, share)
+                loss, output = _losses(engine, moved, step, share)
             # Not accelerator.backward: that divides by an accumulation of its own, which the environment can set.
             loss.backward()
         nats.append(nats_by_row(output, moved.labels))
@@ -78,14 +83,15 @@ def train_step(
     return StepResult(torch.stack(nats), getattr(grad_norm, "full_tensor", lambda: grad_norm)())
 
 
-def _losses(engine: Engine, batch: PackedBatch, share: float) -> tuple[torch.Tensor, ProxyByteOutput]:
+def _losses(engine: Engine, batch: PackedBatch, step: int, share: float) -> tuple[torch.Tensor, ProxyByteOutput]:
     """What to differentiate, and the model's output."""
-    if engine.teacher is None:
-        output = engine.model(**batch.model_inputs(), num_items_in_batch=share)
+    inputs = {**batch.model_inputs(), "num_items_in_batch": share, "raw_targets_only": engine.raw_rows_only}
+    lesson = engine.lessons.prepare(batch.input_ids, step) if engine.lessons else None
+    if lesson is None:
+        output = engine.model(**inputs)
         return output.loss, output
-    asked = {"return_logits": True, "raw_symbols_only": True}
-    output = engine.model(**batch.model_inputs(), num_items_in_batch=share, **asked)
-    return output.loss + engine.teacher.loss(batch.input_ids, output.logits) / share, output
+    output = engine.model(**inputs, **lesson.asks)
+    return output.loss + lesson.loss(output) / share, output
 
 
 def seed_by_row(seed: int, row: int, device: torch.device) -> None:

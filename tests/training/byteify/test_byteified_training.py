@@ -132,6 +132,17 @@ def test_embeddings_first_moves_nothing_else_and_then_everything(run, base_and_m
         assert not torch.equal(whole[name], start[name]), name
 
 
+@pytest.mark.parametrize(("first", "last", "held"), [(1, 0, {"1"}), (0, 1, {"0"}), (1, 1, set()), (5, 0, set())])
+def test_outermost_layers_may_move_with_the_embeddings(run, base_and_model, first, last, held):
+    start = ProxyByteForCausalLM.from_pretrained(base_and_model[1]).state_dict()
+    asked = [f"trainable.first_layers={first}", f"trainable.last_layers={last}"]
+    folder = run("trainable.embeddings_only=0.5", "checkpoint.keep=9", *asked)
+    half = load_file(folder / "checkpoints" / "step-00000004" / "model" / "model.safetensors")
+    for name, weight in half.items():
+        layer = name.split(".")[2] if name.startswith("model.layers.") else None
+        assert torch.equal(weight, start[name]) is (layer in held or name == "model.norm.weight"), name
+
+
 def test_a_run_resumed_while_embeddings_move_alone_is_the_uninterrupted_one(run):
     settings = ["trainable.embeddings_only=0.5", "checkpoint.every=2", "checkpoint.keep=9"]
     whole = run(*settings, output="whole")

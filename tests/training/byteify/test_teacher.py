@@ -1,5 +1,7 @@
 """The teacher's signal against brute force."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,11 @@ from transformers import AutoModelForCausalLM
 
 from proxybyte import ProxyByteForCausalLM
 from proxybyte.byte_codec import encode_bytes
-from proxybyte.symbols import BYTE_OFFSET, Special
+from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, Special
 from proxybyte.training.byteify import byteify
 from proxybyte.training.byteify.rows import token_spellings
 from proxybyte.training.compressors import encode_one
+from proxybyte.training.run.config import Ramp, TeacherKind
 from proxybyte.training.run.teacher import Teacher, raw_spans
 
 TEXTS = [b"def f(x):\n    return x", b"it's 3.14"]
@@ -89,3 +92,137 @@ def test_the_teacher_is_the_base_through_the_compressed_view(base_and_teacher):
     with torch.no_grad():
         got = teacher.model(tokens + 320).logits[..., 320:]
         torch.testing.assert_close(got, theirs(tokens).logits, rtol=0, atol=1e-4)
+
+
+def next_tokens(teacher, codes: list[int]) -> torch.Tensor:
+    """The base's distribution of the code after ``codes``, by a pass of its own."""
+    symbols = [Special.COMPRESSED_OPEN, *(int(code) + 320 for code in codes)]
+    with torch.no_grad():
+        logits = teacher.model(torch.tensor([symbols])).logits[0, -1, 320 : 320 + teacher.compressor.num_symbols]
+    return logits.softmax(dim=-1)
+
+
+def bytes_after(chances: torch.Tensor, spellings: list[bytes | None], seen: bytes) -> torch.Tensor:
+    """By looking at every token: which byte follows ``seen`` in those that begin with it and go on."""
+    by_hand = torch.zeros(256, dtype=torch.float64)
+    for chance, spelled in zip(chances.tolist(), spellings, strict=False):
+        if spelled and len(spelled) > len(seen) and spelled.startswith(seen):
+            by_hand[spelled[len(seen)]] += chance
+    return by_hand / by_hand.sum()
+
+
+def test_the_dense_teacher_goes_on_with_the_tokens_that_begin_with_what_was_seen(base_and_teacher):
+    _, border = base_and_teacher
+    teacher = replace(border, kind=TeacherKind.DENSE)
+    row, spellings = row_of(*TEXTS), token_spellings(border.compressor)
+    places, got = teacher.next_bytes(teacher.read(torch.from_numpy(row)))
+    found = {(int(r), int(column)): said for r, column, said in zip(*places, got, strict=True)}
+    begin = 1
+    for text in TEXTS:
+        codes = encode_one(teacher.compressor, text).tolist()
+        start = 0
+        for number, code in enumerate(codes):
+            chances, size = next_tokens(teacher, codes[:number]), len(spellings[code])
+            for seen in range(size):
+                expected = bytes_after(chances, spellings, text[start : start + seen])
+                # The byte at start + seen is told at the column before it.
+                said = found.pop((0, begin + start + seen - 1))
+                torch.testing.assert_close(said.double(), expected, rtol=0, atol=2e-6)
+            start += size
+        begin += len(text) + 3
+    assert not found
+
+
+def test_the_border_teacher_is_the_dense_one_at_token_ends(base_and_teacher):
+    _, border = base_and_teacher
+    row = torch.from_numpy(row_of(*TEXTS))
+    opinion = border.read(row)
+    at_ends, there = border.next_bytes(opinion)
+    every, dense = replace(border, kind=TeacherKind.DENSE).next_bytes(opinion)
+    lookup = {tuple(place): said for place, said in zip(every.T.tolist(), dense, strict=True)}
+    assert len(at_ends.T) < len(every.T)
+    for place, said in zip(at_ends.T.tolist(), there, strict=True):
+        torch.testing.assert_close(lookup[tuple(place)], said)
+
+
+def test_documents_do_not_see_each_other_through_the_teacher(base_and_teacher):
+    _, teacher = base_and_teacher
+    together = teacher.read(torch.from_numpy(row_of(*TEXTS))).chances
+    alone = [teacher.read(torch.from_numpy(row_of(text))).chances for text in TEXTS]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-6)
+
+
+def test_the_tokens_signal_is_the_divergence_at_each_token_end(base_and_teacher):
+    _, teacher = base_and_teacher
+    row = torch.from_numpy(row_of(*TEXTS))
+    opinion = teacher.read(row)
+    student = ProxyByteForCausalLM(teacher.model.config).float()
+    output = student(row, labels=row, token_places=opinion.ends)
+    with torch.no_grad():
+        logits = student(row, use_cache=False).logits
+    total, column = 0.0, 1
+    codes_count = teacher.compressor.num_symbols
+    for text in TEXTS:
+        codes, end = encode_one(teacher.compressor, text).tolist(), 0
+        for number, code in enumerate(codes[:-1]):
+            end += len(token_spellings(teacher.compressor)[code])
+            wanted = next_tokens(teacher, codes[: number + 1]).double()
+            said = logits[0, column + end - 1, 320 : 320 + codes_count].double().log_softmax(dim=-1)
+            total += float((wanted * (wanted.log() - said)).sum())
+        column += len(text) + 3
+    loss = teacher.token_loss(opinion, output.token_logits)
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-4)
+    loss.backward()
+    assert student.lm_head.weight.grad[:COMPRESSED_OFFSET].abs().max() == 0
+
+
+def test_the_chunks_signal_is_the_divergence_of_tokens_and_their_bytes(base_and_teacher):
+    _, plain = base_and_teacher
+    teacher = replace(plain, temperature=3.0)
+    row = row_of(*TEXTS)
+    logits = torch.randn(1, row.shape[1], 400, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    said = logits[0, :, :COMPRESSED_OFFSET].detach().double().log_softmax(dim=-1)
+    total, column = 0.0, 1
+    for text in TEXTS:
+        codes, ends = encode_one(teacher.compressor, text).tolist(), [0]
+        ends += teacher.compressor.borders(np.array(codes)).tolist()
+        for number, code in enumerate(codes[:-1]):
+            of_token = float(next_tokens(teacher, codes[:number])[code]) ** (1 / 3)
+            places = range(column + ends[number], column + ends[number + 1])
+            of_bytes = float(np.exp(sum(float(said[place - 1, row[0, place]]) for place in places))) ** (1 / 3)
+            total += of_token * np.log(of_token / of_bytes)
+            total += (1 - of_token) * np.log((1 - of_token) / (1 - of_bytes))
+        column += len(text) + 3
+    input_ids = torch.from_numpy(row)
+    loss = teacher.chunk_loss(teacher.read(input_ids), input_ids, logits)
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-4)
+    loss.backward()
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[..., COMPRESSED_OFFSET:].abs().max() == 0
+
+
+def test_the_loss_over_raw_rows_knows_no_others(base_and_teacher):
+    _, teacher = base_and_teacher
+    student = ProxyByteForCausalLM(teacher.model.config).float()
+    labels = torch.from_numpy(row_of(*TEXTS))[:, :-5]
+    with torch.no_grad():
+        said = student(labels, use_cache=False).logits[0, :-1, :COMPRESSED_OFFSET].log_softmax(dim=-1)
+    expected = -said.gather(1, labels[0, 1:, None]).mean()
+    output = student(labels, labels=labels, raw_targets_only=True)
+    torch.testing.assert_close(output.loss.detach(), expected)
+    assert output.loss.detach() < student(labels, labels=labels).loss.detach()
+
+
+@pytest.mark.parametrize(
+    ("hold", "end", "expected"),
+    [(1.0, 1.0, [2, 2, 2, 2, 2]), (0.2, 0.8, [2, 4 / 3, 2 / 3, 0, 0]), (0.0, 1.0, [1.6, 1.2, 0.8, 0.4, 0]),
+     (0.6, 0.6, [2, 2, 2, 0, 0])],
+)  # fmt: skip
+def test_a_ramp_is_held_and_falls_to_nothing(hold, end, expected):
+    ramp = Ramp(value=2, hold=hold, end=end)
+    assert [ramp.at(step, 5) for step in range(5)] == pytest.approx(expected)
+
+
+def test_a_ramp_that_falls_before_it_is_held_is_refused():
+    with pytest.raises(ValueError, match="before hold"):
+        Ramp(value=1, hold=0.5, end=0.4)

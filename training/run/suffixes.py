@@ -1,0 +1,53 @@
+"""Suffix rows in a run: the table of the data's compressor put into the model, and their share as steps go by."""
+
+from dataclasses import dataclass
+
+from proxybyte import ProxyByteForCausalLM
+from proxybyte.errors import ProxyByteError
+from proxybyte.suffix_rows import SuffixRowsConfig, SuffixTable
+
+from ..byteify.rows import token_spellings
+from ..compressors import load_compressor
+from ..compressors.bpe import BpeCompressor
+from .config import Ramp, TrainConfig
+from .source import TrainingData
+
+
+@dataclass(frozen=True)
+class SuffixSchedule:
+    """Sets the share of suffix rows before each step.
+
+    Attributes:
+        section: of the model's configuration.
+        mix: the share.
+        steps: of the run.
+    """
+
+    section: SuffixRowsConfig
+    mix: Ramp
+    steps: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, model: ProxyByteForCausalLM, data: TrainingData) -> "SuffixSchedule | None":
+        """For a run; ``None`` where it asks for none, and a model that has such rows keeps them as they are.
+
+        Raises:
+            ProxyByteError: if the data have no tokenizer whose tokens could end anywhere.
+        """
+        wanted = config.suffix_rows.mix
+        if not wanted.value:
+            return None
+        if model.config.suffix_rows is None:
+            coder = None if data.compressor is None else load_compressor(data.compressor)
+            if not isinstance(coder, BpeCompressor):
+                raise ProxyByteError(
+                    f"suffix_rows needs data that were prepared with a tokenizer, but those in {config.data} have none"
+                )
+            # A BPE's first tokens are its first merges, which are its most frequent ones.
+            spellings = token_spellings(coder)[: config.suffix_rows.tokens]
+            model.add_suffix_rows(SuffixTable.build(spellings), wanted.value)
+        return cls(model.config.suffix_rows, wanted, data.steps)
+
+    def before(self, step: int) -> None:
+        """To be called before the forward pass of ``step``."""
+        self.section.mix = self.mix.at(step, self.steps)
