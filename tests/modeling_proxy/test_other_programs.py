@@ -162,8 +162,7 @@ def test_a_model_is_not_resized_for_a_token_that_a_loaded_tokenizer_took(tiny_mo
             tiny_model(num_compressed_symbols=codes).resize_token_embeddings(len(tokenizer))
 
 
-@pytest.mark.parametrize("codes", [0, 40])
-@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+@pytest.mark.parametrize(("kind", "codes"), [("llama", 40), ("gemma2", 0)])
 def test_continuous_batching_writes_what_generate_writes(tiny_model, kind, codes):
     model = tiny_model(kind, num_compressed_symbols=codes).float()
     texts = [[12, *range(100, 110)], [12, 70, 80, 81], [12, 90]]
