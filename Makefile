@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test test-slow bench lint docs clean
+.PHONY: quickstart test test-slow bench bench-long lint clean
 
 $(STAMP): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,12 +23,16 @@ test: $(STAMP)  ## the default suite, files shared out to WORKERS processes (2)
 test-slow: $(STAMP)  ## everything, the slow marks too
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-bench: $(STAMP)  ## every figure beside its baseline; GROUP=stream runs one group
-	$(BIN)/proxybyte bench $(GROUP)
+bench: $(STAMP)  ## figures beside their baselines in at most 15 minutes; GROUP=stream runs one group
+	$(BIN)/python tests/benchmarks $(GROUP)
 
-lint: $(STAMP)  ## ruff, and mypy over the package as it is installed
+bench-long: $(STAMP)  ## all of them, with the checkpoint that drafts need trained first (hours on a CPU)
+	$(BIN)/python tests/benchmarks --long $(GROUP)
+
+lint: $(STAMP)  ## ruff, codespell, and mypy over the package as it is installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	git ls-files -z | xargs -0 $(BIN)/python -m codespell_lib
 	rm -rf build/typecheck && $(BIN)/python setup.py --quiet build_py --build-lib build/typecheck
 	MYPYPATH=build/typecheck $(BIN)/python -m mypy -p proxybyte
 

@@ -20,15 +20,10 @@ COMMANDS = {
     for package, folder in ROOMS.items()
     for path in sorted((HERE / folder / "commands").glob("[!_]*.py"))
 }
-BENCHMARKS = {
-    path.stem.removesuffix("_bench"): f"{package}.bench.{path.stem}"
-    for package, folder in ROOMS.items()
-    for path in sorted((HERE / folder / "bench").glob("[!_]*.py"))
-}
 
 setup(
     name="proxybyte",
-    version="0.1.0",
+    version="0.1.0",  # the one place; a test holds CITATION.cff and CHANGELOG.md to it
     description="Byte-level language models trained with proxy compression, inside the Hugging Face ecosystem",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -49,7 +44,7 @@ setup(
     },
     install_requires=[
         "torch>=2.10",
-        "transformers>=5.0",
+        "transformers>=5.14",
         "accelerate>=1.10",
         "datasets>=4.0",
         "safetensors>=0.5",
@@ -57,6 +52,7 @@ setup(
         "tokenizers>=0.22",
         "tiktoken>=0.9",
         "numpy>=2.0",
+        "filelock>=4.0",
         "psutil>=5.9",
         "pyarrow>=18",
         "pydantic>=2.9",
@@ -73,20 +69,21 @@ setup(
         "dev": [
             "pytest>=8",
             "pytest-xdist>=3.6",
-            "gguf>=0.17",
+            "gguf>=0.19",
+            "xllamacpp>=2026.10; platform_machine == 'x86_64' and sys_platform == 'linux'",
             "hypothesis>=6.100",
             "ruff>=0.9",
+            "codespell>=2.4",
             "mypy>=1.13",
             "build>=1.2",
             "types-PyYAML",
         ],
         "peft": ["peft>=0.21"],
         "quantized": ["bitsandbytes>=0.50"],
-        "gguf": ["gguf>=0.17"],
+        "gguf": ["gguf>=0.19"],
     },
     entry_points={
         "console_scripts": ["proxybyte = proxybyte.cli:main"],
         "proxybyte.commands": [f"{name} = {module}:COMMAND" for name, module in COMMANDS.items()],
-        "proxybyte.benchmarks": [f"{name} = {module}:measure" for name, module in BENCHMARKS.items()],
     },
 )

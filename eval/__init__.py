@@ -10,19 +10,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from proxybyte.eval.baselines import gzip_bits_per_byte, uniform_bits_per_byte, xz_bits_per_byte
     from proxybyte.eval.bpb import BPBResult, bits_per_byte, compressed_bits_per_byte, tokenizer_bits_per_byte
+    from proxybyte.eval.completing import ByteGeneration, complete_bytes
     from proxybyte.eval.scoring import Scoring
+    from proxybyte.eval.surprisal import byte_bits
 
 __all__ = [
     "BPBResult",
+    "ByteGeneration",
     "Scoring",
     "bits_per_byte",
+    "byte_bits",
+    "complete_bytes",
     "compressed_bits_per_byte",
     "gzip_bits_per_byte",
     "tokenizer_bits_per_byte",
     "uniform_bits_per_byte",
     "xz_bits_per_byte",
 ]
-_HOMES = {name: "baselines" for name in __all__ if name.startswith(("gzip", "xz", "uniform"))} | {"Scoring": "scoring"}
+_HOMES = {name: "baselines" for name in __all__ if name.startswith(("gzip", "xz", "uniform"))} | {
+    "ByteGeneration": "completing",
+    "Scoring": "scoring",
+    "byte_bits": "surprisal",
+    "complete_bytes": "completing",
+}
 
 
 def __getattr__(name: str) -> Any:

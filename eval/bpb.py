@@ -19,7 +19,7 @@ import numpy as np
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.scoring import DEFAULT_SCORING, Scoring, Sequences, bare, position_limit, score_sequences
-from proxybyte.symbols import COMPRESSED_OFFSET, Special, View
+from proxybyte.symbols import COMPRESSED_OFFSET, View, document_opening
 
 LONGEST_TOKEN_WINDOW = 4096
 """Positions of a tokenizer model's window when nobody says: a large vocabulary's logits for more would not fit."""
@@ -85,7 +85,7 @@ def bits_per_byte(model: Any, documents: Sequence[bytes], scoring: Scoring = DEF
     """
     sizes = np.array([len(document) for document in documents], dtype=np.int64)
     sequences = Sequences(
-        prefix=document_opening(model, View.RAW),
+        prefix=document_opening(bare(model).config, View.RAW),
         lengths=sizes,
         read=lambda i, start, end: encode_bytes(memoryview(documents[i])[start:end], np.int64),
         raw=True,
@@ -115,7 +115,7 @@ def compressed_bits_per_byte(
                 "compressed symbols: use the compressor that it was trained with"
             )
     sequences = Sequences(
-        prefix=document_opening(model, View.COMPRESSED),
+        prefix=document_opening(bare(model).config, View.COMPRESSED),
         lengths=np.array([len(code) for code in codes], dtype=np.int64),
         read=lambda i, start, end: np.asarray(codes[i][start:end], dtype=np.int64) + COMPRESSED_OFFSET,
     )
@@ -151,12 +151,6 @@ def tokenizer_bits_per_byte(
         read=lambda i, start, end: tokens[i][start:end],
     )
     return _result(model, sequences, np.array([len(document) for document in documents], dtype=np.int64), scoring)
-
-
-def document_opening(model: Any, view: View) -> tuple[int, ...]:
-    """Ids that open a document of ``view``: its sentinel, after ``<bos>`` where the model was trained so."""
-    with_bos = getattr(bare(model).config, "document_prefix", False)
-    return (int(Special.BOS), int(view.open)) if with_bos else (int(view.open),)
 
 
 def embedding_rows(model: Any) -> int:

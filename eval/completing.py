@@ -8,8 +8,24 @@ import numpy as np
 import torch
 
 from proxybyte.byte_codec import decode_bytes
-from proxybyte.eval.stopping import StopAtBytes, cut_at_stop
+from proxybyte.errors import ProxyByteError
+from proxybyte.eval.stopping import StopAtBytes, answer_of, cut_at_stop
 from proxybyte.symbols import Special
+
+_TEMPERATURES = (1e-3, 1e3)
+"""Beyond them nothing is drawn any more: the first choice alone, or any symbol at all, and soon infinities."""
+
+
+def check_temperature(value: float, name: str) -> None:
+    """Refuse a temperature that no logits survive; 0, which is greedy decoding, is not for this function.
+
+    Raises:
+        ProxyByteError: with ``name``, the way the caller says it.
+    """
+    if not _TEMPERATURES[0] <= value <= _TEMPERATURES[1]:
+        raise ProxyByteError(
+            f"{name} must be 0 (greedy) or from {_TEMPERATURES[0]} to {_TEMPERATURES[1]:g}, not {value}"
+        )
 
 
 @dataclass(frozen=True)
@@ -21,12 +37,14 @@ class ByteGeneration:
         max_bytes: most symbols written.
         options: what ``generate`` is told besides.
         ends: symbols that end a row.
+        after: bytes or a symbol that end the model's thinking: the answer is what follows the last of them.
     """
 
     stops: Sequence[bytes]
     max_bytes: int
     options: Mapping[str, Any] = field(default_factory=dict)
     ends: tuple[int, ...] = (int(Special.EOS), int(Special.RAW_CLOSE))
+    after: bytes | int | None = None
 
 
 def complete_bytes(model: Any, prompts: Sequence[np.ndarray], plan: ByteGeneration) -> list[bytes]:
@@ -41,10 +59,14 @@ def complete_bytes(model: Any, prompts: Sequence[np.ndarray], plan: ByteGenerati
         input_ids=input_ids.to(model.device),
         attention_mask=mask.to(model.device),
         max_new_tokens=plan.max_bytes,
-        stopping_criteria=[StopAtBytes(plan.stops, width)],
+        stopping_criteria=[StopAtBytes(plan.stops, width, plan.after)],
         eos_token_id=list(plan.ends),
         pad_token_id=int(Special.PAD),
         **plan.options,
     )
-    texts = (decode_bytes(row) for row in written[:, width:].cpu().numpy())
-    return [cut_at_stop(text, plan.stops) for text in texts]
+    return [cut_at_stop(_answer(row, plan.after), plan.stops) for row in written[:, width:].cpu().numpy()]
+
+
+def _answer(symbols: np.ndarray, after: bytes | int | None) -> bytes:
+    answer = None if after is None else answer_of(symbols, after)
+    return decode_bytes(symbols) if answer is None else answer

@@ -12,7 +12,7 @@ from collections import defaultdict
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,34 +23,29 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from tqdm import tqdm
 
 from proxybyte.byte_codec import encode_bytes
-from proxybyte.chat import CHAT_TEMPLATE, encode_chat
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval.bpb import bits_per_byte, document_opening
-from proxybyte.eval.completing import ByteGeneration, complete_bytes
+from proxybyte.eval.bpb import bits_per_byte
+from proxybyte.eval.completing import ByteGeneration, check_temperature, complete_bytes
 from proxybyte.eval.drafting import drafting_options
+from proxybyte.eval.lm_eval_chat import ChatLayout, ChatPrompt, carried_chat_tokenizer
 from proxybyte.eval.loading import BROKEN, ModelKind, cannot_load, model_kind
-from proxybyte.eval.scoring import Scoring, Sequences, score_sequences
-from proxybyte.symbols import Special, View
+from proxybyte.eval.scoring import Scoring, Sequences, bare, score_sequences
+from proxybyte.symbols import NUM_RAW_SYMBOLS, DocumentOpening, Special, document_opening
 from proxybyte.tokenization_proxybyte import build_tokenizer
+from proxybyte.user_paths import name_or_path
 
 _AUTO_ROWS = 16
 """Prompts that generate side by side with ``--batch_size auto``."""
 
 
-class ChatPrompt(str):
-    """A rendered conversation for lm-eval's logs, with the symbols that the model reads (its opening left out)."""
-
-    symbols: np.ndarray
-
-    @classmethod
-    def of(cls, messages: list[dict[str, str]], add_generation_prompt: bool) -> Self:
-        """Lay out ``messages``; without a generation prompt the last of them is left open, to be gone on with."""
-        symbols = encode_chat(messages, add_generation_prompt=add_generation_prompt)
-        if not add_generation_prompt:
-            symbols = symbols[:-1]
-        prompt = cls("".join(f"[{message['role']}] {message['content']}\n" for message in messages))
-        prompt.symbols = symbols[1:]
-        return prompt
+_BYPASSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "add_bos_token": ((None,), "every window opens as the model's configuration says"),
+    "prefix_token_id": ((None,), "every window opens as the model's configuration says"),
+    "softmax_dtype": ((None, "float32", torch.float32), "log-probabilities are always taken in float32"),
+    "use_fast_tokenizer": ((True, None), "bytes need no tokenizer"),
+    "backend": (("default", "causal"), "byte models are causal"),
+}
+"""Arguments of ``--model hf`` that this class has no use for: the values that say what it does anyway, and why."""
 
 
 @register_model("proxybyte")
@@ -63,11 +58,12 @@ class ProxyByteLM(HFLM):
         max_gen_toks: most bytes generated where a task does not say; 1,024 or half the context by default.
         draft: who drafts several bytes a step (``"heads"``, ``"compressed"``): the same answers, in less time.
         draft_repeats: draft what the text says again, with or without ``draft``.
-        kwargs: as for ``--model hf`` (``dtype``, ``max_length``, ``peft``, ``parallelize``, ...). ``max_length``
-            counts positions, that is bytes and the sentinel; ``batch_size`` counts rows of that length.
+        kwargs: as for ``--model hf`` (``dtype``, ``max_length``, ``peft``, ``parallelize``, ``think_end_token``, ...).
+            ``max_length`` counts positions, that is bytes and the sentinel; ``batch_size`` counts rows of that length;
+            ``tokenizer`` is where the chat template is taken from; ``max_batch_size`` bounds ``batch_size=auto``.
 
     Raises:
-        ProxyByteError: if the model cannot be loaded, or its symbols are not bytes.
+        ProxyByteError: if the model cannot be loaded, its symbols are not bytes, or an argument would change nothing.
     """
 
     def __init__(
@@ -80,18 +76,27 @@ class ProxyByteLM(HFLM):
         draft_repeats: bool = False,
         **kwargs: Any,
     ) -> None:
-        if isinstance(pretrained, str) and pretrained.startswith((".", "/", "~")) and not Path(pretrained).is_dir():
+        if isinstance(pretrained, str):
+            pretrained = name_or_path(pretrained)
+        if isinstance(pretrained, str) and pretrained.startswith((".", "/")) and not Path(pretrained).is_dir():
             raise ProxyByteError(f"no such model folder: {pretrained}")
+        _refuse_what_would_change_nothing(pretrained, kwargs)
+        self._most_rows = kwargs.get("max_batch_size")
         try:
             super().__init__(pretrained, **kwargs)
-        except BROKEN as error:
+        except ProxyByteError:
+            raise
+        except (*BROKEN, TypeError) as error:
             raise cannot_load(pretrained, error) from error
         if model_kind(self.model) is ModelKind.TOKENS:
             raise ProxyByteError(f"{pretrained} is a tokenizer model: use --model hf for it")
         self._stride = None if stride is None else int(stride)
         self._max_gen_toks = None if max_gen_toks is None else int(max_gen_toks)
-        self._opening = document_opening(self.model, View.RAW)
+        self._opening = document_opening(bare(self.model).config)
         self._drafting = drafting_options(self.model, pretrained, draft, draft_repeats)
+        where = {name: kwargs[name] for name in ("revision", "subfolder", "trust_remote_code") if name in kwargs}
+        chat = carried_chat_tokenizer(pretrained, kwargs.get("tokenizer"), **where)
+        self._chat = ChatLayout(chat, self.chat_template_args)
 
     @property
     def max_gen_toks(self) -> int:
@@ -104,19 +109,29 @@ class ProxyByteLM(HFLM):
         return "proxybyte-bytes"
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        """Source of the chat layout, for lm-eval's logs."""
-        return CHAT_TEMPLATE
+        """Source of the model's chat template, for lm-eval's logs; ``chat_template`` names one of several."""
+        return self._chat.source(chat_template)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The conversation as a prompt whose control tokens are symbols and never text."""
-        return ChatPrompt.of(chat_history, add_generation_prompt)
+        """The conversation as a prompt whose control tokens are symbols and never text.
+
+        In the chat template that lies in the model's folder, else in the layout of :func:`proxybyte.chat.encode_chat`.
+        """
+        return self._chat.prompt(chat_history, to_be_answered=add_generation_prompt)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Nats of each continuation after its context, and whether greedy decoding would write it.
 
         A context that does not fit loses its oldest bytes, never the sentinel; a continuation that does not fit is
         scored by overlapping windows.
+
+        Raises:
+            ProxyByteError: with ``enable_thinking``: a model that thinks first has no likelihood of its answer alone.
         """
+        if self.enable_thinking:
+            raise ProxyByteError(
+                "enable_thinking=True is for generation: likelihoods of answers leave no room to think"
+            )
         pairs = [(_symbols(context), _symbols(continuation)) for context, continuation in _arguments(requests)]
         joined = [np.concatenate(pair) for pair in pairs]
         sequences = Sequences(
@@ -137,9 +152,11 @@ class ProxyByteLM(HFLM):
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         """Nats of each text, as :func:`proxybyte.eval.bits_per_byte` counts them."""
         texts = [_utf8(text) for (text,) in _arguments(requests)]
-        with self._precision():
-            result = bits_per_byte(self.model, texts, self._scoring(disable_tqdm))
-        answers = [-float(bits) * math.log(2) for bits in result.document_bits]
+        bits = np.zeros(len(texts))
+        if any(texts):  # the empty ones alone cost nothing, and have no bits per byte
+            with self._precision():
+                bits = bits_per_byte(self.model, texts, self._scoring(disable_tqdm)).document_bits
+        answers = [0.0 - float(cost) * math.log(2) for cost in bits]
         for arguments, answer in zip(_arguments(requests), answers, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", arguments, answer)
         return answers
@@ -147,6 +164,7 @@ class ProxyByteLM(HFLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """What the model writes after each context, up to the first byte of a stop string, ``</raw>`` or ``<eos>``.
 
+        With ``think_end_token`` the answer is what follows its last occurrence, and stop strings count in it alone.
         Bytes that are no UTF-8 come out as U+FFFD, as lm-eval takes text alone.
         """
         arguments = _arguments(requests)
@@ -154,7 +172,7 @@ class ProxyByteLM(HFLM):
         groups: dict[str, list[int]] = defaultdict(list)
         for number, (context, settings) in enumerate(arguments):
             groups[json.dumps([isinstance(context, ChatPrompt), settings], sort_keys=True, default=str)].append(number)
-        rows = _AUTO_ROWS if self.batch_size == "auto" else int(self.batch_size)
+        rows = min(_AUTO_ROWS, self._most_rows or _AUTO_ROWS) if self.batch_size == "auto" else int(self.batch_size)
         with tqdm(total=len(requests), desc="generating", disable=disable_tqdm or self.rank != 0) as bar:
             for numbers in groups.values():
                 numbers.sort(key=lambda number: -len(arguments[number][0]))
@@ -184,13 +202,20 @@ class ProxyByteLM(HFLM):
     def _plan(self, settings: dict[str, Any]) -> ByteGeneration:
         options: dict[str, Any] = dict(normalize_gen_kwargs(settings, self.max_gen_toks))
         until, max_bytes = options.pop("until"), options.pop("max_gen_toks")
-        if not options["do_sample"]:
+        if options["do_sample"]:
+            if options.get("temperature") == 0:
+                raise ProxyByteError("do_sample=True draws and temperature=0 does not: give one of them")
+            check_temperature(options.get("temperature", 1.0), "temperature")
+        else:
             options.pop("temperature", None)
         stops = [_utf8(stop) for stop in until if stop]
-        return ByteGeneration(stops=stops, max_bytes=max_bytes, options={**options, **self._drafting})
+        end = self.think_end_token
+        after = _utf8(end) if isinstance(end, str) else end
+        return ByteGeneration(stops=stops, max_bytes=max_bytes, options={**options, **self._drafting}, after=after)
 
     def _scoring(self, disable_tqdm: bool) -> Scoring:
-        positions = None if self.batch_size == "auto" else int(self.batch_size) * self.max_length
+        rows = self._most_rows if self.batch_size == "auto" else int(self.batch_size)
+        positions = None if rows is None else rows * self.max_length
         return Scoring(
             window=self.max_length - len(self._opening),
             stride=self._stride,
@@ -203,9 +228,38 @@ class ProxyByteLM(HFLM):
         dtype = self.mixed_precision_dtype
         return torch.autocast(device_type=self.device.type, dtype=dtype, enabled=dtype is not None)
 
+    def _create_model(self, *args: Any, peft: str | None = None, **kwargs: Any) -> None:
+        """As the base class, but an adapter is laid on as it is: that one would cut the model down to its tokenizer."""
+        super()._create_model(*args, **kwargs)
+        if peft is None:
+            return
+        if kwargs.get("delta"):
+            raise ProxyByteError("peft and delta cannot be used together: give one of them")
+        from peft import PeftModel
+
+        try:
+            self._model = PeftModel.from_pretrained(self._model, peft, revision=kwargs.get("revision"))
+        except BROKEN as error:
+            raise cannot_load(peft, error) from error
+
     def _create_tokenizer(self, *_args: Any, **_kwargs: Any) -> None:
         """Bytes need no tokenizer; the base class wants one for its settings."""
-        self.tokenizer = build_tokenizer()
+        self.tokenizer = build_tokenizer(opening=DocumentOpening.of(self._config))
+
+
+def _refuse_what_would_change_nothing(pretrained: Any, kwargs: dict[str, Any]) -> None:
+    for name, (allowed, reason) in _BYPASSED.items():
+        if kwargs.get(name, allowed[0]) not in allowed:
+            raise ProxyByteError(f"{name}={kwargs[name]} has no effect with --model proxybyte ({reason}): leave it out")
+    end = kwargs.get("think_end_token")
+    symbol = int(end) if isinstance(end, int) or (isinstance(end, str) and end.isdigit()) else None
+    if end == "" or (symbol is not None and not 0 <= symbol < NUM_RAW_SYMBOLS):
+        raise ProxyByteError(
+            f"think_end_token={end!r} never is written: give its text, or a symbol below {NUM_RAW_SYMBOLS}"
+        )
+    for name in ("peft", "delta"):
+        if kwargs.get(name) and not isinstance(pretrained, str):
+            raise ProxyByteError(f"{name}= has no effect on a model that is loaded already: give its folder")
 
 
 def _arguments(requests: list[Instance]) -> list[tuple]:

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import proxybyte.modeling_proxybyte  # noqa: F401  (makes the Auto classes know our models)
+from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import embedding_rows
 from proxybyte.eval.scoring import gives_target_nll
@@ -40,6 +41,7 @@ def load_model(folder: Path, device: str, dtype: str) -> Any:
         inside = (folder / "model" / "config.json").is_file()
         advice = f"give {folder / 'model'}" if inside else "give an export, or a run's model/ or checkpoints/STEP/model"
         raise ProxyByteError(f"{folder} is no model folder (it has no config.json): {advice}")
+    verify_folder(folder, WEIGHTS)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     except BROKEN as error:

@@ -177,7 +177,13 @@ def _forward_all(
         if passes.by_logits:
             outcome = batch, *_losses_from_logits(model, batch, passes.raw_rows, want_greedy)
         else:
-            output = model(input_ids=batch.input_ids, labels=batch.labels, use_cache=False, next_symbol_only=True)
+            output = model(
+                input_ids=batch.input_ids,
+                labels=batch.labels,
+                use_cache=False,
+                next_symbol_only=True,
+                return_logits=False,
+            )
             outcome = batch, output.target_nll, None
         if behind is not None:
             yield behind

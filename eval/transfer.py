@@ -22,10 +22,9 @@ from tqdm import tqdm
 
 from proxybyte.byte_codec import decode_bytes, encode_bytes
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval.bpb import document_opening
-from proxybyte.eval.scoring import Scoring, Sequences, position_limit, score_sequences
+from proxybyte.eval.scoring import Scoring, Sequences, bare, position_limit, score_sequences
 from proxybyte.eval.transfer_data import Pair, TwoViewModel
-from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_RAW_SYMBOLS, View
+from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_RAW_SYMBOLS, View, document_opening
 from proxybyte.training import Compressor
 
 _SLACK = 16
@@ -115,7 +114,7 @@ def continue_text(two: TwoViewModel, pairs: Sequence[Pair], view: View, progress
         if not isinstance(code, np.ndarray) or half == len(pair.text):
             continue
         start = view_symbols(Pair(pair.text[:half], code), view)
-        prompt = [*document_opening(two.model, view), *start.tolist()]
+        prompt = [*document_opening(bare(two.model).config, view), *start.tolist()]
         wanted = pair.text[half:]
         # Symbols of no more than the bytes that are wanted; one symbol stands for one byte at least.
         rate = 1.0 if view is View.RAW else len(pair.codes) / len(pair.text)
@@ -132,7 +131,7 @@ def translation_bpb(two: TwoViewModel, pairs: Sequence[Pair], direction: Directi
         ProxyByteError: if a document does not fit into the model's positions twice.
     """
     _check_fits(two, pairs)
-    opening = len(document_opening(two.model, direction.target))
+    opening = len(document_opening(bare(two.model).config, direction.target))
     contexts = [_context(two, pair, direction) for pair in pairs]
     answers = [view_symbols(pair, direction.target) for pair in pairs]
     whole = [np.concatenate([context[opening:], answer]) for context, answer in zip(contexts, answers, strict=True)]
@@ -193,7 +192,7 @@ def spell(compressor: Compressor, symbols: Sequence[int], view: View) -> bytes:
 def _context(two: TwoViewModel, pair: Pair, direction: Direction) -> list[int]:
     """The given view, closed, and the opening of the wanted one, as in a translation pair."""
     given = View.COMPRESSED if direction.target is View.RAW else View.RAW
-    opening = document_opening(two.model, given)
+    opening = document_opening(bare(two.model).config, given)
     return [*opening, *view_symbols(pair, given).tolist(), int(given.close), int(direction.target.open)]
 
 

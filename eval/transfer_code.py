@@ -12,6 +12,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.eval.code.judging import Bench, run_known
 from proxybyte.eval.code.pass_at_k import Estimate, estimate
 from proxybyte.eval.code.problems import Problem
+from proxybyte.eval.sandbox import Trial
 from proxybyte.eval.scoring import position_limit
 from proxybyte.eval.transfer import Direction, Written, symbols_of_both, translate
 from proxybyte.eval.transfer_data import Pair, TwoViewModel
@@ -74,7 +75,7 @@ def translate_programs(
     written = translate(two, programs.pairs, direction, progress)
     # Bytes that are no UTF-8 are no program either: what stands in their place does not compile.
     sources = [
-        f"{one.produced.decode('utf-8', 'replace')}\n{problem.tests}\n"
+        Trial(f"{one.produced.decode('utf-8', 'replace')}\n", problem.separate_tests)
         for one, problem in zip(written, programs.problems, strict=True)
     ]
     passed = [outcome.passed for outcome in run_known(sources, bench)]

@@ -6,7 +6,8 @@ EvaByte's ``lm_head.weight`` stacks one block of vocabulary rows for each predic
 in the same order.
 
 EvaByte's prompts open with ``<bos>``, not ``<raw>``, and its documents have no sentinels: the configuration's
-``bos_token_id`` says so.
+``document_opening`` says so, and the tokenizer that is written beside it. A checkpoint of that layout that was trained
+on sentinels opens with ``<bos><raw>`` or ``<raw>``, which nothing in its folder tells: say it.
 """
 
 import json
@@ -19,14 +20,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
 
 from proxybyte import EvaConfig, EvaModel, ProxyByteConfig
+from proxybyte.checksums import WEIGHTS, digest_of_input, verify_folder
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import whole_folder, write_json
-from proxybyte.symbols import COMPRESSED_OFFSET
+from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
+from proxybyte.symbols import COMPRESSED_OFFSET, DocumentOpening
+from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
 HEAD = "lm_head.weight"
 MORE_HEADS = "pred_heads.weight"
+KIND = "converted checkpoint"
+"""Of output (``proxybyte.folders``)."""
 _CONFIG = "config.json"
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -69,8 +75,13 @@ class _Layout:
     settings: dict[str, Any]
 
 
-def from_evabyte(source: Path, out: Path) -> Path:
+def from_evabyte(source: Path, out: Path, opening: DocumentOpening = DocumentOpening.BOS) -> Path:
     """Write the EvaByte checkpoint in ``source`` as a ProxyByte model in ``out``, whole or not at all.
+
+    Args:
+        source: its folder.
+        out: folder to write; it gets the byte tokenizer too.
+        opening: how the documents open that it was trained on.
 
     Returns:
         ``out``, which ``ProxyByteForCausalLM.from_pretrained`` loads.
@@ -78,7 +89,12 @@ def from_evabyte(source: Path, out: Path) -> Path:
     Raises:
         ProxyByteError: if a setting or a weight is not of that layout, or ``out`` exists.
     """
-    layout = _ours(_read_settings(source, "evabyte"), source)
+    with locked_output(out):
+        return _from_evabyte(source, out, opening)
+
+
+def _from_evabyte(source: Path, out: Path, opening: DocumentOpening) -> Path:
+    layout = _ours(_read_settings(source, "evabyte"), source, opening)
     rows = layout.config.vocab_size
 
     def convert(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -86,7 +102,7 @@ def from_evabyte(source: Path, out: Path) -> Path:
             return {name: weight}
         return {HEAD: weight[:rows].clone(), MORE_HEADS: weight[rows:].clone()}
 
-    return _convert(source, out, layout, convert)
+    return _convert(source, out, layout, convert, build_tokenizer(opening=opening))
 
 
 def to_evabyte(source: Path, out: Path) -> Path:
@@ -98,6 +114,11 @@ def to_evabyte(source: Path, out: Path) -> Path:
     Raises:
         ProxyByteError: if the model has another backbone or raw heads, a weight is missing, or ``out`` exists.
     """
+    with locked_output(out):
+        return _to_evabyte(source, out)
+
+
+def _to_evabyte(source: Path, out: Path) -> Path:
     settings = _read_settings(source, ProxyByteConfig.model_type)
     layout = _published(ProxyByteConfig.from_dict(settings), source)
     more = list(_find(source, MORE_HEADS))
@@ -110,7 +131,7 @@ def to_evabyte(source: Path, out: Path) -> Path:
     return _convert(source, out, layout, convert)
 
 
-def _ours(settings: dict[str, Any], source: Path) -> _Layout:
+def _ours(settings: dict[str, Any], source: Path, opening: DocumentOpening) -> _Layout:
     for name, value in _FIXED.items():
         if settings.get(name, value) != value:
             raise ProxyByteError(f"{source / _CONFIG} sets {name} to {settings[name]!r}: only {value!r} is supported")
@@ -123,6 +144,7 @@ def _ours(settings: dict[str, Any], source: Path) -> _Layout:
         backbone_config={"model_type": EvaConfig.model_type, **backbone, "rope_parameters": rope},
         num_compressed_symbols=symbols,
         num_pred_heads=heads,
+        document_opening=opening.value,
         bos_token_id=settings.get("bos_token_id", 1),
     )
     config.architectures = ["ProxyByteForCausalLM"]
@@ -167,7 +189,7 @@ def _published(config: ProxyByteConfig, source: Path) -> _Layout:
 def _read_settings(folder: Path, model_type: str) -> dict[str, Any]:
     path = folder / _CONFIG
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ProxyByteError(f"{path} cannot be read: give the folder of a checkpoint ({error})") from error
     if settings.get("model_type") != model_type:
@@ -195,7 +217,7 @@ def _weights(path: Path, only: str | None = None) -> Iterator[tuple[str, torch.T
 def _files(folder: Path) -> list[str]:
     """The weight files of a checkpoint."""
     if (folder / _INDEX).exists():
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = json.loads((folder / _INDEX).read_bytes())
         return sorted(set(index["weight_map"].values()))
     if (folder / _SINGLE).exists():
         return [_SINGLE]
@@ -210,15 +232,23 @@ def _shapes(layout: _Layout) -> dict[str, tuple[int, ...]]:
     return {**shapes, **layout.heads}
 
 
-def _convert(source: Path, out: Path, layout: _Layout, convert: _Convert) -> Path:
+def _convert(
+    source: Path, out: Path, layout: _Layout, convert: _Convert, tokenizer: PreTrainedTokenizerFast | None = None
+) -> Path:
+    made_of = digest_of_input(source, json.dumps(layout.settings, sort_keys=True))
     if out.exists():
+        if is_made_of(out, KIND, made_of):
+            return out
         raise ProxyByteError(f"{out} exists: choose another folder or remove it")
-    with whole_folder(out) as folder:
+    with whole_folder(out, KIND, made_of) as folder:
         _write(source, folder, layout, convert)
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, folder)
     return out
 
 
 def _write(source: Path, folder: Path, layout: _Layout, convert: _Convert) -> None:
+    verify_folder(source, WEIGHTS)
     missing, places, size = _shapes(layout), {}, 0
     for file in tqdm(_files(source), desc="weights", delay=2):
         weights: dict[str, torch.Tensor] = {}

@@ -1,25 +1,30 @@
-"""Write a trained model as a folder for the Hub, in one of two formats.
+"""Write a trained model as a folder for the Hub, in one of three formats.
 
 *native*: the rows of the compressed symbols are cut off (raw text never uses them, and the logits of the other 320
 symbols do not depend on them), and so are the heads that predict further; what is left is a plain checkpoint of the
-backbone's own family, for which no remote code is needed. *full*: our class with its code files and the compressor.
+backbone's own family, for which no remote code is needed; heads that predict further lie beside it, with a
+``custom_generate`` that drafts with them. *full*: our class with its code files and the compressor. *gguf*: the native
+model as one file for llama.cpp. Native and gguf also take a plain byte model, such as an export that was saved again.
 """
 
-import copy
 import json
 import logging
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
 
+import proxybyte
 from proxybyte.byte_codec import encode_bytes
+from proxybyte.checksums import digest_of_input
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import whole_folder, write_json
-from proxybyte.hub_configs.model_card import write_model_card
+from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
+from proxybyte.hub_configs.gguf_file import GgufText, GgufType, check_gguf_family, write_gguf
+from proxybyte.hub_configs.model_card import CardFacts, write_model_card
 from proxybyte.hub_configs.model_folder import (
     CHAT_FOLDER,
     COMPRESSOR_FOLDER,
@@ -30,11 +35,12 @@ from proxybyte.hub_configs.model_folder import (
     load_causal_model,
     load_config,
 )
-from proxybyte.symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS, Special, special_spelling
+from proxybyte.hub_configs.plain_model import PlainModel, save_native
+from proxybyte.symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS, DocumentOpening, Special, special_spelling
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
+    from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
     from proxybyte import ProxyByteForCausalLM
 
@@ -60,12 +66,14 @@ NATIVE_FAMILIES = frozenset(
     }
 )
 """Families whose plain checkpoints are tested to give our logits and to keep a byte tokenizer as it is."""
+
+_PROBE = "".join(map(chr, range(0x250))) + "A\u030a \ufb01 \u4e16\u754c \U0001f642 \r\n\t  x"
+
+
 log = logging.getLogger(__name__)
 
-_CUT = ("model.embed_tokens.weight", "lm_head.weight")
-_NOT_NATIVE = ("pred_heads.weight", "raw_pred_heads.weight", "suffix_rows.edges", "suffix_rows.symbols")
-"""Weights of what a plain checkpoint has no place for, and raw text does without."""
-_PROBE = "".join(map(chr, range(0x250))) + "A\u030a \ufb01 \u4e16\u754c \U0001f642 \r\n\t  x"
+KIND = "export"
+"""Of output (``proxybyte.folders``)."""
 
 
 class ExportFormat(StrEnum):
@@ -73,6 +81,7 @@ class ExportFormat(StrEnum):
 
     NATIVE = "native"
     FULL = "full"
+    GGUF = "gguf"
 
 
 @dataclass(frozen=True)
@@ -80,14 +89,16 @@ class ExportOptions:
     """How to export.
 
     Attributes:
-        format: native or full.
+        format: native, full or gguf.
         chat: for a checkpoint trained on chats: the chat kind of tokenizer, and ``<|eot_id|>`` ends generation.
         force: replace what is at the destination.
+        gguf_type: how a GGUF file stores the matrices.
     """
 
     format: ExportFormat
     chat: bool = False
     force: bool = False
+    gguf_type: GgufType = GgufType.F16
 
 
 def export_model(source: Path, out: Path, options: ExportOptions) -> Path:
@@ -101,22 +112,54 @@ def export_model(source: Path, out: Path, options: ExportOptions) -> Path:
     Raises:
         ProxyByteError: if there is no model, it cannot be exported in this format, or ``out`` exists.
     """
+    with locked_output(out):
+        return _export(source, out, options)
+
+
+def _export(source: Path, out: Path, options: ExportOptions) -> Path:
     found = find_model(source)
+    made_of = _made_of(found, out, options)
     if out.exists() and not options.force:
+        if is_made_of(out, KIND, made_of):
+            log.info("%s is up to date", out)
+            return out
         raise ProxyByteError(f"{out} exists: choose another folder or pass --force to replace it")
     if found.model.resolve().is_relative_to(out.resolve()):
         raise ProxyByteError(f"{out} holds the model that is to be exported: choose another folder")
     config = load_config(found.model)
-    if config.model_type != "proxybyte":
-        raise ProxyByteError(
-            f"{found.model} is a plain {config.model_type!r} checkpoint already: there is nothing to export"
-        )
-    if options.format is ExportFormat.NATIVE:
-        _check_family(config.backbone_config.model_type)
-        _check_suffix_rows(found.model, config)
-    with whole_folder(out) as folder:
+    _check_source(found.model, config, options.format)
+    with whole_folder(out, KIND, made_of) as folder:
         _write(found, folder, out.name, options)
     return out
+
+
+def _made_of(found: ModelFolder, out: Path, options: ExportOptions) -> str:
+    """Digest of all that an export depends on: the model's folder, the options, and the code."""
+    here = Path(__file__).parent
+    code = sorted([*here.glob("*.py"), *here.glob("templates/*"), *Path(proxybyte.__file__).parent.glob("*.py")])
+    inputs = [found.model, *([found.compressor] if found.compressor else [])]
+    return digest_of_input(out.name, repr(replace(options, force=False)), *inputs, *code)
+
+
+def _check_source(folder: Path, config: "PreTrainedConfig", form: ExportFormat) -> None:
+    """Refuse what has no such export."""
+    ours = config.model_type == "proxybyte"
+    if not ours and (form is ExportFormat.FULL or getattr(config, "vocab_size", None) != NUM_RAW_SYMBOLS):
+        raise ProxyByteError(
+            f"{folder} is a plain {config.model_type!r} checkpoint already: "
+            + ("there is nothing to export in full" if form is ExportFormat.FULL else "but not one of 320 byte symbols")
+        )
+    section = config.suffix_rows if ours else None
+    if form is not ExportFormat.FULL and section is not None and section.mix > 0:
+        raise ProxyByteError(
+            f"{folder} reads bytes with suffix rows (suffix_rows.mix={section.mix:g}), for which a plain checkpoint "
+            "has no place: pass --format full, or train until they are faded out"
+        )
+    plain = config.backbone_config if ours else config
+    if form is ExportFormat.NATIVE:
+        _check_family(plain.model_type)
+    elif form is ExportFormat.GGUF:
+        check_gguf_family(plain)
 
 
 def _check_family(family: str) -> None:
@@ -132,108 +175,71 @@ def _check_family(family: str) -> None:
         )
 
 
-def _check_suffix_rows(model: Path, config: "PreTrainedConfig") -> None:
-    section = config.suffix_rows
-    if section is not None and section.mix > 0:
-        raise ProxyByteError(
-            f"{model} reads bytes with suffix rows (suffix_rows.mix={section.mix:g}), for which a plain checkpoint has "
-            "no place: pass --format full, or train until they are faded out"
-        )
-
-
 def _write(found: ModelFolder, folder: Path, name: str, options: ExportOptions) -> None:
     """Fill ``folder`` and check what is in it."""
-    model = cast("ProxyByteForCausalLM", load_causal_model(found.model))
+    model = load_causal_model(found.model)
     tokenizer = _tokenizer(found, model, options.chat)
+    opening = tokenizer("")["input_ids"]
+    chat = tokenizer.chat_template is not None
+    model.generation_config = _generation_config(options.format, chat, opening)
+    if options.format is ExportFormat.GGUF:
+        plain = PlainModel.of(model, found.model)
+        text = GgufText(name, tuple(opening), tokenizer.chat_template)
+        write_gguf(plain.config, plain.weights, folder / f"{name}-{options.gguf_type}.gguf", options.gguf_type, text)
+        write_model_card(model, folder, CardFacts(name, options.format, chat, opening))
+        return
     save_tokenizer(tokenizer, folder)
-    model.generation_config = _generation_config(options.format, options.chat)
-    probe = torch.tensor([[Special.RAW_OPEN, *encode_bytes(_PROBE.encode()[:64]).tolist()]])
+    probe = torch.tensor([[*opening, *encode_bytes(_PROBE.encode()[:64]).tolist()]])
     before = _raw_logits(model, probe)
     if options.format is ExportFormat.NATIVE:
-        _save_native(model, folder)
+        save_native(PlainModel.of(model, found.model), model.generation_config, folder)
     else:
-        _save_full(model, folder)
+        _save_full(cast("ProxyByteForCausalLM", model), folder)
         if found.compressor is not None:
             shutil.copytree(found.compressor, folder / COMPRESSOR_FOLDER)
-    remote_code = options.format is ExportFormat.FULL
-    write_model_card(model, folder, name=name, remote_code=remote_code, chat=options.chat)
+    write_model_card(model, folder, CardFacts(name, options.format, chat, opening))
     del model
-    _check_tokenizer(folder, tokenizer("")["input_ids"])
+    _check_tokenizer(folder, opening)
     _check_logits(folder, probe, before)
 
 
-def _tokenizer(found: ModelFolder, model: "ProxyByteForCausalLM", chat: bool) -> "PreTrainedTokenizerFast":
-    """A new one, or for chats the one that the model carries, whose template it was trained with."""
+def _tokenizer(found: ModelFolder, model: "PreTrainedModel", chat: bool) -> "PreTrainedTokenizerFast":
+    """A new one, or the one that the model carries: for chats with its template, and that of a plain model."""
     from transformers import AutoTokenizer
 
+    if model.config.model_type != "proxybyte" and (found.model / "tokenizer.json").is_file():
+        carried = AutoTokenizer.from_pretrained(found.model)
+        if not chat or carried.chat_template is not None:
+            return carried  # type: ignore[return-value]
     if chat and (found.model / CHAT_FOLDER / "tokenizer.json").is_file():
         return AutoTokenizer.from_pretrained(found.model / CHAT_FOLDER)  # type: ignore[return-value]
     return build_tokenizer(
-        document_prefix=model.config.document_prefix, chat=chat, model_max_length=context_length(model.config)
+        opening=getattr(model.config, "document_opening", DocumentOpening.RAW),
+        chat=chat,
+        model_max_length=context_length(model.config),
     )
-
-
-def _save_native(model: "ProxyByteForCausalLM", folder: Path) -> None:
-    """Save the raw rows under the backbone's own causal model."""
-    from transformers import AutoModelForCausalLM
-
-    config = copy.deepcopy(model.config.backbone_config)
-    config.vocab_size = NUM_RAW_SYMBOLS
-    config.dtype = model.dtype
-    with torch.device("meta"):
-        plain = AutoModelForCausalLM.from_config(config)
-    weights = {
-        name: tensor[:NUM_RAW_SYMBOLS].clone() if name in _CUT else tensor
-        for name, tensor in model.state_dict().items()
-        if name not in _NOT_NATIVE
-    }
-    if dropped := model.config.num_pred_heads - 1 + model.config.num_raw_pred_heads:
-        log.warning(
-            "%d heads that predict further are left out, for which a plain %r has no place: --format full keeps them",
-            dropped,
-            config.model_type,
-        )
-    if odd := sorted(weights.keys() ^ plain.state_dict().keys()):
-        raise ProxyByteError(f"a plain {config.model_type!r} cannot hold this model ({odd[0]}): pass --format full")
-    if config.tie_word_embeddings:
-        del weights["lm_head.weight"]
-    plain.generation_config = model.generation_config
-    plain.save_pretrained(folder, state_dict=weights)
-    _add_older_names(folder / CONFIG_FILE)
-
-
-def _add_older_names(path: Path) -> None:
-    """Say in Transformers 4's words too what 5 renamed: 4 would take its own default for a base it does not find."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    rope = config.get("rope_parameters") or {}
-    if "rope_theta" in rope:
-        config["rope_theta"] = rope["rope_theta"]
-        scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
-        config["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling
-    config["torch_dtype"] = config.get("dtype")
-    write_json(path, config)
 
 
 def _save_full(model: "ProxyByteForCausalLM", folder: Path) -> None:
     """Save our class with the code files; ``save_pretrained`` names only the saved class in ``auto_map``."""
     model.save_pretrained(folder)
     path = folder / CONFIG_FILE
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = json.loads(path.read_bytes())
     config["auto_map"]["AutoModel"] = config["auto_map"]["AutoModelForCausalLM"]
     write_json(path, config)
 
 
-def _generation_config(form: ExportFormat, chat: bool) -> "GenerationConfig":
+def _generation_config(form: ExportFormat, chat: bool, opening: Sequence[int]) -> "GenerationConfig":
     """Where generation ends, and for a plain checkpoint that no other special comes out (our class sees to it)."""
     from transformers import GenerationConfig
 
     ends = [int(Special.EOS), int(Special.RAW_CLOSE), *([int(Special.END_OF_TURN)] if chat else [])]
     stray = [symbol for symbol in range(NUM_SPECIALS) if symbol not in ends]
     return GenerationConfig(
-        bos_token_id=int(Special.RAW_OPEN),
+        bos_token_id=opening[-1],
         eos_token_id=ends,
         pad_token_id=int(Special.PAD),
-        suppress_tokens=stray if form is ExportFormat.NATIVE else None,
+        suppress_tokens=None if form is ExportFormat.FULL else stray,
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def load_causal_model(folder: Path) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     config = load_config(folder)
+    verify_folder(folder, WEIGHTS)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, use_safetensors=True, output_loading_info=True

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from .modeling_eva import EvaConfig, EvaModel
     from .modeling_proxybyte import ProxyByteForCausalLM
     from .streaming import ByteIteratorStreamer, ByteStreamer
-    from .symbols import Special, View
+    from .symbols import DocumentOpening, Special, View, document_opening
     from .tokenization_proxybyte import build_tokenizer, save_tokenizer
     from .utf8 import Utf8LogitsProcessor
 
 _HOME = {
     "ByteIteratorStreamer": "streaming",
     "ByteStreamer": "streaming",
+    "DocumentOpening": "symbols",
     "EvaConfig": "modeling_eva",
     "EvaModel": "modeling_eva",
     "ProxyByteConfig": "modeling_proxybyte",
@@ -33,6 +34,7 @@ _HOME = {
     "build_tokenizer": "tokenization_proxybyte",
     "bytes_of": "training.byteify",
     "decode_bytes": "byte_codec",
+    "document_opening": "symbols",
     "encode_bytes": "byte_codec",
     "encode_chat": "chat",
     "save_tokenizer": "tokenization_proxybyte",
@@ -40,6 +42,7 @@ _HOME = {
 __all__ = [
     "ByteIteratorStreamer",
     "ByteStreamer",
+    "DocumentOpening",
     "EvaConfig",
     "EvaModel",
     "ProxyByteConfig",
@@ -50,6 +53,7 @@ __all__ = [
     "View",
     "build_tokenizer",
     "decode_bytes",
+    "document_opening",
     "encode_bytes",
     "encode_chat",
     "save_tokenizer",

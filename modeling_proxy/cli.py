@@ -7,14 +7,21 @@ transformers, datasets) inside ``run``, so that ``--help`` answers at once.
 
 import argparse
 import logging
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points, version
+from typing import NoReturn
 
+from .checksums import SKIP_FLAG, SKIP_VARIABLE, SUMS
 from .errors import ProxyByteError
+from .faults import disk_full_sentence, unexpected_sentence
+from .numbers import NotTaken
 
 GROUP = "proxybyte.commands"
+DEBUG_FLAG = "--debug"
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,25 @@ def load_commands() -> dict[str, Command]:
     return {entry.name: entry.load() for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong with a value as any other bad input is said: in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and exit code 2, or with the sentence of a type in :mod:`.numbers`."""
+        wrong = sys.exc_info()[1]  # argparse calls this while it handles its own error
+        if isinstance(wrong, argparse.ArgumentError) and isinstance(wrong.__context__, NotTaken):
+            raise ProxyByteError(f"{wrong.argument_name} {wrong.message}")
+        super().error(message)
+
+
 def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
     """Parser with one sub-parser a command; a dotted name becomes a group with sub-commands of its own."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="proxybyte",
         description="Train byte-level language models on mixed views of text; run them on raw bytes.",
-        epilog="'proxybyte COMMAND --help' shows each command's options and examples.",
+        epilog="'proxybyte COMMAND --help' shows each command's options and examples. Every command takes "
+        f"{DEBUG_FLAG} (show the traceback of a fault) and {SKIP_FLAG} (load data and weights without comparing them "
+        f"with {SUMS}).",
     )
     parser.add_argument("--version", action="version", version=f"proxybyte {version('proxybyte')}")
     top = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -68,24 +88,46 @@ def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``proxybyte`` and return its exit code: 0, 2 for bad input (one sentence on stderr), 130 for Ctrl-C."""
+    """Run ``proxybyte`` and return its exit code (:func:`report_fault`)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    args = build_parser(load_commands()).parse_args(argv)
+    words, debug = take_common_flags(sys.argv[1:] if argv is None else argv)
     try:
+        args = build_parser(load_commands()).parse_args(words)
         return args.run(args) or 0
-    except ProxyByteError as error:
-        print(f"proxybyte: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        return report_fault(error)
+
+
+def take_common_flags(words: Sequence[str]) -> tuple[list[str], bool]:
+    """The words without the flags that every command takes at any place, and whether ``--debug`` was among them."""
+    end = words.index("--") if "--" in words else len(words)
+    if SKIP_FLAG in words[:end]:
+        os.environ[SKIP_VARIABLE] = "1"
+    left = [word for word in words[:end] if word not in (DEBUG_FLAG, SKIP_FLAG)]
+    return [*left, *words[end:]], DEBUG_FLAG in words[:end]
+
+
+def report_fault(error: BaseException) -> int:
+    """Say in one sentence on stderr what stopped a command; its exit code.
+
+    2 for what a person can mend, 70 for what nobody expected, 130 for Ctrl-C, 0 for a reader that closed the pipe.
+    """
+    if isinstance(error, BrokenPipeError):
         return 0
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"proxybyte: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("proxybyte: interrupted", file=sys.stderr)
-        return 130
+    if isinstance(error, KeyboardInterrupt):
+        sentence, code = "interrupted", 130
+    elif isinstance(error, ProxyByteError):
+        sentence, code = str(error), 2
+    elif (full := disk_full_sentence(error)) is not None:
+        sentence, code = full, 2
+    elif isinstance(error, OSError) and error.filename is not None:
+        sentence, code = f"{error.filename}: {error.strerror}", 2
+    else:
+        sentence, code = unexpected_sentence(error), 70
+    print(f"proxybyte: {sentence}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

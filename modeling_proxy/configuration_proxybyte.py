@@ -4,6 +4,17 @@ import copy
 import difflib
 from typing import Any
 
+import transformers
+
+OLDEST_TRANSFORMERS = (5, 14)
+"""Older ones lack what the model is built from, and do not fetch all of an export's code files."""
+if tuple(map(int, transformers.__version__.split(".")[:2])) < OLDEST_TRANSFORMERS:
+    # Before anything is imported that an old version does not have.
+    raise ImportError(
+        f"this model's code needs Transformers {'.'.join(map(str, OLDEST_TRANSFORMERS))} or newer and finds "
+        f"{transformers.__version__}: pip install --upgrade transformers (a native export runs from 4.57)"
+    )
+
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING
@@ -11,14 +22,23 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from .configuration_eva import EVA_LAYER, EvaConfig, validate_but_layer_types
 from .errors import ProxyByteError
 from .suffix_rows import SuffixRowsConfig
-from .symbols import COMPRESSED_OFFSET, Special
+from .symbols import COMPRESSED_OFFSET, DocumentOpening, Special
 
 ATTENTION_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention", EVA_LAYER})
 """Layer types that keep packed documents apart from ``position_ids`` alone; the others carry a state across."""
 
 DELEGATED = frozenset(
     {
+        "attention_bias",
         "attention_chunk_size",
+        "attention_dropout",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "hidden_act",
+        "hidden_activation",
+        "mlp_bias",
+        "query_pre_attn_scalar",
+        "rms_norm_eps",
         "head_dim",
         "hidden_size",
         "initializer_range",
@@ -35,6 +55,9 @@ DELEGATED = frozenset(
     }
 )
 """Shapes that caches and other tools read from a model's configuration; they live in ``backbone_config`` alone."""
+
+_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
+"""Those that tools (PEFT's prompt learning) look for in the dictionary of a configuration."""
 
 EMBEDDINGS = {"gpt2": "wte"}
 """Name of the embedding in families that do not call it ``embed_tokens``; theirs is no native export."""
@@ -54,9 +77,13 @@ class ProxyByteConfig(PreTrainedConfig):
             ``model_type``; Llama's defaults if absent. Its vocabulary is set to ours.
         num_compressed_symbols: symbols of the compressor; the vocabulary has 320 more. It may be given as
             ``vocab_size`` instead.
-        document_prefix: whether documents open with ``<bos><raw>`` rather than ``<raw>``, for checkpoints trained so.
+        document_opening: how a document opens, a :class:`DocumentOpening` (``<raw>``, ``<bos><raw>`` or ``<bos>``);
+            :func:`document_opening` reads it. Folders of earlier versions say ``document_prefix`` (true:
+            ``<bos><raw>``) or, converted from EvaByte, ``bos_token_id`` 1 (``<bos>``).
         tie_word_embeddings: whether the head shares the embedding's weight; the backbone's own setting if absent.
         loss_chunk_size: positions whose logits the training loss holds at once.
+        logits_in_evaluation: whether logits come beside a loss in evaluation mode without gradients, as metrics of a
+            Trainer need; off where all logits of a batch do not fit.
         num_pred_heads: heads over all symbols; head 0, ``lm_head``, predicts the next symbol, head h the one h further.
         num_raw_pred_heads: heads after those over the 320 raw symbols alone.
         suffix_rows: section for reading each byte with the row of the longest token that ends there; none if absent.
@@ -75,9 +102,10 @@ class ProxyByteConfig(PreTrainedConfig):
     # Whatever was given, it is a configuration once this one is built.
     backbone_config: Any = None
     num_compressed_symbols: int | None = None
-    document_prefix: bool = False
+    document_opening: str | None = None
     tie_word_embeddings: bool | None = None
     loss_chunk_size: int = 512
+    logits_in_evaluation: bool = True
     num_pred_heads: int = 1
     num_raw_pred_heads: int = 0
     # As above.
@@ -88,9 +116,10 @@ class ProxyByteConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         rows = kwargs.pop("vocab_size", None)
+        self.document_opening = _opening(self.document_opening, kwargs.pop("document_prefix", None), self.bos_token_id)
         if self.num_compressed_symbols is None:
             _check_count("vocab_size", COMPRESSED_OFFSET if rows is None else rows, at_least=COMPRESSED_OFFSET)
-            self.num_compressed_symbols = 0 if rows is None else rows - COMPRESSED_OFFSET
+            super().__setattr__("num_compressed_symbols", 0 if rows is None else rows - COMPRESSED_OFFSET)
         _check_count("num_compressed_symbols", self.num_compressed_symbols, at_least=0)
         _check_count("loss_chunk_size", self.loss_chunk_size, at_least=1)
         _check_count("num_pred_heads", self.num_pred_heads, at_least=1)
@@ -98,13 +127,18 @@ class ProxyByteConfig(PreTrainedConfig):
         self.suffix_rows = SuffixRowsConfig.of(self.suffix_rows)
         vocab_size = COMPRESSED_OFFSET + self.num_compressed_symbols
         _check_vocabulary(vocab_size if rows is None else rows, vocab_size, "vocab_size")
+        sizes = {name: kwargs.pop(name) for name in _SIZES if name in kwargs}
         if misplaced := sorted(DELEGATED & kwargs.keys()):
             raise ProxyByteError(f"{misplaced[0]!r} is a setting of the decoder: put it into backbone_config")
         token_ids = {name: getattr(self, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
         backbone = _build_backbone(self.backbone_config, vocab_size, token_ids)
         if self.tie_word_embeddings is None:
-            self.tie_word_embeddings = bool(getattr(backbone, "tie_word_embeddings", False))
+            super().__setattr__("tie_word_embeddings", bool(getattr(backbone, "tie_word_embeddings", False)))
         backbone.tie_word_embeddings = self.tie_word_embeddings
+        for name, value in sizes.items():
+            # The dictionary of a configuration repeats them.
+            if value != getattr(backbone, name, None):
+                raise ProxyByteError(f"{name!r} is a setting of the decoder: put it into backbone_config")
         self.backbone_config = backbone
         check_backbone(backbone)
         super().__post_init__(**kwargs)
@@ -116,10 +150,51 @@ class ProxyByteConfig(PreTrainedConfig):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
+        # Not while it is built, when the decoder's configuration is still the caller's own.
+        backbone = self.__dict__.get("backbone_config") if name in self.__dict__ or name == "vocab_size" else None
         if name in DELEGATED:
             setattr(self.backbone_config, name, value)
         else:
             super().__setattr__(name, value)
+        if isinstance(backbone, PreTrainedConfig):
+            # One fact in two places: they change together.
+            if name == "tie_word_embeddings":
+                backbone.tie_word_embeddings = value
+            elif name == "num_compressed_symbols":
+                backbone.vocab_size = COMPRESSED_OFFSET + value
+            elif name == "vocab_size":
+                super().__setattr__("num_compressed_symbols", value - COMPRESSED_OFFSET)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As Transformers', with every setting of ``kwargs`` checked as one that the dictionary holds.
+
+        Raises:
+            ProxyByteError: also if one contradicts what weights beside the dictionary are made for: their rows, or
+                whether the head has weights of its own.
+        """
+        stored = cls(**copy.deepcopy(config_dict))
+        for name in ("num_compressed_symbols", "vocab_size", "tie_word_embeddings"):
+            value = kwargs.pop(name, None)
+            if value is not None and value != getattr(stored, name):
+                raise ProxyByteError(
+                    f"{name}={value!r} contradicts the configuration, which has {getattr(stored, name)!r}: leave it "
+                    "out, or build a new model"
+                )
+        if "document_prefix" in kwargs or "document_opening" in kwargs:
+            config_dict = {key: one for key, one in config_dict.items() if not key.startswith("document_")}
+        own = cls.default_config_fields().keys() - {"backbone_config", *PreTrainedConfig.default_config_fields()}
+        given = {name: kwargs.pop(name) for name in ("document_prefix", *own) if name in kwargs}
+        return super().from_dict({**config_dict, **given}, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings, and the decoder's sizes again, which tools look for there."""
+        sizes = {name: getattr(self, name, None) for name in _SIZES}
+        return {**super().to_dict(), **{name: size for name, size in sizes.items() if size is not None}}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What ``config.json`` holds: the decoder's sizes stand in ``backbone_config`` alone."""
+        return {name: value for name, value in super().to_diff_dict().items() if name not in _SIZES}
 
     def validate(self) -> None:
         """Transformers' checks, the layer types being the backbone's."""
@@ -157,6 +232,19 @@ def check_backbone(backbone: PreTrainedConfig) -> None:
             raise ProxyByteError(f"backbone {kind!r} changes its logits by {name!r}: set it to {neutral}")
     if getattr(backbone, "output_router_logits", False):
         raise ProxyByteError(f"backbone {kind!r} asks for a router loss: set 'output_router_logits' to false")
+
+
+def _opening(given: Any, prefix: bool | None, bos: int | None) -> str:
+    """The value of ``document_opening``, from what the caller or a folder of an earlier version says."""
+    if given is None:
+        if prefix:
+            return DocumentOpening.BOS_RAW.value
+        return (DocumentOpening.BOS if bos == Special.BOS else DocumentOpening.RAW).value
+    if given not in list(DocumentOpening):
+        raise ProxyByteError(f"document_opening is {given!r}: give one of {', '.join(DocumentOpening)}")
+    if prefix is not None and prefix is not (given == DocumentOpening.BOS_RAW):
+        raise ProxyByteError(f"document_opening is {given!r} and document_prefix {prefix}: leave document_prefix out")
+    return DocumentOpening(given).value
 
 
 def _build_backbone(given: Any, vocab_size: int, token_ids: dict[str, Any]) -> PreTrainedConfig:

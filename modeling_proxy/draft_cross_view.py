@@ -24,7 +24,7 @@ from .draft_text import Texts
 from .errors import ProxyByteError
 from .row_cache import EvaRows, RowCache, open_rows
 from .spelling import Spelling
-from .symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_SPECIALS, Special
+from .symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_SPECIALS, Special, View, document_opening
 
 _ENCODED_AGAIN = 48
 """Bytes before the end of a text whose codes may change when it goes on."""
@@ -111,8 +111,7 @@ class CrossViewDrafter:
         self._model, self._spelling = model, spelling
         self.most = 16 if most is None else most
         self.forwards = 0
-        opening = [int(Special.BOS)] if model.config.document_prefix else []
-        self._opening = [*opening, int(Special.COMPRESSED_OPEN)]
+        self._opening = list(document_opening(model.config, View.COMPRESSED))
         self._texts: list[_Row] | None = None
         self._cache: EvaRows | RowCache | None = None
 

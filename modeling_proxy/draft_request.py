@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList
 from transformers.generation.configuration_utils import GenerationMode
 
 from .draft_cross_view import CrossViewDrafter
 from .draft_heads import HeadsDrafter
 from .draft_repeats import RepeatsDrafter
+from .draft_scores import is_stateless
 from .errors import ProxyByteError
 from .spelling import Spelling
 
@@ -84,6 +85,23 @@ class DraftRequest:
         elif self.spelling is not None:
             drafter = CrossViewDrafter(model, self.spelling, self.bytes)
         return RepeatsDrafter(drafter, self.bytes) if self.repeats else drafter
+
+    def check_processors(self, processors: LogitsProcessorList, batch: int) -> None:
+        """Refuse a batch under a logits processor that may keep a state from call to call.
+
+        One-byte decoding calls it once a position, with the whole batch; where rows of a batch are at lengths of
+        their own there is no such call to make. A single row is called as one-byte decoding calls it.
+
+        Raises:
+            ProxyByteError: with the processor's name.
+        """
+        for processor in processors if batch > 1 else ():
+            if not is_stateless(processor):
+                raise ProxyByteError(
+                    f"{self._name} cannot be combined with {type(processor).__name__} in a batch of {batch}, because "
+                    "a processor may keep a state from call to call: generate one row at a time, or, if it keeps "
+                    "none, set keeps_no_state = True on it"
+                )
 
     def check(self, mode: GenerationMode, config: GenerationConfig, others: dict[str, Any]) -> None:
         """Refuse what drafts cannot be combined with.

@@ -7,14 +7,26 @@ that position. Greedy decoding takes the likeliest symbol; sampling draws one fr
 import torch
 from transformers import LogitsProcessorList
 from transformers.generation.logits_process import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
     EpsilonLogitsWarper,
     EtaLogitsWarper,
+    ExponentialDecayLengthPenalty,
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
     InfNanRemoveLogitsProcessor,
     LogitNormalization,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
     MinPLogitsWarper,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
     SuppressTokensLogitsProcessor,
     TemperatureLogitsWarper,
+    TopHLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
     TypicalLogitsWarper,
@@ -39,7 +51,30 @@ _OF_SCORES_ALONE = frozenset(
         TypicalLogitsWarper,
     }
 )
+_STATELESS = _OF_SCORES_ALONE | {
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+    ExponentialDecayLengthPenalty,
+    ForcedBOSTokenLogitsProcessor,
+    ForcedEOSTokenLogitsProcessor,
+    MinLengthLogitsProcessor,
+    MinNewTokensLengthLogitsProcessor,
+    NoBadWordsLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    SuppressTokensAtBeginLogitsProcessor,
+    TopHLogitsWarper,
+    Utf8LogitsProcessor,
+    ViewLogitsProcessor,
+}
+"""Those of Transformers and our own that answer from text and scores alone."""
 _TAIL = 3
+
+
+def is_stateless(processor: object) -> bool:
+    """Whether a processor's answer is known to depend on nothing but the text and the scores that it is given."""
+    return type(processor) in _STATELESS or bool(getattr(processor, "keeps_no_state", False))
 
 
 class Chooser:
@@ -95,7 +130,8 @@ class Chooser:
         whole = self._sets or any(symbol < NUM_SPECIALS for symbols in draft for symbol in symbols)
         openings = torch.tensor([self._openings[row] for row in texts.active], device=texts.device)
         openings = openings.repeat_interleave(width)[:, None]
-        if not whole and not self._tails:
+        ids = texts.ids(draft)
+        if not ids.shape[1] or not (whole or self._tails):
             return openings
         lengths = torch.tensor(texts.active_lengths, device=texts.device)[:, None]
         lengths = lengths + torch.arange(width, device=texts.device)
@@ -103,7 +139,7 @@ class Chooser:
         # A text that is too short begins with its first symbol several times over.
         columns = (lengths[..., None] - size + torch.arange(size, device=texts.device)).clamp(min=0)
         rows = torch.tensor(texts.active, device=texts.device)[:, None, None]
-        tails = texts.ids(draft)[rows, columns].flatten(0, 1)
+        tails = ids[rows, columns].flatten(0, 1)
         return tails if whole else torch.cat([openings, tails], dim=1)
 
     def written(self, symbols: list[list[int]]) -> None:
@@ -138,6 +174,8 @@ class Chooser:
 def _last_sentinels(texts: Texts) -> list[int]:
     """The last sentinel of each row, or padding."""
     ids = texts.ids()
+    if not ids.shape[1]:  # the prompt is embeddings alone
+        return [texts.pad] * len(ids)
     found = torch.isin(ids, torch.tensor([int(sentinel) for sentinel in STATE_AFTER], device=ids.device))
     columns = torch.arange(ids.shape[1], device=ids.device)
     found &= columns < torch.tensor(texts.lengths, device=ids.device)[:, None]

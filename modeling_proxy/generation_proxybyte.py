@@ -58,6 +58,8 @@ class ProxyByteGenerationMixin(GenerationMixin):
     ) -> Any:
         # Where Transformers decodes greedily and samples; whatever drafts need is prepared by then.
         request = DraftRequest.of(generation_config)
+        if request is not None:
+            request.check_processors(logits_processor, len(input_ids))
         if request is None:
             return super()._sample(  # type: ignore[misc]
                 input_ids,
@@ -84,6 +86,13 @@ class ProxyByteGenerationMixin(GenerationMixin):
             inputs["suffix_symbols"] = self.suffix_rows.following(input_ids, fed.shape[1])
         return inputs
 
+    def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        # An assistant of another class (a native export) does not know what is ours alone.
+        assistant, model_kwargs = kwargs.get("assistant_model"), kwargs.get("model_kwargs")
+        if assistant is not None and model_kwargs is not None and not isinstance(assistant, ProxyByteGenerationMixin):
+            kwargs["model_kwargs"] = {name: one for name, one in model_kwargs.items() if name != "raw_symbols_only"}
+        return super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
+
     def _expand_inputs_for_generation(  # type: ignore[override]
         self,
         expand_size: int = 1,
@@ -105,8 +114,9 @@ class ProxyByteGenerationMixin(GenerationMixin):
     ) -> LogitsProcessorList:
         # After the caller's processors, so that none brings a symbol back; before top-k and top-p, so that these
         # choose among symbols that may follow.
+        # A number, a list, a tuple or a tensor of either shape; Transformers takes all of them.
         ends = generation_config.eos_token_id
-        end_of_turn = int(Special.END_OF_TURN) in (ends if isinstance(ends, list) else [ends])
+        end_of_turn = ends is not None and int(Special.END_OF_TURN) in torch.as_tensor(ends).flatten().tolist()
         rule = ViewLogitsProcessor(self.config.vocab_size, end_of_turn, kwargs.get("device"))
         kwargs["logits_processor"] = LogitsProcessorList([*(logits_processor or []), rule])
         return super()._get_logits_processor(generation_config, *args, **kwargs)  # type: ignore[misc]

@@ -79,12 +79,23 @@ def head_loss(
     return HeadLoss((nll if weights is None else nll * weights).sum(), nll.detach())
 
 
+def mean_loss(total: torch.Tensor, num_items: torch.Tensor | float) -> torch.Tensor:
+    """``total`` divided by a number of targets; no targets are no loss, and no gradient, where 0 / 0 were none."""
+    count = torch.as_tensor(num_items, device=total.device)
+    return total / count.where(count != 0, 1)
+
+
 def is_plain_linear(head: Head) -> TypeGuard[nn.Linear]:
-    """Whether ``head(x)`` is ``x @ head.weight.T`` and nothing else: no bias, adapter, shard or hook."""
+    """Whether ``head(x)`` is ``x @ head.weight.T`` and nothing else: no bias, adapter, shard or hook.
+
+    Accelerate offloads a module by a ``forward`` of its own on the object, and its weight is on ``meta`` between calls.
+    """
     return (
         type(head) is nn.Linear
         and head.bias is None
         and type(head.weight) is nn.Parameter
+        and "forward" not in vars(head)
+        and not head.weight.is_meta
         and not head._forward_hooks
         and not head._forward_pre_hooks
     )

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Cache, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import can_return_tuple
 
 from .configuration_eva import EvaConfig
@@ -15,7 +16,7 @@ from .configuration_proxybyte import EMBEDDINGS, ProxyByteConfig, check_backbone
 from .errors import ProxyByteError
 from .generation_proxybyte import ProxyByteGenerationMixin
 from .heads import draft_logits, head_targets, head_weights
-from .losses import HeadLoss, head_loss, is_plain_linear, soft_cap
+from .losses import HeadLoss, head_loss, is_plain_linear, mean_loss, soft_cap
 from .packing import lay_out_rows
 from .suffix_rows import SuffixRows, SuffixRowsConfig, SuffixTable, note_symbols
 from .symbols import COMPRESSED_OFFSET, IGNORE_INDEX, Special
@@ -131,6 +132,9 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             bos_token_id=config.bos_token_id,
             eos_token_id=[int(Special.EOS), int(Special.RAW_CLOSE)],
         )
+        # It is ours and no copy of the model's configuration: from such a copy Transformers drops what it does not
+        # know, as ``draft``, when a folder is read.
+        self.generation_config._from_model_config = False
         self.post_init()
 
     @can_return_tuple
@@ -154,7 +158,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         suffix_symbols: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> ProxyByteOutput:
-        """Loss with labels, logits without.
+        """Loss with labels, logits without; both in evaluation without gradients, for ``compute_metrics`` of a Trainer.
 
         Args:
             input_ids: symbols, shape ``(B, T)``.
@@ -166,7 +170,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache: off by default with labels or position ids.
             logits_to_keep: how many last positions to return logits for (0: all), or their indices.
             num_items_in_batch: what the loss is divided by; the number of targets in this batch if absent.
-            return_logits: whether to return logits, where the default is wrong.
+            return_logits: by default without labels, or in evaluation without gradients (``logits_in_evaluation``).
             raw_symbols_only: compute the head's first 320 rows and give minus infinity to the others.
             return_head_logits: whether to return what heads 1 and up draft, at the positions of ``logits_to_keep``.
             next_symbol_only: leave heads 1 and up out of the loss, as evaluation does.
@@ -203,7 +207,11 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         fields: dict[str, Any] = {n: outputs.get(n) for n in ("past_key_values", "hidden_states", "attentions")}
         if targets.labels is not None:
             fields |= self._loss(hidden, targets, targets.labels)
-        if wanted.logits or (wanted.logits is None and targets.labels is None):
+        return_logits = wanted.logits
+        if return_logits is None:
+            evaluating = self.config.logits_in_evaluation and not (self.training or torch.is_grad_enabled())
+            return_logits = targets.labels is None or evaluating
+        if return_logits:
             fields |= {"logits": self._logits(kept, wanted.raw_symbols_only), "last_hidden_state": kept}
         if wanted.token_places is not None:
             fields["token_logits"] = self._logits(hidden[tuple(wanted.token_places)], False)[:, COMPRESSED_OFFSET:]
@@ -265,10 +273,10 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             first += count
         num_items = wanted.num_items
         if num_items is None:
-            num_items = targets[0].ne(IGNORE_INDEX).sum().clamp(min=1)
+            num_items = targets[0].ne(IGNORE_INDEX).sum()
         total = torch.stack([loss.total for loss in losses]).sum()
         nll = torch.cat([loss.nll for loss in losses]).view(targets.shape)
-        fields = {"loss": total / torch.as_tensor(num_items, device=hidden.device), "target_nll": nll[0, :, :-1]}
+        fields = {"loss": mean_loss(total, num_items), "target_nll": nll[0, :, :-1]}
         if stacked:
             fields["head_nll"] = nll.sum(dim=2).T
             fields["head_targets"] = targets.ne(IGNORE_INDEX).sum(dim=2).T
@@ -337,6 +345,8 @@ def _register() -> None:
     """
     ProxyByteConfig.register_for_auto_class()
     ProxyByteForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+    # Trainer shifts the labels of label smoothing for the classes that this table names, and for no other.
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[ProxyByteConfig.model_type] = ProxyByteForCausalLM.__name__
     if not __name__.startswith("transformers_modules."):
         AutoConfig.register(ProxyByteConfig.model_type, ProxyByteConfig, exist_ok=True)
         AutoModel.register(ProxyByteConfig, ProxyByteForCausalLM, exist_ok=True)

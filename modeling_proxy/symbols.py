@@ -13,6 +13,7 @@ so their weights fit. A byte never shares an id with a special.
 """
 
 from enum import IntEnum, StrEnum
+from typing import Any
 
 NUM_SPECIALS = 64
 NUM_BYTES = 256
@@ -93,3 +94,36 @@ class View(StrEnum):
     def close(self) -> Special:
         """The sentinel after a span in this view."""
         return Special.RAW_CLOSE if self is View.RAW else Special.COMPRESSED_CLOSE
+
+
+class DocumentOpening(StrEnum):
+    """How a document opens: what stands before its first byte or compressed symbol."""
+
+    RAW = "<raw>"
+    """The view's own sentinel alone: ``<raw>`` or ``<comp>``."""
+    BOS_RAW = "<bos><raw>"
+    """``<bos>``, then the view's own sentinel."""
+    BOS = "<bos>"
+    """``<bos>`` in the place of ``<raw>``, as in published EvaByte checkpoints; a compressed view keeps ``<comp>``."""
+
+    @classmethod
+    def of(cls, config: Any) -> "DocumentOpening":
+        """That of the model of ``config``; ``<raw>`` where it says nothing (a plain native export)."""
+        return cls(getattr(config, "document_opening", None) or cls.RAW)
+
+    def symbols(self, view: View = View.RAW) -> tuple[int, ...]:
+        """Ids that open a document of ``view``."""
+        if self is DocumentOpening.BOS and view is View.RAW:
+            return (int(Special.BOS),)
+        sentinel = (int(view.open),)
+        return (int(Special.BOS), *sentinel) if self is DocumentOpening.BOS_RAW else sentinel
+
+
+def document_opening(config: Any, view: View = View.RAW) -> tuple[int, ...]:
+    """Ids that open a document of ``view`` for the model of ``config``: as ``config.document_opening`` says.
+
+    Args:
+        config: of any model that reads our symbols.
+        view: the view that the document begins in.
+    """
+    return DocumentOpening.of(config).symbols(view)

@@ -17,6 +17,7 @@ class ViewState(IntEnum):
 
 
 STATE_AFTER = {
+    Special.BOS: ViewState.RAW,
     Special.RAW_OPEN: ViewState.RAW,
     Special.COMPRESSED_OPEN: ViewState.COMPRESSED,
     Special.RAW_CLOSE: ViewState.CLOSED,
@@ -29,7 +30,14 @@ for _sentinel, _state in STATE_AFTER.items():
 
 
 def view_states(input_ids: torch.Tensor) -> torch.Tensor:
-    """State of each row of ``input_ids`` ``(B, T)``, shape ``(B,)``; raw where it holds no sentinel."""
+    """State of each row of ``input_ids`` ``(B, T)``, shape ``(B,)``; raw where it holds no sentinel.
+
+    Continuous batching shows the last symbol of each text alone, shape ``(B,)``, and that is enough: a sentinel says
+    the state itself, a compressed symbol stands in the compressed view alone, a byte in the raw one.
+    """
+    if input_ids.ndim == 1:
+        compressed = int(ViewState.COMPRESSED)
+        return view_states(input_ids[:, None]).masked_fill(input_ids >= COMPRESSED_OFFSET, compressed)
     if not input_ids.shape[1]:
         return torch.full(input_ids.shape[:1], int(ViewState.RAW), device=input_ids.device)
     table = _STATE_OF_SYMBOL.to(input_ids.device)

@@ -1,12 +1,15 @@
 """The wheel and the editable install put one package on the path, and every module of it imports."""
 
+import re
 import subprocess
 import sys
 import sysconfig
 import venv
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("modeling_proxy", "training", "eval", "hub_configs")
@@ -73,6 +76,40 @@ def test_every_module_of_the_wheel_imports(tmp_path, clean_python):
     assert not top_level & {"training", "eval", "tests", "hub_configs", "modeling_proxy"}
     presets = list((Path(place) / "hub_configs").rglob("*.yaml"))
     assert len(presets) == len(list((ROOT / "hub_configs").rglob("*.yaml")))
+
+
+def test_one_version_stands_everywhere():
+    """That of setup.py, which is the installed one, beside the citation and the newest section of the changelog."""
+    (version,) = re.findall(r'version="([^"]+)"', (ROOT / "setup.py").read_text(encoding="utf-8"))
+    assert metadata.version("proxybyte") == version
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == version
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\d\S*) \(\d{4}-\d\d-\d\d\)$", changelog, re.MULTILINE)[0] == version
+    assert changelog.index("## Unreleased") < changelog.index(f"## {version} ")
+
+
+def test_the_license_is_the_one_that_is_declared():
+    assert citation_license() == "Apache-2.0"
+    assert "Apache-2.0" in (
+        metadata.metadata("proxybyte")["License"],
+        metadata.metadata("proxybyte")["License-Expression"],
+    )
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+
+
+def citation_license() -> str:
+    return yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["license"]
+
+
+def test_hooks_run_the_versions_that_are_tested():
+    pinned = set((ROOT / "constraints.txt").read_text(encoding="utf-8").split("\n"))
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0]["hooks"]
+    assert {hook["id"] for hook in hooks} == {"ruff-check", "ruff-format", "codespell", "large-files"}
+    wanted = {needed for hook in hooks for needed in hook["additional_dependencies"] if "pre-commit" not in needed}
+    assert wanted <= pinned
 
 
 def test_an_editable_install_follows_the_source(tmp_path, clean_python):

@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxybyte.training.compressors import CannotEncode, Compressor, load_compressor, load_spelling
+    from proxybyte.training.texts import TEXT_HELP, TextSource, add_text_options, numbered_lines, source_of
 
-__all__ = ["CannotEncode", "Compressor", "load_compressor", "load_spelling"]
+__all__ = [
+    "TEXT_HELP",
+    "CannotEncode",
+    "Compressor",
+    "TextSource",
+    "add_text_options",
+    "load_compressor",
+    "load_spelling",
+    "numbered_lines",
+    "source_of",
+]
+_OF_TEXTS = ("TEXT_HELP", "TextSource", "add_text_options", "numbered_lines", "source_of")
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(".compressors", __name__), name)
+    return getattr(import_module(".texts" if name in _OF_TEXTS else ".compressors", __name__), name)

@@ -1,11 +1,96 @@
-"""The processes of one job under ``torchrun`` or ``accelerate launch``: how many were asked for, and how many run."""
+"""Processes of one job: how many were asked for and run, and that none outlives the one that it works for.
 
+A killed process (SIGKILL, the kernel for want of memory) cannot end those that it started, and they would go on beside
+the user's next try. So each of them sees to it itself: what we start is ended by the kernel with us, and what a
+launcher starts watches the launcher.
+"""
+
+import ctypes
 import os
-from collections.abc import Mapping, Sequence
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import psutil
 
 from proxybyte.errors import ProxyByteError
+
+_PR_SET_PDEATHSIG = 1
+_LOOK_SECONDS = 0.5
+_LAUNCHERS = ("accelerate", "torchrun", "torch.distributed")
+
+
+def ends_with_this_process(number: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
+    """``preexec_fn`` of a command that is to get the signal ``number`` when this process dies by any cause.
+
+    Linux alone can promise that; elsewhere a command outlives a killed process.
+    """
+    parent = os.getpid()
+    if sys.platform != "linux":
+        return lambda: None
+    prctl = ctypes.CDLL(None).prctl  # here and not in the child, which must not load anything
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(number))
+        if os.getppid() != parent:  # it died before the kernel was asked
+            os.kill(os.getpid(), number)
+
+    return ask
+
+
+def end_with_parent(parent: int) -> None:
+    """Kill this process when its parent, number ``parent``, dies by any cause; the parent's main thread started it.
+
+    The kernel does it where it can (even a process that holds Python's lock ends then), a thread elsewhere.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return
+    _watch(parent)
+
+
+def end_with_launcher() -> None:
+    """Kill this process when the launcher that started it dies; without a launcher, nothing is watched.
+
+    Raises:
+        ProxyByteError: if it is dead already.
+
+    By a thread: from which of its threads a launcher starts processes, and whether that one lives on, is not known.
+    """
+    parent = os.getppid()
+    try:
+        words = psutil.Process(parent).cmdline()[:4]
+    except psutil.Error:
+        words = []
+    if any(name in word for word in words for name in _LAUNCHERS):
+        _watch(parent)
+    elif "TORCHELASTIC_RUN_ID" in os.environ:
+        if parent == 1 and not _meeting_point_answers():  # the launcher died while this process was loading
+            raise ProxyByteError("the launcher of this process is gone: launch again")
+        _watch(parent)
+
+
+def _meeting_point_answers() -> bool:
+    with suppress(OSError, ValueError):
+        address = os.environ.get("MASTER_ADDR", ""), int(os.environ.get("MASTER_PORT", "0"))
+        socket.create_connection(address, timeout=_LOOK_SECONDS * 10).close()
+        return True
+    return False
+
+
+def _watch(parent: int) -> None:
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+
+    threading.Thread(target=look, daemon=True, name="watch-parent").start()
 
 
 def asked_processes(environment: Mapping[str, str], parent_command: Sequence[str]) -> int | None:

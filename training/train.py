@@ -4,25 +4,35 @@ The same entry runs under ``accelerate launch -m``, under ``torchrun -m``, and i
 """
 
 import argparse
+import functools
 import logging
 import os
+import shutil
+import signal
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
+from proxybyte.cli import Parser, report_fault, take_common_flags
 from proxybyte.errors import ProxyByteError
+from proxybyte.locks import hold
 
 from .commands.train import COMMAND
 from .run.assemble import assemble, start_trackers, write_final
 from .run.checkpoint import CheckpointFolder, whole_tensors
 from .run.config import TrainConfig
 from .run.config_io import check_resumable, load_config, save_config
-from .run.distributed import start
+from .run.distributed import Stage, start
 from .run.loop import Loop, Run
 from .run.metrics import MetricsLog, Totals
 from .run.source import open_data
+from .signs_of_life import signs_of_life
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +44,26 @@ class Summary:
     Attributes:
         finished: whether it reached its last step; otherwise it was asked to stop and saved a checkpoint.
         step: finished optimizer steps.
+        stopped_by: the signal that asked it to stop, 0 where it finished.
     """
 
     finished: bool
     step: int
+    stopped_by: int = 0
 
 
+def _one_at_a_time(work: Callable[[TrainConfig], Summary]) -> Callable[[TrainConfig], Summary]:
+    """``work`` under the lock on the run's folder, which the first of its processes holds for all."""
+
+    @functools.wraps(work)
+    def locked(config: TrainConfig) -> Summary:
+        with hold(config.output) if os.environ.get("RANK", "0") == "0" else nullcontext():
+            return work(config)
+
+    return locked
+
+
+@_one_at_a_time
 def train(config: TrainConfig) -> Summary:
     """Train as ``config`` says, going on from the run folder's newest whole checkpoint if it has one.
 
@@ -48,6 +72,11 @@ def train(config: TrainConfig) -> Summary:
             or the loss is not finite.
     """
     stage = start(config)
+    with signs_of_life(stage.world.rank, stage.world.size, config.compute.timeout):
+        return _train(config, stage)
+
+
+def _train(config: TrainConfig, stage: Stage) -> Summary:
     world = stage.world
     data = open_data(config)
     checkpoints = CheckpointFolder(config.output, config.checkpoint.keep)
@@ -55,32 +84,50 @@ def train(config: TrainConfig) -> Summary:
     if found is not None:
         check_resumable(config, found[1].config, config.output)
         if found[1].data != data.fingerprint:
-            raise ProxyByteError(f"{config.data} is not the data that the run in {config.output} began with")
+            raise ProxyByteError(
+                f"{config.data} is not the data that the run in {config.output} began with (or an earlier version of "
+                "this program began it): restore the data, or choose another output folder"
+            )
     step, totals = (found[1].step, Totals.from_dict(found[1].totals)) if found else (0, Totals())
     world.wait()
     if world.is_main:
-        _open_folder(config, step)
+        _open_folder(config, step if found else None)
     job = assemble(config, stage, data, found[0] if found else None)
     if world.is_main:
         log.info("%s", data.describe())
         if found:
             log.info("going on from %s", found[0])
-    start_trackers(job, step)
+    start_trackers(job, step if found else None)
     loop = Loop(job, step, totals)
-    finished = loop.to_the_end()
-    if finished:
-        _finish(job)
-    elif world.is_main:
+    with _named_if_unwritable(config.output, loop):
+        finished = loop.to_the_end()
+        if finished:
+            _finish(job)
+    if not finished and world.is_main:
         log.info("stopped after step %d, which is saved: the same command goes on from there", loop.step)
     stage.accelerator.end_training()
-    return Summary(finished, loop.step)
+    return Summary(finished, loop.step, 0 if finished else loop.stopped_by)
 
 
-def _open_folder(config: TrainConfig, step: int) -> None:
+@contextmanager
+def _named_if_unwritable(folder: Path, loop: Loop) -> Iterator[None]:
+    """Say of a disk that takes no more at which step it was, and what of the run is safe."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        stands = f"the checkpoint of step {loop.saved} stands" if loop.saved else "there is no checkpoint yet"
+        raise ProxyByteError(
+            f"{folder} cannot be written at step {loop.step}: {error} ({shutil.disk_usage(folder).free / 1e6:,.0f} MB "
+            f"are free); {stands}: make room, and the same command goes on from there"
+        ) from error
+
+
+def _open_folder(config: TrainConfig, begun: int | None) -> None:
+    """Make the run folder ready to go on after step ``begun``; ``None`` to begin."""
     try:
         config.output.mkdir(parents=True, exist_ok=True)
         save_config(config, config.output)
-        MetricsLog(config.output).cut(step)
+        MetricsLog(config.output).cut(begun)
     except OSError as error:
         raise ProxyByteError(f"the run folder {config.output} cannot be written: {error}") from error
 
@@ -98,8 +145,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(open_data(config).describe())
         return 0
-    train(config)
-    return 0
+    # As a shell counts Ctrl-C, so that 'train && export' ends there; a scheduler's SIGTERM is no fault.
+    return 130 if train(config).stopped_by == signal.SIGINT else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,19 +154,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = int(os.environ.get("RANK", "0")) == 0
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m proxybyte.training.train",
         description="Train a model from a recipe.",
         epilog=f"examples:\n{COMMAND.examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     COMMAND.add_arguments(parser)
+    words, debug = take_common_flags(sys.argv[1:] if argv is None else argv)
     try:
-        return run(parser.parse_args(argv))
-    except ProxyByteError as error:
-        if first:
-            print(f"proxybyte: {error}", file=sys.stderr)
-        return 2
+        return run(parser.parse_args(words))
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            traceback.print_exc()
+        if not first and isinstance(error, ProxyByteError):
+            return 2
+        return report_fault(error)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -1,7 +1,7 @@
 """Draw docs/images/acceptance.png from docs/images/acceptance.json: how often drafts of the heads are right.
 
 ``python docs/images/acceptance.py --measure RUN`` first measures it anew with the prompts and the checkpoint of
-``proxybyte bench multibyte``: texts are written, then each position's heads are compared with what came.
+``make bench GROUP=multibyte``: texts are written, then each position's heads are compared with what came.
 """
 
 import json
@@ -25,7 +25,9 @@ def measure(run: Path) -> dict[str, dict[str, list[float]]]:
     import torch
 
     from proxybyte import ProxyByteForCausalLM
-    from proxybyte.training.bench.multibyte_bench import NEW_BYTES, PROMPT_BYTES, _prompts
+
+    sys.path.insert(0, str(HERE.parents[1] / "tests" / "benchmarks"))
+    from multibyte_bench import NEW_BYTES, PROMPT_BYTES, _prompts
 
     model = ProxyByteForCausalLM.from_pretrained(run / "model").eval()
     prompts = torch.stack(_prompts())

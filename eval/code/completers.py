@@ -11,11 +11,10 @@ from transformers import StoppingCriteria
 
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval.bpb import document_opening
-from proxybyte.eval.completing import ByteGeneration, complete_bytes
+from proxybyte.eval.completing import ByteGeneration, check_temperature, complete_bytes
 from proxybyte.eval.loading import ModelKind, load_tokenizer, model_kind
-from proxybyte.eval.scoring import position_limit
-from proxybyte.symbols import View
+from proxybyte.eval.scoring import bare, position_limit
+from proxybyte.symbols import document_opening
 
 DEFAULT_NEW = {ModelKind.BYTES: 1536, ModelKind.TOKENS: 512}
 """Longest completion in symbols; the longest canonical solution of HumanEval has 864 bytes."""
@@ -39,6 +38,8 @@ class Decoding:
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
             raise ProxyByteError(f"--temperature must be at least 0, not {self.temperature}")
+        if self.temperature:
+            check_temperature(self.temperature, "--temperature")
         if not 0 < self.top_p <= 1:
             raise ProxyByteError(f"--top-p must be above 0 and at most 1, not {self.top_p}")
         if self.max_new is not None and self.max_new < 1:
@@ -96,7 +97,7 @@ class ByteCompleter:
     def __init__(self, model: Any, decoding: Decoding, max_new: int, room: int) -> None:
         self.max_new = max_new
         self._model, self._options = model, decoding.options()
-        self._opening = np.array(document_opening(model, View.RAW), dtype=np.int64)
+        self._opening = np.array(document_opening(bare(model).config), dtype=np.int64)
         self._room = room - len(self._opening)
 
     def cuts(self, prompt: str) -> bool:

@@ -1,21 +1,21 @@
 """A JSONL file that is only ever added to, by one process at a time, and that survives that process being killed."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self
 
-from proxybyte.errors import ProxyByteError
+from proxybyte.locks import hold
 
 
 class JsonlLog:
     """An open log.
 
     Attributes:
-        content: the bytes it held when it was opened, whole lines alone: a last line that was left half-written has
-            been cut off.
+        content: the bytes it held when it was opened, whole lines alone. A last line that was left half-written is cut
+            off when the first row is added: a file that is refused keeps every byte.
 
     Args:
         path: made if absent, with its folder.
@@ -25,20 +25,20 @@ class JsonlLog:
     """
 
     def __init__(self, path: Path) -> None:
+        self._lock = ExitStack()
+        self._lock.enter_context(hold(path, again=False))
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise ProxyByteError(f"{path} is being written by another process") from error
         self._file.seek(0)
         data = self._file.read()
         self.content = data[: data.rfind(b"\n") + 1]
-        self._file.truncate(len(self.content))
+        self._has_half_a_line = len(data) > len(self.content)
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Write ``rows``; they are on the disk when this returns."""
+        if self._has_half_a_line:
+            self._file.truncate(len(self.content))
+            self._has_half_a_line = False
         self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -46,6 +46,7 @@ class JsonlLog:
     def close(self) -> None:
         """Close the file and let others write it."""
         self._file.close()
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self

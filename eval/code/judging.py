@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from proxybyte.eval.code.pass_at_k import Estimate, estimate, pass_at_k
 from proxybyte.eval.code.problems import Problem
 from proxybyte.eval.code.samples import Sample
 from proxybyte.eval.code.verdicts import VerdictFile
-from proxybyte.eval.sandbox import Limits, Outcome, Wall, run_programs
+from proxybyte.eval.sandbox import Limits, Outcome, Trial, Wall, run_programs
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ def judge(problems: Sequence[Problem], samples: Sequence[Sample], bench: Bench) 
     for sample in samples:
         if sample.task_id not in by_id:
             raise ProxyByteError(f"there is a sample of {sample.task_id}, which is none of the problems asked for")
-    return run_known([by_id[sample.task_id].program(sample.completion) for sample in samples], bench)
+    return run_known([by_id[sample.task_id].trial(sample.completion) for sample in samples], bench)
 
 
-def run_known(programs: Sequence[str], bench: Bench) -> list[Outcome]:
+def run_known(programs: Sequence[Trial | str], bench: Bench) -> list[Outcome]:
     """Outcome of each of ``programs``; those that ``bench.known`` holds under these limits are not run again."""
     if bench.known is None:
         return run_programs(programs, bench.limits, bench.wall, workers=bench.workers, progress=bench.progress)
@@ -79,12 +79,14 @@ class Scores:
         samples: number of samples of each.
         correct: how many of them passed.
         endings: how many programs ended in which way.
+        missing: problems that were asked for and have no sample; no score counts them.
     """
 
     task_ids: list[str]
     samples: np.ndarray
     correct: np.ndarray
     endings: dict[str, int]
+    missing: list[str] = field(default_factory=list)
 
     def pass_at(self, k: int) -> Estimate:
         """pass@k over the problems, with its interval."""
@@ -94,6 +96,7 @@ class Scores:
         """For JSON."""
         return {
             "problems": len(self.task_ids),
+            "problems_without_samples": self.missing,
             "samples": int(self.samples.sum()),
             "solved": int((self.correct > 0).sum()),
             **{f"pass@{k}": vars(self.pass_at(k)) for k in ks},
@@ -112,7 +115,9 @@ def score(problems: Sequence[Problem], samples: Sequence[Sample], outcomes: Sequ
         correct[order[sample.task_id]] += outcome.passed
     held = np.flatnonzero(drawn)
     endings = Counter(str(outcome.status) for outcome in outcomes)
-    return Scores([problems[place].task_id for place in held.tolist()], drawn[held], correct[held], dict(endings))
+    ids = [problem.task_id for problem in problems]
+    missing = [ids[place] for place in np.flatnonzero(drawn == 0).tolist()]
+    return Scores([ids[place] for place in held.tolist()], drawn[held], correct[held], dict(endings), missing)
 
 
 def usable_ks(scores: Scores, asked: Sequence[int]) -> list[int]:

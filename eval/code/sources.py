@@ -51,7 +51,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ProxyByteError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise ProxyByteError(f"{path}, line {number}: not an object")

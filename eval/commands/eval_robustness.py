@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
@@ -27,16 +27,23 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", default="humaneval", choices=["humaneval", "mbpp"], help="default: humaneval (mbpp: in ReCode's form)"
     )
-    parser.add_argument("--data", type=Path, metavar="FILE", help="the set's unperturbed rows, .jsonl or .jsonl.gz")
     parser.add_argument(
-        "--recode", metavar="FOLDER", help="ReCode's perturbed files: a folder, or OWNER/NAME on the Hub; else built-in"
+        "--data", type=numbers.path, metavar="FILE", help="the set's unperturbed rows, .jsonl or .jsonl.gz"
+    )
+    parser.add_argument(
+        "--recode",
+        type=numbers.path_or_name,
+        metavar="FOLDER",
+        help="ReCode's perturbed files: a folder, or OWNER/NAME on the Hub; else built-in",
     )
     parser.add_argument(
         "--families", nargs="+", choices=["format", "names", "syntax", "docstrings"], help="default: all four"
     )
-    parser.add_argument("--seeds", type=int, default=5, metavar="S", help="worst of the first S seeds (default: 5)")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FOLDER", help="samples, verdicts and results go here"
+        "--seeds", type=numbers.count, default=5, metavar="S", help="worst of the first S seeds (default: 5)"
+    )
+    parser.add_argument(
+        "--output", type=numbers.path, required=True, metavar="FOLDER", help="samples, verdicts and results go here"
     )
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     add_sandbox_options(parser)
@@ -45,12 +52,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     import json
 
-    from proxybyte.eval.code.options import check_counts, sandbox_bench
+    from proxybyte.eval.code.options import sandbox_bench
     from proxybyte.eval.robustness.measuring import find_ceiling, find_passed, report_rows, rows_as_json, rows_as_table
 
-    check_counts(args, "limit", "seeds")
     ks = args.k or [1]
-    if len(ks) > 1 or not 1 <= ks[0] <= args.samples_per_problem:
+    if len(ks) > 1 or not ks[0] <= args.samples_per_problem:
         raise ProxyByteError("robustness is measured at one -k, of at least 1 and at most -n")
     bench = sandbox_bench(args)
     problems = _load(args)
@@ -95,8 +101,17 @@ def _load(args: argparse.Namespace) -> "RobustnessSet":
         and (args.families is None or variant.family.label in args.families)
     )
     if not kept:
-        raise ProxyByteError(f"{args.recode} holds no file of the families asked for ({', '.join(args.families)})")
+        raise ProxyByteError(_nothing_kept(args, everything))
     return replace(everything, variants=kept)
+
+
+def _nothing_kept(args: argparse.Namespace, everything: "RobustnessSet") -> str:
+    """Why no perturbed set is left, and what to do."""
+    asked = args.families or [variant.family.label for variant in everything.variants if variant.family]
+    seeds = [v.seed for v in everything.variants if v.family is not None and v.family.label in asked]
+    if not seeds:
+        return f"{args.recode} holds no file of the families asked for ({', '.join(args.families)})"
+    return f"{args.recode} holds no file of the first {args.seeds} seeds: give --seeds {min(seeds) + 1} or more"
 
 
 def _generate(args: argparse.Namespace, problems: "RobustnessSet") -> "tuple[dict[str, list[Sample]], dict[str, Any]]":

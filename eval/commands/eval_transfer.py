@@ -4,11 +4,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxybyte import numbers
 from proxybyte.cli import Command
-from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
 
 if TYPE_CHECKING:
@@ -25,35 +24,56 @@ The compressor is the one in the run or the full export; --compressor names anot
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     from proxybyte.eval.code.options import add_sandbox_options
+    from proxybyte.training import TEXT_HELP, add_text_options
 
-    parser.add_argument("folder", type=Path, metavar="MODEL", help="a run, a full export, or a checkpoint's model/")
+    parser.add_argument(
+        "folder", type=numbers.path, metavar="MODEL", help="a run, a full export, or a checkpoint's model/"
+    )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=numbers.path,
         nargs="+",
         required=True,
         metavar="PATH",
-        help="a prepared folder, or files: .jsonl and .parquet (text under 'text'), any other file is one document",
+        help=TEXT_HELP,
     )
-    parser.add_argument("--split", default="validation", help="split of a prepared folder (default: validation)")
-    parser.add_argument("--limit", type=int, default=64, metavar="N", help="first N documents (default: 64)")
-    parser.add_argument("--compressor", metavar="NAME_OR_FOLDER", help="in the place of the one that the model carries")
-    parser.add_argument("--max-bytes", type=int, default=4096, metavar="N", help="scored of each document (4096)")
+    add_text_options(parser)
     parser.add_argument(
-        "--translate-bytes", type=int, default=192, metavar="N", help="translated of each document (default: 192)"
+        "--split", type=numbers.name, default="validation", help="split of a prepared folder (default: validation)"
+    )
+    parser.add_argument("--limit", type=numbers.count, default=64, metavar="N", help="first N documents (default: 64)")
+    parser.add_argument(
+        "--compressor",
+        type=numbers.path_or_name,
+        metavar="NAME_OR_FOLDER",
+        help="in the place of the one that the model carries",
+    )
+    parser.add_argument(
+        "--max-bytes", type=numbers.count, default=4096, metavar="N", help="scored of each document (4096)"
+    )
+    parser.add_argument(
+        "--translate-bytes",
+        type=numbers.count,
+        default=192,
+        metavar="N",
+        help="translated of each document (default: 192)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: an accelerator if there is one)")
     parser.add_argument(
         "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="default: as saved"
     )
-    parser.add_argument("--samples", type=Path, metavar="FILE", help="write every translation as a line of JSON")
+    parser.add_argument(
+        "--samples", type=numbers.path, metavar="FILE", help="write every translation as a line of JSON"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     parser.add_argument(
         "--set",
         choices=["humaneval", "humaneval-plus", "mbpp", "mbpp-plus"],
         help="translate this set's published solutions too, and run what comes out",
     )
-    parser.add_argument("--set-data", type=Path, metavar="FILE", help="the set's rows, as for 'eval code --data'")
+    parser.add_argument(
+        "--set-data", type=numbers.path, metavar="FILE", help="the set's rows, as for 'eval code --data'"
+    )
     add_sandbox_options(parser)
 
 
@@ -62,13 +82,11 @@ def _run(args: argparse.Namespace) -> int:
     from proxybyte.eval.documents import read_held_out
     from proxybyte.eval.scoring import Scoring
     from proxybyte.eval.transfer_data import load_two_views, pair_up
+    from proxybyte.training import source_of
 
-    for name in ("limit", "max_bytes", "translate_bytes"):
-        if getattr(args, name) < 1:
-            raise ProxyByteError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
     bench = None if args.set is None else _bench(args)
     two = load_two_views(args.folder, args.compressor, args.device, args.dtype)
-    texts = read_held_out(args.data, args.split, args.limit).texts
+    texts = read_held_out(source_of(args, args.data, args.split), args.limit).texts
     pairs, left_out = pair_up(texts, two.compressor, args.max_bytes)
     if left_out:
         print(f"{left_out} documents have no codes and are left out", file=sys.stderr)

@@ -10,6 +10,7 @@ from proxybyte.eval.code.judging import Bench, canonical_samples, run_known
 from proxybyte.eval.code.samples import Sample
 from proxybyte.eval.robustness.metrics import Robustness, robustness
 from proxybyte.eval.robustness.variants import Family, RobustnessSet, Variant
+from proxybyte.eval.sandbox import Trial
 
 Passed = Mapping[str, np.ndarray]
 """By a variant's name: which samples passed, booleans of shape ``(P, n)``, problems in the variant's order."""
@@ -40,10 +41,10 @@ def find_passed(
     variants: Sequence[Variant], samples: Mapping[str, Sequence[Sample]], per_problem: int, bench: Bench
 ) -> Passed:
     """Run the samples of every variant; ``samples`` by the variant's name, ``per_problem`` of each problem in order."""
-    programs: list[str] = []
+    programs: list[Trial | str] = []
     for variant in variants:
         by_id = {problem.task_id: problem for problem in variant.problems}
-        programs += [by_id[sample.task_id].program(sample.completion) for sample in samples[variant.name]]
+        programs += [by_id[sample.task_id].trial(sample.completion) for sample in samples[variant.name]]
     outcomes = iter(run_known(programs, bench))
     passed = {}
     for variant in variants:
@@ -117,7 +118,8 @@ def _figures(found: Robustness | None) -> dict[str, Any] | None:
         "nominal": vars(found.nominal),
         "robust_pass": vars(found.robust),
         "robust_drop": None if np.isnan(found.drop) else found.drop,
-        "robust_relative": found.change,
+        "robust_relative": found.relative,
+        "worst_case_change": found.change,
     }
 
 
@@ -125,12 +127,13 @@ def rows_as_table(rows: Sequence[Row], k: int = 1) -> str:
     """For people."""
     head = f"{'family':<11}{'perturbation':<32}{'seeds':>6}{'changed':>9}"
     if rows and rows[0].model is not None:
-        head += f"{f'pass@{k}':>9}{'robust':>9}{'drop':>8}{'change':>8}"
+        head += f"{f'pass@{k}':>9}{'robust':>9}{'drop':>8}{'relative':>10}{'change':>8}"
     lines = [head + f"{'ceiling':>9}"]
     for row in rows:
         line = f"{row.family.label:<11}{row.perturbation or 'worst of all':<32}{row.variants:>6}{row.changed:>9.1f}"
         if row.model is not None:
             drop = "-" if np.isnan(row.model.drop) else f"{row.model.drop:.1%}"
-            line += f"{row.model.nominal.mean:>9.1%}{row.model.robust.mean:>9.1%}{drop:>8}{row.model.change:>8.1%}"
+            line += f"{row.model.nominal.mean:>9.1%}{row.model.robust.mean:>9.1%}{drop:>8}"
+            line += f"{row.model.relative:>10.1%}{row.model.change:>8.1%}"
         lines.append(line + f"{row.ceiling.robust.mean:>9.1%}")
     return "\n".join(lines)

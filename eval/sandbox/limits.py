@@ -5,6 +5,18 @@ from enum import StrEnum
 
 from proxybyte.errors import ProxyByteError
 
+LONGEST_RUN = 1_000_000
+"""Seconds that a program may run, at most."""
+_MOST_BYTES = 1 << 50
+_MOST = {
+    "wall_seconds": LONGEST_RUN,
+    "cpu_seconds": LONGEST_RUN,
+    "memory_bytes": _MOST_BYTES,
+    "file_bytes": _MOST_BYTES,
+    "disk_bytes": _MOST_BYTES,
+    "processes": 1 << 20,
+}
+
 
 class Wall(StrEnum):
     """What stands between untrusted code and the machine, the strongest first."""
@@ -50,6 +62,22 @@ class Limits:
         for name, value in vars(self).items():
             if not value > 0:
                 raise ProxyByteError(f"sandbox: {name} must be above 0, not {value}")
+            if value > _MOST[name]:
+                raise ProxyByteError(f"sandbox: {name} must be at most {_MOST[name]:,}, not {value}")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Code that nobody has read, and tests of it.
+
+    Attributes:
+        code: the source to try.
+        tests: source that raises unless the code is right; it imports what it asks for from the module ``program``
+            (``from program import answer``). It runs in another process than the code.
+    """
+
+    code: str
+    tests: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,5 +96,5 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether it ran to its end without an exception."""
+        """Whether code and tests ran to their ends without an exception."""
         return self.status is Status.PASSED

@@ -7,23 +7,23 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from tqdm import tqdm
 
-from proxybyte.eval.sandbox.limits import Limits, Outcome, Wall
+from proxybyte.eval.sandbox.limits import Limits, Outcome, Trial, Wall
 from proxybyte.eval.sandbox.runner import Launcher
 
 
 def run_programs(
-    programs: Sequence[str],
+    programs: Sequence[Trial | str],
     limits: Limits,
     wall: Wall,
     *,
     workers: int | None = None,
     progress: bool = False,
-    on_outcome: Callable[[str, Outcome], None] | None = None,
+    on_outcome: Callable[[Trial | str, Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Outcome of each of ``programs``; equal programs run once.
 
     Args:
-        programs: source texts.
+        programs: code with tests, or code alone.
         limits: of each program alone.
         wall: see :func:`choose_wall`.
         workers: how many run at once; one a core by default.
@@ -33,7 +33,7 @@ def run_programs(
     Raises:
         SandboxBroken: if the wall cannot be built; programs not yet started are dropped.
     """
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[Trial | str, Outcome] = {}
     distinct = list(dict.fromkeys(programs))
     with tqdm(total=len(distinct), desc="running tests", unit="program", disable=not progress) as bar:
         for program, outcome in _run_each(distinct, limits, wall, workers or usable_cores()):
@@ -44,11 +44,13 @@ def run_programs(
     return [outcomes[program] for program in programs]
 
 
-def _run_each(programs: Sequence[str], limits: Limits, wall: Wall, workers: int) -> Iterator[tuple[str, Outcome]]:
+def _run_each(
+    programs: Sequence[Trial | str], limits: Limits, wall: Wall, workers: int
+) -> Iterator[tuple[Trial | str, Outcome]]:
     mine = threading.local()
     launchers = []
 
-    def run(program: str) -> Outcome:
+    def run(program: Trial | str) -> Outcome:
         if not hasattr(mine, "launcher"):
             mine.launcher = Launcher()
             launchers.append(mine.launcher)

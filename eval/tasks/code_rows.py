@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict
 
 from proxybyte.eval.code.problems import CodeSet, MbppPrompt
 from proxybyte.eval.code.sources import load_problems
-from proxybyte.eval.sandbox import Limits, capabilities, choose_wall
+from proxybyte.eval.sandbox import Limits, Trial, capabilities, choose_wall
 from proxybyte.eval.sandbox.runner import Launcher
 
 
@@ -28,7 +28,12 @@ def load(code_set: str, mbpp_prompt: str = MbppPrompt.FEW_SHOT, **given: Any) ->
     file = given.get(f"{code_set.replace('-', '_')}_file")
     problems = load_problems(CodeSet(code_set), Path(file) if file else None, mbpp_prompt=MbppPrompt(mbpp_prompt))
     rows = [
-        {"task_id": problem.task_id, "prompt": problem.prompt, "head": problem.head, "tests": problem.tests}
+        {
+            "task_id": problem.task_id,
+            "prompt": problem.prompt,
+            "head": problem.head,
+            "tests": problem.separate_tests,
+        }
         for problem in problems
     ]
     return DatasetDict({"test": Dataset.from_list(rows)})
@@ -41,7 +46,7 @@ def add_heads(responses: list[list[str]], docs: list[dict[str, Any]]) -> list[li
 
 def pass_at_1(references: list[str], predictions: list[list[str]]) -> float:
     """Share of the programs of one problem that pass its tests; lm-eval has asked for the user's word by then."""
-    programs = [f"{text}\n{references[0]}\n" for text in predictions[0]]
+    programs = [Trial(f"{text}\n", references[0]) for text in predictions[0]]
     wall = choose_wall(confirmed=True, allow_weak=False)
     return sum(_launcher().run(program, Limits(), wall).passed for program in programs) / len(programs)
 

@@ -1,24 +1,39 @@
 """``proxybyte convert evabyte``: checkpoints in the published EvaByte layout, to our layout and back."""
 
 import argparse
-from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
+from proxybyte.errors import ProxyByteError
+from proxybyte.symbols import DocumentOpening
 
 EXAMPLES = """  proxybyte convert evabyte downloads/EvaByte --out evabyte-proxy
   proxybyte convert evabyte run/model --out evabyte --back"""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="FOLDER", help="the checkpoint's folder, in safetensors format")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "source", type=numbers.path, metavar="FOLDER", help="the checkpoint's folder, in safetensors format"
+    )
+    parser.add_argument("--out", type=numbers.path, required=True, help="folder to write")
+    parser.add_argument(
+        "--opening",
+        type=DocumentOpening,
+        choices=list(DocumentOpening),
+        help="how the documents open that it was trained on, kept in the configuration (default: <bos>, as published)",
+    )
     parser.add_argument("--back", action="store_true", help="from our layout to EvaByte's")
 
 
 def _run(args: argparse.Namespace) -> int:
     from proxybyte.hub_configs.evabyte import from_evabyte, to_evabyte
 
-    (to_evabyte if args.back else from_evabyte)(args.source, args.out)
+    if args.back:
+        if args.opening is not None:
+            raise ProxyByteError("--opening is of the way to our layout: leave it out with --back")
+        to_evabyte(args.source, args.out)
+    else:
+        from_evabyte(args.source, args.out, args.opening or DocumentOpening.BOS)
     print(f"{args.out}: written")
     return 0
 

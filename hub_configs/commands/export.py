@@ -1,31 +1,41 @@
 """``proxybyte export``: a trained model as a folder for the Hub."""
 
 import argparse
-from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 
 EXAMPLES = """  proxybyte export run --format native --out my-model
-  proxybyte export run/checkpoints/step-00001000/model --format full --out my-model --force"""
+  proxybyte export run/checkpoints/step-00001000/model --format full --out my-model --force
+  proxybyte export my-model --format gguf --gguf-type q8_0 --out my-gguf"""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="RUN_OR_FOLDER", help="a run (its final model, else its newest "
-                        "checkpoint) or a model folder")  # fmt: skip
-    parser.add_argument("--format", choices=("native", "full"), required=True, help="native: a plain checkpoint of "
-                        "320 symbols, no remote code; full: our class, code files and compressor")  # fmt: skip
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("source", type=numbers.path, metavar="RUN_OR_FOLDER", help="a run (its final model, else its "
+                        "newest checkpoint) or a model folder")  # fmt: skip
+    parser.add_argument("--format", choices=("native", "full", "gguf"), required=True, help="native: a plain "
+                        "checkpoint of 320 symbols, no remote code; full: our class, code files and compressor; "
+                        "gguf: one file for llama.cpp")  # fmt: skip
+    parser.add_argument("--out", type=numbers.path, required=True, help="folder to write")
     parser.add_argument("--chat", action="store_true", help="for a model trained on chats: chat template, and "
                         "<|eot_id|> ends generation")  # fmt: skip
+    parser.add_argument("--gguf-type", choices=("f32", "f16", "q8_0"), default="f16", help="how a GGUF file stores the "
+                        "matrices (default: %(default)s)")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
 
 def _run(args: argparse.Namespace) -> int:
     from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
+    from proxybyte.hub_configs.gguf_file import GgufType
     from proxybyte.hub_configs.model_folder import COMPRESSOR_FOLDER
 
-    export_model(args.source, args.out, ExportOptions(ExportFormat(args.format), args.chat, args.force))
+    options = ExportOptions(ExportFormat(args.format), args.chat, args.force, GgufType(args.gguf_type))
+    export_model(args.source, args.out, options)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
+    if args.format == "gguf":
+        print(f"{args.out}: {size / 1e6:.1f} MB; serve it with")
+        print(f"  llama-server -m {next(args.out.glob('*.gguf'))}")
+        return 0
     trust = ", trust_remote_code=True" if args.format == "full" else ""
     print(f"{args.out}: {size / 1e6:.1f} MB, checked against {args.source}; load it with")
     print(f"  AutoModelForCausalLM.from_pretrained({str(args.out)!r}{trust})")

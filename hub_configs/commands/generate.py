@@ -2,8 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
@@ -14,13 +14,17 @@ EXAMPLES = """  proxybyte generate my-model --prompt "def fibonacci(n):" --max-n
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="an exported folder, a model folder or a run")
+    parser.add_argument(
+        "folder", type=numbers.path, metavar="FOLDER", help="an exported folder, a model folder or a run"
+    )
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", help="text to continue (default: the bytes on standard input)")
-    prompt.add_argument("--prompt-file", type=Path, help="file whose bytes to continue")
-    parser.add_argument("--max-new-bytes", type=int, default=200, metavar="N", help="default: %(default)s")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 (default) takes the likeliest byte")
-    parser.add_argument("--seed", type=int, default=0, help="for temperatures above 0 (default: %(default)s)")
+    prompt.add_argument("--prompt-file", type=numbers.path, help="file whose bytes to continue")
+    parser.add_argument("--max-new-bytes", type=numbers.count, default=200, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--temperature", type=numbers.temperature, default=0.0, help="0 (default) takes the likeliest byte"
+    )
+    parser.add_argument("--seed", type=numbers.seed, default=0, help="for temperatures above 0 (default: %(default)s)")
     parser.add_argument("--utf8", action="store_true", help="let nothing but valid UTF-8 come out")
     parser.add_argument(
         "--draft",
@@ -30,16 +34,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--draft-repeats", action="store_true", help="draft what the text says again, with or without --draft"
     )
-    parser.add_argument("--draft-bytes", type=int, metavar="N", help="draft at most so many (default: what it can)")
+    parser.add_argument(
+        "--draft-bytes", type=numbers.count, metavar="N", help="draft at most so many (default: what it can)"
+    )
     parser.add_argument("--report", action="store_true", help="say on standard error how well the drafts were")
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: an accelerator if there is one)")
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.max_new_bytes < 1:
-        raise ProxyByteError(f"--max-new-bytes is {args.max_new_bytes}: give 1 or more")
-    if not args.temperature >= 0:
-        raise ProxyByteError(f"--temperature is {args.temperature}: give 0 or more")
     from proxybyte.hub_configs.generate import GenerateOptions, generate_bytes
     from proxybyte.hub_configs.model_folder import find_model
 

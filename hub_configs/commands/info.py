@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
@@ -14,30 +15,38 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("model", nargs="?", help="a preset's name or a model folder (default: list the presets)")
+    parser.add_argument(
+        "model",
+        nargs="?",
+        type=numbers.path_or_name,
+        help="a preset's name or a model folder (default: list the presets)",
+    )
     parser.add_argument(
         "--compressed",
-        type=int,
+        type=numbers.whole(0, numbers.LARGEST_VOCABULARY),
         default=65_536,
         metavar="N",
         help="symbols of a preset's compressor (default: %(default)s)",
     )
     parser.add_argument(
         "--heads",
-        type=int,
+        type=numbers.whole(1, 1 << 10),
         default=1,
         metavar="N",
         help="a preset's heads over all symbols, the next symbol's among them (default: %(default)s)",
     )
     parser.add_argument(
         "--raw-heads",
-        type=int,
+        type=numbers.whole(0, 1 << 10),
         default=0,
         metavar="M",
         help="a preset's heads over the raw symbols, after those (default: %(default)s)",
     )
     parser.add_argument(
-        "--length", type=int, default=4096, help="symbols of a document, for attention's FLOPs (default: %(default)s)"
+        "--length",
+        type=numbers.count,
+        default=4096,
+        help="symbols of a document, for attention's FLOPs (default: %(default)s)",
     )
 
 
@@ -45,8 +54,6 @@ def run(args: argparse.Namespace) -> None:
     """Print the list of presets, or one model's table."""
     from proxybyte.hub_configs import load_preset, preset_names
 
-    if args.length < 1:
-        raise ProxyByteError(f"--length is {args.length}: give at least 1")
     if args.model is None:
         for preset in map(load_preset, preset_names()):
             print(f"{preset.name:<12} {preset.summary}")

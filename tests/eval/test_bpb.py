@@ -84,7 +84,7 @@ def test_an_accelerator_gives_the_figure_of_the_cpu(byte_model):
 @pytest.mark.parametrize(("view", "prefix"), [(View.RAW, [1, 12]), (View.COMPRESSED, [1, 14])])
 def test_bos_before_the_sentinel_where_the_model_was_trained_so(proxy_llama, view, prefix, brute_force_bits):
     model = copy.deepcopy(proxy_llama)
-    model.config.document_prefix = True
+    model.config.document_opening = "<bos><raw>"
     if view is View.RAW:
         bits = bits_per_byte(model, [b"abc"]).bits
     else:

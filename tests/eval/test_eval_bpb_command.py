@@ -123,8 +123,8 @@ def test_the_table_names_each_line(model_folder, prepared, capsys):
         (["{tmp}", "--data", "{good}"], "it has no config.json"),
         (["{model}", "--data", "{model}"], "is no prepared folder"),
         (["{model}", "--data", "{prepared}", "--split", "test"], "no split 'test'"),
-        (["{model}", "--data", "{good}", "{model}"], "is a folder"),
-        (["{model}", "--data", "{bad}"], "line 2"),
+        (["{model}", "--data", "{good}", "{model}"], "holds no file with text that ends in .py"),
+        (["{model}", "--data", "{bad}"], "bad.jsonl:2: missing column"),
         (["{model}", "--data", "{empty}"], "no text in"),
         (["{model}", "--data", "{good}", "--view", "compressed"], "needs codes"),
         (["{model}", "--data", "{good}", "--window", "4", "--stride", "9"], "stride 9"),
@@ -134,7 +134,7 @@ def test_the_table_names_each_line(model_folder, prepared, capsys):
     ],
 )
 def test_bad_input_is_one_sentence_and_code_2(arguments, message, model_folder, prepared, tmp_path, capsys):
-    (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\n{"txt": 1}\n')
+    (tmp_path / "bad.jsonl").write_text('{"text": 1, "txt": 2}\n{"txt": 1}\n')
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "good.txt").write_text("good")
     broken = tmp_path / "broken"

@@ -39,7 +39,7 @@ def write_model(
     if change is not None:
         change(model)
     model.save_pretrained(folder)
-    save_tokenizer(build_tokenizer(document_prefix=config.document_prefix), folder)
+    save_tokenizer(build_tokenizer(opening=config.document_opening), folder)
     return model
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
+from transformers import AutoTokenizer
 
-from proxybyte import EvaModel, ProxyByteError, ProxyByteForCausalLM
+from proxybyte import EvaModel, ProxyByteConfig, ProxyByteError, ProxyByteForCausalLM
 from proxybyte.cli import main
 from proxybyte.hub_configs.evabyte import from_evabyte, to_evabyte
 
@@ -230,6 +231,12 @@ def test_the_command_converts_both_ways_and_never_over_a_folder(tmp_path, capsys
     assert main(["convert", "evabyte", str(source), "--out", str(ours)]) == 0
     assert main(["convert", "evabyte", str(ours), "--out", str(back), "--back"]) == 0
     assert all_weights(back).keys() == published_weights().keys()
+    assert AutoTokenizer.from_pretrained(ours)("a")["input_ids"] == [1, 161]
+    assert ProxyByteConfig.from_pretrained(ours).document_opening == "<bos>"
+    sentinels = tmp_path / "sentinels"
+    assert main(["convert", "evabyte", str(source), "--out", str(sentinels), "--opening", "<bos><raw>"]) == 0
+    assert AutoTokenizer.from_pretrained(sentinels)("a")["input_ids"] == [1, 12, 161]
+    assert ProxyByteConfig.from_pretrained(sentinels).document_opening == "<bos><raw>"
     assert main(["convert", "evabyte", str(source), "--out", str(back)]) == 2
     assert "exists" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()

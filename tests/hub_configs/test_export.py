@@ -1,13 +1,23 @@
 import json
+import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from proxybyte import ProxyByteError, encode_bytes
 from proxybyte.cli import main
 from proxybyte.hub_configs.export import NATIVE_FAMILIES, ExportFormat, ExportOptions, export_model
-from proxybyte.symbols import NUM_RAW_SYMBOLS
+from proxybyte.symbols import NUM_RAW_SYMBOLS, document_opening
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
 NATIVE = ExportOptions(ExportFormat.NATIVE)
@@ -95,14 +105,15 @@ def test_a_full_export_carries_code_and_compressor(llama_run, tmp_path):
     [
         ({"num_raw_pred_heads": 3}, FULL, "3 more heads"),
         ({"num_pred_heads": 2}, FULL, "1 more head,"),
-        ({"num_raw_pred_heads": 3}, NATIVE, None),
+        ({"num_raw_pred_heads": 3}, NATIVE, "custom_generate="),
         ({}, FULL, None),
+        ({}, NATIVE, None),
     ],
 )
 def test_the_card_of_a_model_with_heads_says_how_to_draft(model_writer, tmp_path, heads, options, said):
     model_writer(tmp_path / "run" / "model", "llama", **heads)
     card = (export_model(tmp_path / "run", tmp_path / "out", options) / "README.md").read_text()
-    assert ('draft="heads"' in card) == (said is not None)
+    assert ('draft="heads"' in card or "custom_generate=" in card) == (said is not None)
     assert said is None or said in card
     assert "$" not in card
 
@@ -115,30 +126,26 @@ def test_a_native_export_carries_no_code(llama_run, tmp_path):
     assert "auto_map" not in json.loads((out / "config.json").read_text())
 
 
-def test_heads_that_predict_further_stay_in_a_full_export_and_are_left_out_of_a_native_one(
-    model_writer, tmp_path, caplog
-):
-    def said() -> list[str]:
-        return [record.getMessage() for record in caplog.records if record.name.startswith("proxybyte")]
-
+def test_heads_that_predict_further_stay_in_a_full_export_and_lie_beside_a_native_one(model_writer, tmp_path):
     model = model_writer(tmp_path / "model", "llama", num_pred_heads=3, num_raw_pred_heads=2)
     full = AutoModelForCausalLM.from_pretrained(export_model(tmp_path / "model", tmp_path / "full", FULL))
     assert torch.equal(full.pred_heads.weight, model.pred_heads.weight)
     assert torch.equal(full.raw_pred_heads.weight, model.raw_pred_heads.weight)
-    assert not said()
     native = AutoModelForCausalLM.from_pretrained(export_model(tmp_path / "model", tmp_path / "native", NATIVE))
-    assert said() == [
-        "4 heads that predict further are left out, for which a plain 'llama' has no place: --format full keeps them"
-    ]
     assert not any("pred_heads" in name for name in native.state_dict())
     assert "num_pred_heads" not in json.loads((tmp_path / "native" / "config.json").read_text())
     torch.testing.assert_close(raw_logits(native), raw_logits(model), rtol=1e-5, atol=1e-5)
+    hidden = torch.randn(1, 4, 32)
+    heads = load_file(tmp_path / "native" / "draft_heads.safetensors")["heads"]
+    torch.testing.assert_close((hidden @ heads.mT).unflatten(-1, (4, 320)), model.head_logits(hidden))
 
 
 def test_the_prefix_and_the_context_travel_in_the_tokenizer(model_writer, tmp_path):
-    model_writer(tmp_path / "model", "llama", document_prefix=True)
+    model_writer(tmp_path / "model", "llama", document_opening="<bos><raw>")
     tokenizer = AutoTokenizer.from_pretrained(export_model(tmp_path / "model", tmp_path / "out", NATIVE))
     assert tokenizer("a")["input_ids"] == [1, 12, 161]
+    # Whoever scores the plain folder opens documents so too.
+    assert document_opening(AutoConfig.from_pretrained(tmp_path / "out")) == (1, 12)
     assert tokenizer.model_max_length == 256
 
 
@@ -195,10 +202,33 @@ def test_an_unfinished_run_gives_its_newest_checkpoint(model_writer, tmp_path):
     assert AutoModelForCausalLM.from_pretrained(out).model.norm.weight.unique().tolist() == [2.0]
 
 
-def test_a_plain_checkpoint_has_nothing_to_export(llama_run, tmp_path):
+def test_a_plain_checkpoint_has_no_full_export_and_one_of_other_symbols_none(llama_run, tmp_path):
     export_model(llama_run, tmp_path / "out", NATIVE)
-    with pytest.raises(ProxyByteError, match="plain 'llama' checkpoint already"):
-        export_model(tmp_path / "out", tmp_path / "again", NATIVE)
+    with pytest.raises(ProxyByteError, match="plain 'llama' checkpoint already: there is nothing"):
+        export_model(tmp_path / "out", tmp_path / "again", FULL)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    LlamaForCausalLM(LlamaConfig(**shape, vocab_size=400)).save_pretrained(tmp_path / "other")
+    with pytest.raises(ProxyByteError, match="not one of 320 byte symbols"):
+        export_model(tmp_path / "other", tmp_path / "again", NATIVE)
+
+
+@pytest.mark.parametrize("chat", [False, True], ids=["plain", "chat"])
+def test_a_native_folder_that_stock_code_saved_again_is_mended_by_exporting_it(chat, model_writer, tmp_path):
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": 123.0}}
+    model_writer(tmp_path / "model", "llama", backbone_settings=rope, num_raw_pred_heads=2)
+    out = export_model(tmp_path / "model", tmp_path / "out", ExportOptions(ExportFormat.NATIVE, chat=chat))
+    AutoModelForCausalLM.from_pretrained(out).save_pretrained(tmp_path / "again")
+    AutoTokenizer.from_pretrained(out).save_pretrained(tmp_path / "again")
+    shutil.copy(out / "draft_heads.safetensors", tmp_path / "again")
+    assert "rope_theta" not in json.loads((tmp_path / "again" / "config.json").read_text())
+    export_model(tmp_path / "again", tmp_path / "mended", NATIVE)
+    mended = tmp_path / "mended"
+    names = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
+    assert {path.relative_to(mended) for path in mended.rglob("*") if path.is_file()} == names
+    for name in names:
+        if name.name != "README.md":
+            assert (out / name).read_bytes() == (mended / name).read_bytes(), name
+    assert json.loads((mended / "config.json").read_text())["rope_theta"] == 123.0
 
 
 @pytest.mark.parametrize(

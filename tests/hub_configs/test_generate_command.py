@@ -104,8 +104,8 @@ def test_what_cannot_draft_says_so(model_writer, exported, tmp_path, run, capsys
     ("arguments", "sentence"),
     [
         (["absent"], "absent is no folder"),
-        (["RUN", "--max-new-bytes", "0"], "--max-new-bytes is 0"),
-        (["RUN", "--temperature", "-1"], "--temperature is -1.0"),
+        (["RUN", "--max-new-bytes", "0"], "--max-new-bytes must be at least 1, not 0"),
+        (["RUN", "--temperature", "-1"], "--temperature must be at least 0, not -1"),
         (["RUN", "--prompt-file", "absent"], "--prompt-file absent cannot be read"),
         (["RUN", "--prompt", "x" * 200], "context of 256"),
         (["RUN", "--prompt", "x", "--device", "nonsense"], "--device nonsense cannot be used"),

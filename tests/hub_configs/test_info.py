@@ -60,7 +60,7 @@ def test_a_folder_that_is_no_model_is_refused(capsys, tmp_path, content, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(["tiny-lama"], "did you mean"), (["tiny-llama", "--compressed", "-1"], "at least 0"),
-     (["tiny-llama", "--length", "0"], "at least 1"), (["tiny-llama", "--heads", "0"], "num_pred_heads is 0")],
+     (["tiny-llama", "--length", "0"], "at least 1"), (["tiny-llama", "--heads", "0"], "--heads must be at least 1")],
 )  # fmt: skip
 def test_bad_arguments_are_refused_in_one_sentence(capsys, arguments, words):
     assert main(["info", *arguments]) == 2

@@ -1,11 +1,13 @@
 import json
+import pickle
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from proxybyte import decode_bytes, encode_bytes
+from proxybyte import ProxyByteError, decode_bytes, encode_bytes
 from proxybyte.symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS, Special, special_spelling
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
@@ -95,7 +97,10 @@ def test_the_saved_folder_says_all_that_it_must(folder, tokenizer):
     vocabulary = saved["model"]["vocab"]
     assert sorted(vocabulary.values()) == list(range(NUM_RAW_SYMBOLS))
     assert [vocabulary[spelling] for spelling in SPELLINGS] == list(range(NUM_SPECIALS))
-    assert saved["model"]["merges"] == []
+    assert saved["model"]["merges"] == saved["added_tokens"] == []
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    assert settings["additional_special_tokens"] == SPELLINGS
+    assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert tokenizer.vocab_size == len(tokenizer) == NUM_RAW_SYMBOLS
     assert (tokenizer.bos_token, tokenizer.bos_token_id) == ("<raw>", Special.RAW_OPEN)
     assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (Special.EOS, Special.PAD)
@@ -112,7 +117,41 @@ def test_splitting_stays_exact_after_saving_again(tokenizer, tmp_path):
     save_tokenizer(tokenizer, tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again("<raw></raw>")["input_ids"] == [12, *symbols_of("<raw></raw>")]
-    assert (tmp_path / "tokenizer.json").read_bytes() == again.backend_tokenizer.to_str(pretty=True).encode()
+    assert Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("<raw>").ids == [12, *symbols_of("<raw>")]
+
+
+@given(text=TEXT)
+def test_the_library_tokenizers_alone_reads_sentinels_as_text(folder, text):
+    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert backend.encode(text).ids == [Special.RAW_OPEN, *symbols_of(text)]
+    assert backend.decode([*symbols_of(text), 13, 2]) == f"{text}</raw><eos>"
+
+
+def test_the_objects_own_save_writes_what_save_tokenizer_writes(folder, tmp_path):
+    build_tokenizer().save_pretrained(tmp_path)
+    for path in folder.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_new_token_is_refused_because_its_id_is_a_compressed_symbol(chat, tmp_path):
+    tokenizer = build_tokenizer(chat=chat)
+    for add in (
+        lambda: tokenizer.add_tokens(["<tool_call>"], special_tokens=True),
+        lambda: tokenizer.add_special_tokens({"pad_token": "[PAD]"}),
+    ):
+        with pytest.raises(ProxyByteError, match=r"no new token: '(<tool_call>|\[PAD\])' would get id 320"):
+            add()
+    assert tokenizer.add_special_tokens({"pad_token": "<extra_id_19>"}) == 0
+    assert (len(tokenizer), tokenizer.pad_token_id) == (NUM_RAW_SYMBOLS, 19)
+    assert len(pickle.loads(pickle.dumps(tokenizer))) == NUM_RAW_SYMBOLS
+
+
+def test_a_loaded_tokenizer_with_a_new_token_is_not_saved(folder, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<tool_call>"])
+    with pytest.raises(ProxyByteError, match="no new token"):
+        save_tokenizer(tokenizer, tmp_path)
 
 
 def test_a_caller_who_asks_gets_sentinels_parsed(tokenizer):
@@ -126,7 +165,7 @@ def test_bos_can_be_left_out_at_loading(folder):
 
 
 def test_document_prefix_opens_with_bos_and_raw(tmp_path):
-    save_tokenizer(build_tokenizer(document_prefix=True, model_max_length=4096), tmp_path)
+    save_tokenizer(build_tokenizer(opening="<bos><raw>", model_max_length=4096), tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer("a")["input_ids"] == [Special.BOS, Special.RAW_OPEN, 161]
     assert tokenizer("a", "b")["input_ids"] == [1, 12, 161, 1, 12, 162]

@@ -1,9 +1,10 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
-from proxybyte import decode_bytes
+from proxybyte import ProxyByteError, decode_bytes
 from proxybyte.chat import ESCAPE, encode_chat
 from proxybyte.symbols import NUM_SPECIALS, Special, special_spelling
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
@@ -62,6 +63,22 @@ def test_a_control_token_cut_in_two_message_parts_stays_text(tokenizer):
     parts = [{"type": "text", "text": "<ra"}, {"type": "text", "text": "w>"}]
     ids = tokenizer.apply_chat_template([{"role": "user", "content": parts}], return_dict=False)
     assert ids == encode_chat([{"role": "user", "content": "<raw>"}]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("message", "more"),
+    [({"content": "", "tool_calls": [{"function": {"name": "f"}}]}, {}),
+     ({"content": "a", "reasoning_content": "b"}, {}),
+     ({"content": [{"type": "image", "url": "a"}]}, {}), ({"content": "a"}, {"tools": [{"name": "f"}]})],
+)  # fmt: skip
+def test_what_the_layout_has_no_place_for_is_refused(tokenizer, message, more):
+    with pytest.raises(TemplateError, match="this chat layout has"):
+        tokenizer.apply_chat_template([{"role": "assistant", **message}], **more)
+
+
+def test_the_function_refuses_what_the_layout_has_no_place_for():
+    with pytest.raises(ProxyByteError, match="holds 'tool_calls'"):
+        encode_chat([{"role": "assistant", "content": "", "tool_calls": [1], "name": None}])
 
 
 def test_any_bytes_can_be_a_message():

@@ -1,6 +1,8 @@
 """The front door: commands by entry point, one sentence and exit code 2 for bad input."""
 
 import argparse
+import errno
+import re
 
 import pytest
 
@@ -38,10 +40,44 @@ def test_a_file_that_cannot_be_written_is_one_sentence(installed, capsys, tmp_pa
     assert capsys.readouterr().err == f"proxybyte: {tmp_path / 'absent' / 'file'}: No such file or directory\n"
 
 
-def test_a_programming_error_keeps_its_traceback(installed):
+def test_what_nobody_expected_is_one_sentence_and_exit_code_70(installed, capsys):
     installed(thing=command(lambda args: {}["absent"]))
-    with pytest.raises(KeyError):
-        cli.main(["thing"])
+    assert cli.main(["thing"]) == 70
+    said = capsys.readouterr().err
+    assert said.startswith("proxybyte: unexpected KeyError: 'absent'")
+    assert "--debug" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["thing", "--debug"], ["--debug", "thing"]])
+def test_debug_shows_the_traceback_too(installed, capsys, words):
+    installed(thing=command(lambda args: {}["absent"]))
+    assert cli.main(words) == 70
+    said = capsys.readouterr().err
+    assert "return args.run(args)" in said
+    assert said.endswith("shows where\n")
+
+
+def test_flags_behind_two_dashes_are_the_commands_own():
+    assert cli.take_common_flags(["a", "--", "--debug"]) == (["a", "--", "--debug"], False)
+
+
+def test_a_full_disk_is_one_sentence_whoever_reports_it(installed, capsys, tmp_path):
+    from safetensors import SafetensorError
+
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+    closed = ValueError("I/O operation on closed file")
+    closed.__context__ = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "shard"))
+    for error in (OSError(errno.ENOSPC, "No space left on device"), SafetensorError(said), closed):
+
+        def run(_, error=error):
+            raise error
+
+        installed(thing=command(run))
+        assert cli.main(["thing"]) == 2
+        sentence = capsys.readouterr().err
+        assert re.search(r"cannot be written: the disk is full.*[\d,.]+ MB are free in /", sentence), sentence
+        assert (str(tmp_path / "shard") in sentence) == (error is closed)
 
 
 def test_a_dotted_name_is_a_group(installed, capsys):

@@ -1,10 +1,26 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 from transformers import AutoConfig, LlamaConfig
 
 from proxybyte import ProxyByteConfig, ProxyByteError
 from proxybyte.symbols import Special
+
+
+@pytest.mark.parametrize(
+    ("version", "refused"), [("4.57.6", True), ("5.13.1", True), ("5.14.0", False), ("6.0.0.dev0", False)]
+)
+def test_an_old_transformers_is_refused_in_one_sentence_before_anything_is_imported_from_it(version, refused):
+    script = f"import transformers; transformers.__version__ = {version!r}; import proxybyte.configuration_proxybyte"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    said = (
+        "ImportError: this model's code needs Transformers 5.14 or newer and finds "
+        f"{version}: pip install --upgrade transformers (a native export runs from 4.57)"
+    )
+    assert (done.stderr.strip().splitlines()[-1:] == [said]) == refused
+    assert done.returncode == refused
 
 
 def test_the_vocabulary_follows_from_the_compressor(tiny_config):
@@ -49,7 +65,7 @@ def _settings(config: ProxyByteConfig) -> dict:
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3"])
 def test_saving_and_loading_changes_nothing(tiny_config, tmp_path, kind):
-    config = tiny_config(kind, document_prefix=True, tie_word_embeddings=True, loss_chunk_size=17)
+    config = tiny_config(kind, document_opening="<bos><raw>", tie_word_embeddings=True, loss_chunk_size=17)
     config.save_pretrained(tmp_path)
     for loaded in (ProxyByteConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
         assert type(loaded) is ProxyByteConfig

@@ -86,6 +86,8 @@ def test_greedy_output_is_that_of_one_byte_at_a_time(tiny_model, padded, kind, d
 class Following(LogitsProcessor):
     """Makes a text go round in a circle of four symbols, but for the end after ``length`` columns."""
 
+    keeps_no_state = True
+
     def __init__(self, length: int | None = None) -> None:
         self.length = length
 

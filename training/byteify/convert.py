@@ -10,7 +10,8 @@ from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, save_tokenizer
-from proxybyte.folders import check_output, whole_folder, write_json
+from proxybyte.folders import output_folder, whole_folder, write_json
+from proxybyte.privacy import shown_name
 
 from ..chat.tokenizer import CHAT_FOLDER
 from ..compressors.registry import CARRIED
@@ -23,6 +24,8 @@ from .text_check import composes_text
 from .verify import ask_base, check_exact
 
 REPORT = "byteify.json"
+KIND = "byteified model"
+"""Of output (``proxybyte.folders``)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,11 @@ def byteify(given: str, out: Path, options: ByteifyOptions = ByteifyOptions()) -
         ProxyByteError: if the base cannot be turned (see :func:`~.base.open_base`), there is too little memory, or
             the folder holds something else; nothing is written then.
     """
-    check_output(out, REPORT)
+    with output_folder(out, KIND):
+        return _byteify(given, out, options)
+
+
+def _byteify(given: str, out: Path, options: ByteifyOptions) -> dict[str, Any]:
     transformers_logging.disable_progress_bar()
     with tqdm(total=5, desc="byteify", delay=2, unit="step") as bar:
         base = open_base(given)
@@ -133,7 +140,7 @@ def _report(base: Base, options: ByteifyOptions, error: float, model: ProxyByteF
     tied = bool(model.config.tie_word_embeddings)
     specials: np.ndarray = map_specials(base.tokenizer)
     return {
-        "base": Path(base.source.given).name or base.source.given,
+        "base": shown_name(base.source.given),
         "family": base.config.model_type,
         "parameters": model.num_parameters(),
         "symbols": int(model.config.vocab_size),
@@ -152,7 +159,7 @@ def _report(base: Base, options: ByteifyOptions, error: float, model: ProxyByteF
 
 
 def _write(model: ProxyByteForCausalLM, base: Base, report: dict[str, Any], out: Path) -> None:
-    with whole_folder(out) as folder:
+    with whole_folder(out, KIND) as folder:
         model.save_pretrained(folder)
         limit = getattr(model.config, "max_position_embeddings", None)
         save_tokenizer(build_tokenizer(model_max_length=limit), folder)

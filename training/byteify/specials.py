@@ -7,13 +7,14 @@ from transformers import PreTrainedTokenizerFast
 
 from proxybyte.symbols import NUM_SPECIALS, Special, special_spelling
 
-_TURN_STARTS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "<|turn>")
-_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<turn|>", "[/INST]")
+TURN_STARTS = ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>", "<|turn>")
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<turn|>", "[/INST]", "<|eom_id|>")
+"""Tokens that end a turn, the usual one of a base first."""
 _TEXT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 _SPELLINGS: Mapping[Special, Sequence[str]] = {
-    Special.HEADER_START: _TURN_STARTS,
+    Special.HEADER_START: TURN_STARTS,
     Special.HEADER_END: ("<|end_header_id|>", "\u010a", "<0x0A>", "\n"),
-    Special.END_OF_TURN: _TURN_ENDS,
+    Special.END_OF_TURN: TURN_ENDS,
     Special.REPO_NAME: ("<repo_name>", "<|repo_name|>", "<reponame>"),
     Special.FILE_SEP: ("<file_sep>", "<|file_sep|>", "<|file_separator|>"),
     Special.FIM_PREFIX: ("<|fim_prefix|>", "<fim_prefix>", "<fim-prefix>", "<PRE>"),
@@ -25,14 +26,14 @@ _SPELLINGS: Mapping[Special, Sequence[str]] = {
 def text_end(tokenizer: PreTrainedTokenizerFast) -> int | None:
     """Token that ends a text: ``eos``, unless that ends a chat's turn and the vocabulary has one for texts."""
     eos = tokenizer.eos_token_id
-    if tokenizer.eos_token in _TURN_ENDS:
+    if tokenizer.eos_token in TURN_ENDS:
         return _first(tokenizer.get_vocab(), _TEXT_ENDS, eos)
     return eos
 
 
 def text_start(tokenizer: PreTrainedTokenizerFast) -> int | None:
     """Token that begins a text: ``bos``, unless that begins a chat's turn or is absent; then what ends one."""
-    if tokenizer.bos_token_id is None or tokenizer.bos_token in _TURN_STARTS:
+    if tokenizer.bos_token_id is None or tokenizer.bos_token in TURN_STARTS:
         return text_end(tokenizer)
     return tokenizer.bos_token_id
 

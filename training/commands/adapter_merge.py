@@ -1,8 +1,8 @@
 """``proxybyte adapter merge``: write a model with an adapter merged into its weights."""
 
 import argparse
-from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 
 EXAMPLES = """\
@@ -10,9 +10,11 @@ EXAMPLES = """\
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("base", type=Path, metavar="FOLDER", help="the model folder that the adapter was trained on")
-    parser.add_argument("adapter", type=Path, metavar="ADAPTER", help="folder with adapter_config.json")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="model folder to write")
+    parser.add_argument(
+        "base", type=numbers.path, metavar="FOLDER", help="the model folder that the adapter was trained on"
+    )
+    parser.add_argument("adapter", type=numbers.path, metavar="ADAPTER", help="folder with adapter_config.json")
+    parser.add_argument("--out", type=numbers.path, required=True, metavar="FOLDER", help="model folder to write")
 
 
 def _run(args: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """``proxybyte byteify``: turn a tokenizer model into one that reads raw bytes."""
 
 import argparse
-from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 
 EXAMPLES = """\
@@ -16,15 +16,17 @@ then
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     schemes = ("token", "begins", "spells", "blend", "mean", "random")
-    parser.add_argument("base", metavar="BASE", help="a Hub name, a model folder, or a GGUF file")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="model folder to write")
+    parser.add_argument(
+        "base", type=numbers.path_or_name, metavar="BASE", help="a Hub name, a model folder, or a GGUF file"
+    )
+    parser.add_argument("--out", type=numbers.path, required=True, metavar="FOLDER", help="model folder to write")
     parser.add_argument("--rows", choices=schemes, default="token", help="how the bytes' rows start: the token that "
                         "is the byte, the mean of tokens that begin with it or spell it, half and half of the first "
                         "two, the mean of all, or noise (default: %(default)s)")  # fmt: skip
     parser.add_argument("--head-rows", choices=schemes, help="the same for a head that is not tied (default: --rows)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights (default: as the "
                         "base was saved; float32 for GGUF)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of --rows random (default: %(default)s)")
+    parser.add_argument("--seed", type=numbers.seed, default=0, help="of --rows random (default: %(default)s)")
 
 
 def _run(args: argparse.Namespace) -> None:

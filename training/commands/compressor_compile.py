@@ -1,10 +1,12 @@
 """``proxybyte compressor compile M1``: the neural compressor's model as a table that needs no model."""
 
 import argparse
-from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import output_folder
+from proxybyte.training.compressors.storage import output_kind
 
 EXAMPLES = """\
   proxybyte compressor fit neural --corpus data/corpus --out runs/m1
@@ -14,10 +16,14 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("m1", type=Path, metavar="M1", help="folder that 'proxybyte compressor fit neural' wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to save the codebook")
+    from proxybyte.training.texts.options import TEXT_HELP, add_text_options
+
     parser.add_argument(
-        "--symbols", type=int, default=65_536, metavar="N", help="strings (default: 65536; 256 or more)"
+        "m1", type=numbers.path, metavar="M1", help="folder that 'proxybyte compressor fit neural' wrote"
+    )
+    parser.add_argument("--out", type=numbers.path, required=True, metavar="FOLDER", help="where to save the codebook")
+    parser.add_argument(
+        "--symbols", type=numbers.vocabulary, default=65_536, metavar="N", help="strings (default: 65536; 256 or more)"
     )
     parser.add_argument(
         "--boundary",
@@ -27,34 +33,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "and marks, or where M1 is uncertain",
     )
     parser.add_argument(
-        "--threshold", type=float, default=4.5, metavar="BITS", help="entropy that ends a symbol, with entropy (4.5)"
+        "--threshold",
+        type=numbers.not_negative,
+        default=4.5,
+        metavar="BITS",
+        help="entropy that ends a symbol, with entropy (4.5)",
     )
     parser.add_argument(
-        "--jump", type=float, default=3.0, metavar="BITS", help="rise of entropy that ends a symbol, with entropy (3)"
+        "--jump",
+        type=numbers.not_negative,
+        default=3.0,
+        metavar="BITS",
+        help="rise of entropy that ends a symbol, with entropy (3)",
     )
     parser.add_argument(
         "--reweigh",
-        type=Path,
+        type=numbers.path,
         nargs="+",
         metavar="PATH",
-        help="exchange strings that the parse of this text never uses for longer ones that it would: a corpus folder, "
-        "parquet or text files",
+        help=f"exchange strings that the parse of this text never uses for longer ones that it would: {TEXT_HELP}",
     )
-    parser.add_argument("--rounds", type=int, default=10, metavar="N", help="of reweighing, at most (default: 10)")
-    parser.add_argument("--max-mb", type=float, default=None, metavar="MB", help="text to reweigh on, at most")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw a part of the trie as PNG or SVG")
+    parser.add_argument(
+        "--rounds", type=numbers.count_or_none, default=10, metavar="N", help="of reweighing, at most (default: 10)"
+    )
+    parser.add_argument("--max-mb", type=numbers.megabytes, metavar="MB", help="text to reweigh on, at most")
+    add_text_options(parser)
+    parser.add_argument("--picture", type=numbers.path, metavar="FILE", help="draw a part of the trie as PNG or SVG")
     parser.add_argument("--picture-from", default="self", metavar="TEXT", help="which part (default: below 'self')")
 
 
 def run(args: argparse.Namespace) -> None:
     """Grow, reweigh if asked, save."""
+    with output_folder(args.out, output_kind("codebook")):
+        _compile(args)
+
+
+def _compile(args: argparse.Namespace) -> None:
     from proxybyte.training.compressors import load_compressor
     from proxybyte.training.compressors.codebook import Boundary, CodebookCompressor
     from proxybyte.training.compressors.codebook.growth import GrowthRule, grow
     from proxybyte.training.compressors.codebook.picture import draw_trie
     from proxybyte.training.compressors.codebook.reweigh import reweigh
     from proxybyte.training.compressors.neural import NeuralCompressor
-    from proxybyte.training.compressors.texts import MEGABYTE, TextSource
+    from proxybyte.training.texts import source_of
 
     neural = load_compressor(args.m1)
     if not isinstance(neural, NeuralCompressor):
@@ -65,8 +86,7 @@ def run(args: argparse.Namespace) -> None:
     trie = grow(neural.lm, rule)
     made = {"m1": neural.name, "boundary": rule.boundary, "reweighed_bytes": 0}
     if args.reweigh:
-        source = TextSource(args.reweigh, max_bytes=None if args.max_mb is None else int(args.max_mb * MEGABYTE))
-        documents = list(source.read(progress="reading"))
+        documents = list(source_of(args, args.reweigh).read(progress="reading"))
         trie = reweigh(trie, documents, rule.boundary, args.rounds)
         made["reweighed_bytes"] = sum(map(len, documents))
     parts = [f"codebook-{len(trie)}", *([rule.boundary.value] if args.boundary != "none" else [])]

@@ -1,10 +1,13 @@
 """``proxybyte compressor fit FAMILY``: learn a compressor from text. Each family brings its own options."""
 
 import argparse
-from pathlib import Path
 
+from proxybyte import numbers
+from proxybyte.checksums import verify_folder
 from proxybyte.cli import Command
+from proxybyte.folders import output_folder
 from proxybyte.training.compressors import FAMILIES
+from proxybyte.training.compressors.storage import output_kind
 
 EXAMPLES = """\
   proxybyte compressor fit bpe --corpus data/corpus --symbols 16384 --out runs/bpe16k
@@ -25,14 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             epilog=f"examples:\n{fitter.examples}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where to save the compressor")
+        sub.add_argument(
+            "--out", type=numbers.path, required=True, metavar="FOLDER", help="where to save the compressor"
+        )
         fitter.add_arguments(sub)
-        sub.set_defaults(fit=fitter.fit)
+        sub.set_defaults(fit=fitter.fit, family=name)
 
 
 def run(args: argparse.Namespace) -> None:
     """Fit, and say what came of it."""
-    print(args.fit(args))
+    with output_folder(args.out, output_kind(args.family)):
+        for path in args.corpus:
+            if path.is_dir():
+                verify_folder(path)
+        print(args.fit(args))
     print(f"saved to {args.out}; use it with 'proxybyte prepare --compressor {args.out}'")
 
 

@@ -1,8 +1,8 @@
 """``proxybyte experiment report``: tables, tests and curves of a plan's finished cells."""
 
 import argparse
-from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 
 EXAMPLES = """\
@@ -14,8 +14,8 @@ are named and left out."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="folder that 'proxybyte experiment run' works in")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: FOLDER/report)")
+    parser.add_argument("folder", type=numbers.path, help="folder that 'proxybyte experiment run' works in")
+    parser.add_argument("--out", type=numbers.path, metavar="FOLDER", help="where to write (default: FOLDER/report)")
 
 
 def _run(args: argparse.Namespace) -> int:

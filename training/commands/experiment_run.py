@@ -4,6 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
@@ -14,8 +15,10 @@ EXAMPLES = """\
   proxybyte experiment run scaling --size gpu --out runs/scaling --launch "accelerate launch --num_processes 8 -m"
 
 The same command goes on where it was interrupted: finished cells stay, a half-trained one goes on from its checkpoint.
-Started several times with one --out (one process a core or GPU, or machines with a common file system), each takes
-cells that no other has; what they share is made once, and the cell of a process that died is taken over:
+Started several times with one --out on one machine, each takes cells that no other has; what they share is made once,
+and the cell of a process that died is taken over. A scheduler gives each of its jobs a share by --cells:
+  proxybyte experiment run first --size gpu --out runs/first --cells 3/18
+On one machine:
   for gpu in 0 1; do CUDA_VISIBLE_DEVICES=$gpu proxybyte experiment run first --size gpu --out runs/first & done; wait
 
 Shipped plans, each to be run in a size: embeddings first granularity gzip_sentinels interfaces masking moves pairing
@@ -23,19 +26,30 @@ raw_exposure raw_share scaling"""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("plan", metavar="PLAN", help="a YAML plan, or the name of a shipped one")
     parser.add_argument(
-        "--size", help="defaults that the plan is laid over: smoke (minutes on a CPU), hour, gpu, or a file"
+        "plan", type=numbers.path_or_name, metavar="PLAN", help="a YAML plan, or the name of a shipped one"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where cells and shared data go (default: runs/PLAN)"
+        "--size",
+        type=numbers.path_or_name,
+        help="defaults that the plan is laid over: smoke (minutes on a CPU), hour, gpu, or a file",
+    )
+    parser.add_argument(
+        "--out", type=numbers.path, metavar="FOLDER", help="where cells and shared data go (default: runs/PLAN)"
     )
     parser.add_argument("--list", action="store_true", help="list the cells and stop")
+    parser.add_argument(
+        "--cells", metavar="I/N", help="only every N-th cell from the I-th on (1/4 to 4/4), or the cell of this name"
+    )
     parser.add_argument(
         "--launch", default="", metavar="WORDS", help="command before the training module, for several processes"
     )
     parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes that prepare data (default: one a core)"
+        "--workers",
+        type=numbers.processes,
+        default=0,
+        metavar="N",
+        help="processes that prepare data (default: one a core)",
     )
     parser.add_argument("--set", nargs="+", default=[], metavar="key.sub=value", help="changes to the plan")
 
@@ -43,17 +57,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     from proxybyte.training.experiments.grid import expand
     from proxybyte.training.experiments.plan_io import load_plan
-    from proxybyte.training.experiments.runner import RunOptions, run_plan
+    from proxybyte.training.experiments.runner import RunOptions, choose_cells, run_plan
 
     plan = load_plan(args.plan, args.size, args.set)
     if args.list:
-        cells = expand(plan)
+        cells = choose_cells(expand(plan), args.cells)
         print("\n".join(f"{cell.name}  {cell.kind}" for cell in cells))
         print(f"{len(cells)} cells, each of {plan.match.budget:g} ({plan.match.by})")
         return 0
     output = args.out or Path("runs") / Path(args.plan).stem
-    progress = run_plan(plan, RunOptions(output, tuple(shlex.split(args.launch)), args.workers))
-    print(f"{len(progress.finished)} cells finished in {output}")
+    progress = run_plan(plan, RunOptions(output, tuple(shlex.split(args.launch)), args.workers, args.cells))
+    print(f"{len(progress.finished)} cells finished in {output}: 'proxybyte experiment report {output}' compares them")
     if progress.elsewhere:
         print(f"{len(progress.elsewhere)} are being run by other processes: {', '.join(progress.elsewhere)}")
     if progress.stopped:

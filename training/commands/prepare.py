@@ -2,8 +2,8 @@
 
 import argparse
 import os
-from pathlib import Path
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 
 EXAMPLES = """\
@@ -19,14 +19,18 @@ launcher its processes share the work, each on its own device; the output is the
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``proxybyte prepare``."""
-    parser.add_argument("corpus", type=Path, metavar="CORPUS", help="a folder that 'proxybyte corpus' wrote")
+    parser.add_argument("corpus", type=numbers.path, metavar="CORPUS", help="a folder that 'proxybyte corpus' wrote")
     parser.add_argument(
-        "--compressor", required=True, metavar="NAME_OR_FOLDER", help="a compressor's name, or its saved folder"
+        "--compressor",
+        required=True,
+        type=numbers.path_or_name,
+        metavar="NAME_OR_FOLDER",
+        help="a compressor's name, or its saved folder",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--out", type=numbers.path, required=True, metavar="FOLDER")
     parser.add_argument(
         "--workers",
-        type=int,
+        type=numbers.processes,
         default=0,
         metavar="N",
         help="processes (default: one a core, where the text is worth it)",

@@ -2,6 +2,7 @@
 
 import argparse
 
+from proxybyte import numbers
 from proxybyte.cli import Command
 
 EXAMPLES = """\
@@ -14,7 +15,13 @@ on several processes:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="RECIPE", help="a YAML recipe, or the name of a shipped one")
+    parser.add_argument(
+        "--config",
+        required=True,
+        type=numbers.path_or_name,
+        metavar="RECIPE",
+        help="a YAML recipe, or the name of a shipped one",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what the run would do and stop")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the recipe")
 

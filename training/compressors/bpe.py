@@ -77,6 +77,10 @@ class BpeCompressor:
         """How the vocabulary writes each symbol, None where it is special or unused."""
         return self._reference.pieces()
 
+    def decoded_texts(self) -> list[str]:
+        """What the tokenizers library writes for each id alone: U+FFFD for parts of characters, specials by name."""
+        return self._reference.decoded_texts()
+
     def encode_batch(self, documents: Sequence[bytes]) -> list[np.ndarray | CannotEncode]:
         """See :class:`~.protocol.Compressor`."""
         if self._fast is not None:

@@ -2,13 +2,17 @@
 
 import argparse
 
+from proxybyte import numbers
+
 from .fitting import Fitter, add_corpus_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the family."""
     add_corpus_arguments(parser)
-    parser.add_argument("--symbols", type=int, default=16384, metavar="N", help="vocabulary size (default: 16384)")
+    parser.add_argument(
+        "--symbols", type=numbers.vocabulary, default=16384, metavar="N", help="vocabulary size (default: 16384)"
+    )
     parser.add_argument(
         "--split",
         choices=["code", "gpt2", "gpt4"],
@@ -19,10 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def fit(args: argparse.Namespace) -> str:
     """Train on the corpus and save."""
-    from .bpe_train import Seen, Split, train_bpe
-    from .texts import MEGABYTE, TextSource
+    from proxybyte.training.texts import source_of
 
-    source = TextSource(args.corpus, max_bytes=None if args.max_mb is None else int(args.max_mb * MEGABYTE))
+    from .bpe_train import Seen, Split, train_bpe
+
+    source = source_of(args, args.corpus)
     seen = Seen()
     compressor = train_bpe(source.read(progress="reading"), args.symbols, Split(args.split), seen=seen, progress=True)
     compressor.save(args.out)

@@ -12,6 +12,9 @@ from .bpe import BpeCompressor
 from .byte_level import GPT2_PATTERN
 
 NUM_BYTES = 256
+LONGEST_PIECE = 1024
+"""Characters that merges are learnt from at once: the trainer scans a whole piece at each merge in it, so that one
+unbroken run of letters would take time by the square of its length. The encoder cuts no piece."""
 
 
 class Split(StrEnum):
@@ -85,17 +88,16 @@ def train_bpe(
         raise ProxyByteError(f"a byte-level BPE has at least {NUM_BYTES} symbols, one a byte; {num_symbols} were asked")
     seen = Seen() if seen is None else seen
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
-        [
-            pre_tokenizers.Split(Regex(split.pattern), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    by_pattern = pre_tokenizers.Split(Regex(split.pattern), "isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bounded = pre_tokenizers.FixedLength(LONGEST_PIECE)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([by_pattern, bounded, as_bytes])  # type: ignore[assignment]
     tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
     trainer = trainers.BpeTrainer(
         vocab_size=num_symbols, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=progress
     )
     tokenizer.train_from_iterator(seen.texts(documents), trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([by_pattern, as_bytes])  # type: ignore[assignment]
     if seen.n_documents == seen.not_utf8:
         raise ProxyByteError(f"none of the {seen.n_documents} documents is UTF-8 text: there is nothing to train on")
     return BpeCompressor(tokenizer.to_str(pretty=True), f"bpe-{tokenizer.get_vocab_size()}-{split}")

@@ -3,7 +3,9 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+
+from proxybyte import numbers
+from proxybyte.training.texts.options import TEXT_HELP, add_text_options
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,14 @@ class Fitter:
 
 
 def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of every family that learns from text; read them with :func:`~.texts.read_texts`."""
+    """The options of every family that learns from text; read them with :func:`~proxybyte.training.texts.source_of`."""
     parser.add_argument(
         "--corpus",
-        type=Path,
+        type=numbers.path,
         nargs="+",
         required=True,
         metavar="PATH",
-        help="a corpus folder ('proxybyte corpus'), parquet files with a 'text' column, text files, or folders of them",
+        help=TEXT_HELP,
     )
-    parser.add_argument("--max-mb", type=float, default=None, metavar="MB", help="stop reading after so many megabytes")
+    parser.add_argument("--max-mb", type=numbers.megabytes, metavar="MB", help="stop reading after so many megabytes")
+    add_text_options(parser)

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -9,34 +10,42 @@ import numpy as np
 
 from proxybyte.errors import ProxyByteError
 
-from .protocol import CannotEncode, check_codes, encode_in_threads
+from .protocol import PUBLISHED, CannotEncode, check_codes, encode_in_threads
 from .storage import read_folder, write_folder
 
 LEVEL = 9
 _GZIP_FORMAT = 31
 _OPERATING_SYSTEM = 9
-"""Place of the header's byte that says where it was written; 255 is "unknown" (RFC 1952)."""
+"""Place of the header's byte that says where it was written (RFC 1952)."""
+_UNKNOWN_SYSTEM, _UNIX = 255, 3
 
 
 class GzipCompressor:
     """A document as the bytes of its gzip file, without time stamp or name; symbol ``b`` is byte ``b``.
 
     The same document gives the same code wherever zlib is the same (builds of zlib differ in their matches).
+
+    Args:
+        published: say in the header that it was written on Unix, as the published code does on such machines, and not
+            that this is unknown.
     """
 
     family = "gzip"
-    name = "gzip"
     num_symbols = 256
     lossless = True
 
+    def __init__(self, *, published: bool = False) -> None:
+        self.published = published
+        self.name = f"gzip-{PUBLISHED}" if published else "gzip"
+
     @classmethod
     def from_name(cls, name: str) -> Self:
-        """The one instance, ``"gzip"``."""
-        return cls()
+        """The instance ``"gzip"`` or ``"gzip-published"``."""
+        return cls(published=name.endswith(PUBLISHED))
 
     def encode_batch(self, documents: Sequence[bytes]) -> list[np.ndarray | CannotEncode]:
         """See :class:`~.protocol.Compressor`."""
-        return encode_in_threads(_compress, documents)
+        return encode_in_threads(partial(_compress, _UNIX if self.published else _UNKNOWN_SYSTEM), documents)
 
     def decode(self, codes: np.ndarray) -> bytes:
         """See :class:`~.protocol.Compressor`."""
@@ -58,17 +67,17 @@ class GzipCompressor:
 
     def save(self, folder: Path) -> None:
         """See :class:`~.protocol.Compressor`."""
-        write_folder(folder, self.family, {})
+        write_folder(folder, self.family, {}, **({"form": PUBLISHED} if self.published else {}))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """See :class:`~.protocol.Compressor`."""
-        read_folder(folder, cls.family, [])
-        return cls()
+        manifest, _ = read_folder(folder, cls.family, [])
+        return cls(published=manifest.get("form") == PUBLISHED)
 
 
-def _compress(document: bytes) -> np.ndarray:
+def _compress(system: int, document: bytes) -> np.ndarray:
     stream = zlib.compressobj(LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
     codes = np.frombuffer(stream.compress(document) + stream.flush(), dtype=np.uint8).copy()
-    codes[_OPERATING_SYSTEM] = 255
+    codes[_OPERATING_SYSTEM] = system
     return codes

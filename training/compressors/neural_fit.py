@@ -2,6 +2,8 @@
 
 import argparse
 
+from proxybyte import numbers
+
 from .fitting import Fitter, add_corpus_arguments
 
 
@@ -9,12 +11,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the family."""
     add_corpus_arguments(parser)
     training = parser.add_argument_group("training M1")
-    training.add_argument("--width", type=int, default=1024, metavar="N", help="units (default: 1024, 4M parameters)")
-    training.add_argument("--steps", type=int, default=4000, metavar="N", help="optimizer steps (default: 4000)")
-    training.add_argument("--batch", type=int, default=512, metavar="N", help="contexts a step (default: 512)")
-    training.add_argument("--context", type=int, default=32, metavar="N", help="bytes a context (default: 32)")
-    training.add_argument("--learning-rate", type=float, default=3e-3, metavar="X", help="peak (default: 0.003)")
-    training.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and contexts (default: 0)")
+    training.add_argument(
+        "--width",
+        type=numbers.whole(8, 1 << 16),
+        default=1024,
+        metavar="N",
+        help="units (default: 1024, 4M parameters)",
+    )
+    training.add_argument(
+        "--steps", type=numbers.count, default=4000, metavar="N", help="optimizer steps (default: 4000)"
+    )
+    training.add_argument(
+        "--batch", type=numbers.whole(1, 1 << 20), default=512, metavar="N", help="contexts a step (default: 512)"
+    )
+    training.add_argument(
+        "--context", type=numbers.whole(1, 1 << 16), default=32, metavar="N", help="bytes a context (default: 32)"
+    )
+    training.add_argument(
+        "--learning-rate", type=numbers.positive, default=3e-3, metavar="X", help="peak (default: 0.003)"
+    )
+    training.add_argument(
+        "--seed", type=numbers.seed, default=0, metavar="N", help="of weights and contexts (default: 0)"
+    )
     training.add_argument("--device", default=None, help="cpu, cuda, cuda:1 (default: the accelerator if there is one)")
     coding = parser.add_argument_group("coding with it")
     coding.add_argument("--bits", type=int, default=16, choices=[8, 12, 16, 24], help="of a window (default: 16)")
@@ -25,10 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="before the byte that overflows a window (default; lossless), or 'cut' within it (as published; lossy)",
     )
     coding.add_argument(
-        "--threshold", type=float, default=4.5, metavar="BITS", help="entropy that opens a segment (default: 4.5)"
+        "--threshold",
+        type=numbers.not_negative,
+        default=4.5,
+        metavar="BITS",
+        help="entropy that opens a segment (default: 4.5)",
     )
     coding.add_argument(
-        "--jump", type=float, default=3.0, metavar="BITS", help="rise of entropy that opens a segment (default: 3)"
+        "--jump",
+        type=numbers.not_negative,
+        default=3.0,
+        metavar="BITS",
+        help="rise of entropy that opens a segment (default: 3)",
     )
 
 
@@ -36,23 +62,24 @@ def fit(args: argparse.Namespace) -> str:
     """Train M1 on the corpus and save."""
     import torch
 
+    from proxybyte.training.texts import source_of
+
     from .neural.compressor import Ending, NeuralCompressor, NeuralSettings, default_device
-    from .neural.fit import FitOptions, bits_per_byte
+    from .neural.fit import FitOptions, bits_per_byte, fit_folder, remove_checkpoint
     from .neural.fit import fit as fit_m1
     from .neural.float_lm import quantise
     from .neural.sampling import TextSampler
-    from .texts import MEGABYTE, TextSource
 
     options = FitOptions(args.width, args.steps, args.batch, args.context, args.learning_rate, args.seed)
     settings = NeuralSettings(args.bits, Ending(args.ending), args.threshold, args.jump)
-    source = TextSource(args.corpus, max_bytes=None if args.max_mb is None else int(args.max_mb * MEGABYTE))
-    sampler = TextSampler.of(list(source.read(progress="reading")))
+    sampler = TextSampler.of(list(source_of(args, args.corpus).read(progress="reading")))
     device = torch.device(args.device) if args.device else default_device()
-    model = fit_m1(sampler, options, args.out, device)
+    model = fit_m1(sampler, options, fit_folder(args.out), device, keep=True)
     bits = bits_per_byte(model, sampler, options)
     made = {"text_bytes": len(sampler.text), "bits_per_byte": round(bits, 4), "options": vars(options)}
     compressor = NeuralCompressor(quantise(model), settings, made=made)
     compressor.save(args.out)
+    remove_checkpoint(fit_folder(args.out))  # not before the compressor is there
     return (
         f"{compressor.name}: M1 of {compressor.lm.num_parameters:,} parameters, {bits:.3f} bits a byte on "
         f"{len(sampler.text):,} bytes of text"

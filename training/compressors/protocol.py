@@ -18,6 +18,10 @@ from proxybyte.errors import ProxyByteError
 MANIFEST = "compressor.json"
 _RUN_BYTES = 1 << 16
 
+PUBLISHED = "published"
+"""Ends the name of a compressor, and is the ``form`` in its manifest, where it writes what the published code writes
+and our own form differs: for data and checkpoints made with that."""
+
 
 class CannotEncode(ProxyByteError):
     """This document would not come back from its code unchanged; the message says why."""

@@ -8,9 +8,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.texts import batches
 
 from .byte_level import spelled_bytes
-from .texts import batches
 
 TOKENIZER_JSON = "tokenizer.json"
 _BATCH_CHARACTERS = 8 << 20
@@ -40,7 +40,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     file = path / TOKENIZER_JSON if path.is_dir() else path
     if file.exists() or not path.is_dir():
         try:
-            return parse_tokenizer(file.read_text(encoding="utf-8"), file)
+            return parse_tokenizer(file.read_text(encoding="utf-8-sig"), file)
         except (OSError, UnicodeDecodeError) as error:
             raise ProxyByteError(f"{file}: cannot be read ({error})") from None
     from transformers import AutoTokenizer
@@ -82,6 +82,10 @@ class ReferenceCoder:
         """How the vocabulary writes each id, None where it is special or unused."""
         specials = {code for code, added in self._tokenizer.get_added_tokens_decoder().items() if added.special}
         return [None if code in specials else self._tokenizer.id_to_token(code) for code in range(self.num_symbols)]
+
+    def decoded_texts(self) -> list[str]:
+        """What the library decodes each id alone to, special tokens too."""
+        return [self._tokenizer.decode([code], skip_special_tokens=False) for code in range(self.num_symbols)]
 
     def changed_by_normaliser(self, text: str) -> bool:
         """Whether the normaliser would change ``text``."""

@@ -40,10 +40,12 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "bits": Family("regroup", "RegroupCompressor", names=("bits-1", "bits-2", "bits-4", "bits-8", "bits-16")),
+    "bits": Family(
+        "regroup", "RegroupCompressor", names=("bits-1", "bits-2", "bits-4", "bits-8", "bits-16", "bits-16-published")
+    ),
     "bpe": Family("bpe", "BpeCompressor", fitter="bpe_fit"),
     "codebook": Family("codebook", "CodebookCompressor"),
-    "gzip": Family("gzip", "GzipCompressor", names=("gzip",)),
+    "gzip": Family("gzip", "GzipCompressor", names=("gzip", "gzip-published")),
     "neural": Family("neural", "NeuralCompressor", fitter="neural_fit"),
     "token-bytes": Family("token_bytes", "TokenBytesCompressor", fitter="token_bytes_fit"),
 }

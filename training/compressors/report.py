@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.texts import batches
 
 from .measures import (
     Collisions,
@@ -21,7 +22,6 @@ from .measures import (
     stability,
 )
 from .protocol import CannotEncode, Compressor, cut_windows, usable_threads
-from .texts import batches
 
 MEGABYTE = 1_000_000
 _BATCH_BYTES = 2 * MEGABYTE

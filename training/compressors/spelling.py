@@ -42,7 +42,7 @@ def spelling_of(compressor: Compressor) -> Spelling:
         (codes,) = compressor.encode_batch([text[: len(text) // 2 * 2] if pairs else text])
         if isinstance(codes, CannotEncode):
             return []
-        # With pairs the last symbol says how a document ends, and this one does not.
-        return codes[:-1].tolist() if pairs else codes.tolist()
+        # With pairs the last symbol says how a document ends, and this one does not; the published form has none.
+        return codes[:-1].tolist() if pairs and not given.published else codes.tolist()
 
     return Spelling(spelled, encode)

@@ -11,27 +11,33 @@ from pathlib import Path
 from typing import Any
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import write_bytes, write_json
+from proxybyte.folders import whole_folder, write_bytes, write_json
 
 from .protocol import MANIFEST
 
 
 def write_folder(folder: Path, family: str, files: Mapping[str, bytes], **fields: Any) -> None:
-    """Write ``files`` and a manifest into ``folder`` (made if absent), each under a temporary name first.
+    """Write ``files`` and a manifest as ``folder``, whole or not at all; an earlier one of the family is replaced.
 
     Args:
         folder: where to.
         family: key of the compressor's class in the registry.
         files: contents by file name.
         fields: what else the manifest records; JSON values.
+
+    Raises:
+        ProxyByteError: if ``folder`` holds something else, or the disk does not take it.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        write_bytes(folder / name, content)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    manifest = {"family": family, **fields, "sha256": sums}
-    write_json(folder / MANIFEST, manifest)
+    with whole_folder(Path(folder), output_kind(family)) as partial:
+        for name, content in files.items():
+            write_bytes(partial / name, content)
+        write_json(partial / MANIFEST, {"family": family, **fields, "sha256": sums})
+
+
+def output_kind(family: str) -> str:
+    """The kind of output (``proxybyte.folders``) that a compressor of ``family`` is."""
+    return f"{family} compressor"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -45,7 +51,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_bytes())
     except OSError as error:
         raise ProxyByteError(f"{path}: cannot be read ({error.strerror}); is this a compressor's folder?") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ProxyByteError(f"{path}: is not JSON, or is cut short; fit or copy the compressor again") from None
     if not isinstance(manifest, dict) or not isinstance(manifest.get("family"), str):
         raise ProxyByteError(f"{path}: names no family; it was not written by a compressor")

@@ -23,6 +23,9 @@ class Order(StrEnum):
     GRAY = "gray"
     """The Gray code of its place among all tokens sorted by the bytes that they spell: neighbours in that order,
     which share a prefix, differ in one bit."""
+    GRAY_PUBLISHED = "gray-published"
+    """The same with tokens sorted by their decoded text, as the published code sorts them. The two differ where a token
+    is part of a character, whose text is U+FFFD, and for special tokens, which lie among the others by their name."""
 
 
 class TokenBytesCompressor:
@@ -43,7 +46,7 @@ class TokenBytesCompressor:
     def __init__(self, bpe: BpeCompressor, order: Order) -> None:
         self.bpe = bpe
         self.order = Order(order)
-        self.name = f"{bpe.name}-bytes" + ("-gray" if self.order is Order.GRAY else "")
+        self.name = f"{bpe.name}-bytes" + ("" if self.order is Order.PLAIN else f"-{self.order}")
         self.width = max(1, -(-(bpe.num_symbols - 1).bit_length() // 8))
         self._number = _numbers(bpe, self.order)
         self._token = np.full(int(self._number.max()) + 1, -1, dtype=np.int64)
@@ -106,11 +109,19 @@ def _numbers(bpe: BpeCompressor, order: Order) -> np.ndarray:
     """The number that each token is written as, int64 of shape ``(num_symbols,)``."""
     if order is Order.PLAIN:
         return np.arange(bpe.num_symbols)
-    spelled = bpe.spelled
-    if spelled is None:
-        raise ProxyByteError(f"{bpe.name}: tokens sort by the bytes they spell, and this vocabulary is not byte-level")
-    # Tokens that spell nothing come last, so that they lie between no two others.
-    by_spelling = sorted(range(bpe.num_symbols), key=lambda code: (spelled[code] is None, spelled[code] or b"", code))
+    if order is Order.GRAY_PUBLISHED:
+        texts = bpe.decoded_texts()
+        by_spelling = sorted(range(bpe.num_symbols), key=lambda code: (texts[code], code))
+    else:
+        spelled = bpe.spelled
+        if spelled is None:
+            raise ProxyByteError(
+                f"{bpe.name}: tokens sort by the bytes they spell, and this vocabulary is not byte-level"
+            )
+        # Tokens that spell nothing come last, so that they lie between no two others.
+        by_spelling = sorted(
+            range(bpe.num_symbols), key=lambda code: (spelled[code] is None, spelled[code] or b"", code)
+        )
     places = np.empty(bpe.num_symbols, dtype=np.int64)
     places[by_spelling] = np.arange(bpe.num_symbols)
     return places ^ (places >> 1)

@@ -2,6 +2,7 @@
 
 import argparse
 
+from proxybyte import numbers
 from proxybyte.errors import ProxyByteError
 
 from .fitting import Fitter
@@ -10,13 +11,18 @@ from .fitting import Fitter
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the family."""
     parser.add_argument(
-        "--tokenizer", required=True, metavar="FOLDER", help="a BPE compressor, a model's folder or a tokenizer.json"
+        "--tokenizer",
+        required=True,
+        type=numbers.path_or_name,
+        metavar="FOLDER",
+        help="a BPE compressor, a model's folder or a tokenizer.json",
     )
     parser.add_argument(
         "--order",
-        choices=["plain", "gray"],
+        choices=["plain", "gray", "gray-published"],
         default="plain",
-        help="write a token's id (default), or the Gray code of its place among all tokens sorted by spelling",
+        help="write a token's id (default), or the Gray code of its place among all tokens sorted by the bytes they "
+        "spell, or by their decoded text as the published code has it",
     )
 
 

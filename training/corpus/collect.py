@@ -5,7 +5,7 @@ decided on the whole; the second pass reads again and writes what is kept. So me
 and neither the cap nor the split depends on the order of the sources.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,21 +14,27 @@ from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import check_output, whole_folder, write_text
+from proxybyte.folders import check_output, locked_output, whole_folder, write_text
 from proxybyte.training.corpus.cut import CutReader
-from proxybyte.training.corpus.jsonl import COMPRESSIONS, JsonLinesReader
-from proxybyte.training.corpus.records import MEGABYTE, Document, Reader, Skip, TextRules
-from proxybyte.training.corpus.report import LISTED_PACKAGES, REPORT, CorpusReport, LeftOut
-from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide, digest_of
-from proxybyte.training.corpus.tables import DatasetName, DatasetReader, ParquetReader
-from proxybyte.training.corpus.trees import folder_reader, python_packages_reader
+from proxybyte.training.corpus.report import LISTED_PACKAGES, REPORT, CorpusReport
+from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
 from proxybyte.training.corpus.writer import SplitCount, SplitWriter
+from proxybyte.training.texts.records import (
+    DEFAULT_SUFFIXES,
+    MEGABYTE,
+    Document,
+    LeftOut,
+    Reader,
+    Skip,
+    TextRules,
+    digest_of,
+)
+from proxybyte.training.texts.sources import open_path
+from proxybyte.training.texts.tables import DatasetName, DatasetReader
+from proxybyte.training.texts.trees import python_packages_reader
 
-_TABLES: dict[str, Callable[[Path, TextRules], Reader]] = {
-    ".jsonl": JsonLinesReader,
-    ".ndjson": JsonLinesReader,
-    ".parquet": ParquetReader,
-}
+KIND = "corpus"
+"""Of output (``proxybyte.folders``)."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,10 @@ class CorpusOptions:
 
     Attributes:
         output: the corpus folder.
-        paths: folders, and JSONL or parquet files (plain, ``.gz``, ``.zst``).
+        paths: folders, tables (:data:`~proxybyte.training.texts.trees.TABLES`), and text files.
         python_packages: collect the standard library and the installed packages too.
         dataset: a dataset to collect too.
-        suffixes: endings of the files that are documents in a folder.
+        suffixes: endings of the files that are taken from a folder.
         rules: what counts as a document.
         split: cap, validation share and seed.
         shard_bytes: text in one parquet shard.
@@ -54,7 +60,7 @@ class CorpusOptions:
     paths: tuple[Path, ...] = ()
     python_packages: bool = False
     dataset: DatasetName | None = None
-    suffixes: tuple[str, ...] = (".py",)
+    suffixes: tuple[str, ...] = DEFAULT_SUFFIXES
     rules: TextRules = field(default_factory=TextRules)
     split: SplitRule = field(default_factory=SplitRule)
     shard_bytes: int = 256 * MEGABYTE
@@ -71,15 +77,20 @@ def collect_corpus(options: CorpusOptions) -> CorpusReport:
         ProxyByteError: for a source that cannot be read, nothing to collect, an output that exists, or, with
             ``strict``, the first fault in the content.
     """
-    check_output(options.output, REPORT)
+    with locked_output(options.output):
+        return _collect(options)
+
+
+def _collect(options: CorpusOptions) -> CorpusReport:
     if (options.output / REPORT).exists() and not options.overwrite:
         raise ProxyByteError(f"{options.output} holds a corpus already: name another --out or pass --overwrite")
+    check_output(options.output, KIND)
     readers = open_sources(options)
     catalogue, left_out = _survey(readers, options)
     if not len(catalogue):
-        raise ProxyByteError(f"the sources hold no document; left out: {left_out.counts or 'nothing'}")
+        raise left_out.nothing_else(", ".join(map(str, options.paths)) or "what was named")
     fates = decide(catalogue, options.split)
-    with whole_folder(options.output) as folder:
+    with whole_folder(options.output, KIND) as folder:
         train, validation = _write(readers, catalogue, fates, folder, options.shard_bytes)
         report = _report(options, catalogue, fates, left_out)
         report = replace(report, train=train, validation=validation)
@@ -106,19 +117,9 @@ def open_sources(options: CorpusOptions) -> list[Reader]:
 
 
 def _open_path(path: Path, options: CorpusOptions) -> Reader:
-    if path.is_dir():
-        if options.rules.key_column is not None:
-            raise ProxyByteError(f"--key-column is for tables, but {path} is a folder: it is split by package")
-        return folder_reader(path, options.suffixes, options.rules)
-    if not path.exists():
-        raise ProxyByteError(f"{path} does not exist: name a folder, or a JSONL or parquet file")
-    kind = path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
-    if kind not in _TABLES or not path.is_file():
-        raise ProxyByteError(
-            f"{path} is neither a folder nor a .jsonl, .ndjson or .parquet file (plain, .gz or .zst): "
-            "for a single source file name its folder"
-        )
-    return _TABLES[kind](path, options.rules)
+    if any((path / made).is_file() for made in (REPORT, "prepared.json")):
+        raise ProxyByteError(f"{path} was made by 'proxybyte corpus' or 'prepare': name what it was collected from")
+    return open_path(path, options.suffixes, options.rules)
 
 
 def _survey(readers: list[Reader], options: CorpusOptions) -> tuple[Catalogue, LeftOut]:
@@ -169,14 +170,16 @@ def _report(options: CorpusOptions, catalogue: Catalogue, fates: np.ndarray, lef
     names = catalogue.unit_names
     kept = {names[unit] for unit in np.unique(units[fates <= Fate.VALIDATION]).tolist() if unit in names}
     held_out = sorted(names[unit] for unit in np.unique(units[fates == Fate.VALIDATION]).tolist() if unit in names)
+    asked = replace(options, output=Path(options.output.name), paths=tuple(Path(path.name) for path in options.paths))
     return CorpusReport(
-        options=TypeAdapter(CorpusOptions).dump_python(options, mode="json"),
+        options=TypeAdapter(CorpusOptions).dump_python(asked, mode="json"),
         train=by_fate[Fate.TRAIN],
         validation=by_fate[Fate.VALIDATION],
         duplicates=by_fate[Fate.DUPLICATE],
         over_cap=by_fate[Fate.OVER_CAP],
         left_out=left_out.counts,
         examples=left_out.examples,
+        passed_over=left_out.passed_over,
         packages=len(kept),
         packages_held_out=len(held_out),
         validation_packages=held_out[:LISTED_PACKAGES],

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .records import Advance, Document, Reader, Skip
+from proxybyte.training.texts.records import Advance, Document, Reader, Skip, digest_of
 
 
 @dataclass(frozen=True)
 class CutReader:
-    """A source whose documents come in pieces; a piece keeps the key, so that a package stays in one split.
+    """A source whose documents come in pieces; a piece keeps the key, or the document's identity
+    where it has none, so that a package stays in one split, and so does a document.
 
     Attributes:
         whole: the source.
@@ -29,11 +30,12 @@ class CutReader:
             if isinstance(item, Skip):
                 yield item
                 continue
+            whole = digest_of(item.text)
             start = 0
             while start < len(item.text):
                 end = cut_after(item.text, start, self.max_bytes)
                 name = item.source if end - start == len(item.text) else f"{item.source}@{start}"
-                yield replace(item, text=item.text[start:end], source=name)
+                yield replace(item, text=item.text[start:end], source=name, whole=whole)
                 start = end
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.records import MEGABYTE, Skip
 from proxybyte.training.corpus.writer import SplitCount
+from proxybyte.training.texts.records import MEGABYTE, left_out_lines
 
 REPORT = "corpus.json"
 LISTED_PACKAGES = 1000
@@ -23,6 +23,8 @@ class CorpusReport:
         train, validation: documents, bytes of text and shards written.
         duplicates, over_cap: documents and bytes that were fit but are not kept.
         left_out: how many lines or files were left out, by reason.
+        passed_over: how many files of folders have an ending that was not asked for, by ending; ending in ``/``, how
+            many folders of a name were not entered.
         examples: the first faults among them, each with its place and reason.
         packages: how many packages or keys were kept; 0 where every document stands alone.
         packages_held_out: how many of them are in the validation split.
@@ -39,6 +41,7 @@ class CorpusReport:
     packages: int = 0
     packages_held_out: int = 0
     validation_packages: list[str] = field(default_factory=list)
+    passed_over: dict[str, int] = field(default_factory=dict)
     format_version: int = 1
 
     def to_json(self) -> str:
@@ -48,36 +51,22 @@ class CorpusReport:
     def __str__(self) -> str:
         kept = self.train.bytes + self.validation.bytes
         share = self.validation.bytes / kept if kept else 0.0
+        of_documents = self.validation.documents / max(1, self.train.documents + self.validation.documents)
+        held_out = f"{self.validation.shards} shards, {share:.2%} of bytes, {of_documents:.2%} of documents"
         lines = [
             _line("train", self.train, f"{self.train.shards} shards"),
-            _line("validation", self.validation, f"{self.validation.shards} shards, {share:.2%} of bytes"),
+            _line("validation", self.validation, held_out),
+            f"mean size         {_mean(self.train):>12,}  bytes in train, {_mean(self.validation):,} in validation",
             _line("exact duplicates", self.duplicates, "dropped"),
         ]
         if self.over_cap.documents:
             lines.append(_line("over --max-mb", self.over_cap, "dropped"))
         if self.packages:
             lines.append(f"packages          {self.packages:>12,}  of which {self.packages_held_out:,} held out")
-        for reason, count in sorted(self.left_out.items(), key=lambda item: -item[1]):
-            lines.append(f"left out          {count:>12,}  {reason}")
-        return "\n".join([*lines, *(f"  {example}" for example in self.examples[:5])])
+        return "\n".join([*lines, *left_out_lines(self.left_out, self.passed_over, self.examples)])
 
 
 _ADAPTER = TypeAdapter(CorpusReport)
-
-
-class LeftOut:
-    """Counts everything left out and keeps the first ``limit`` faults to show."""
-
-    def __init__(self, limit: int):
-        self._limit = limit
-        self.counts: dict[str, int] = {}
-        self.examples: list[str] = []
-
-    def add(self, skip: Skip) -> None:
-        """Count ``skip``."""
-        self.counts[skip.reason.value] = self.counts.get(skip.reason.value, 0) + 1
-        if skip.reason.is_fault and len(self.examples) < self._limit:
-            self.examples.append(str(skip).encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def read_report(folder: Path) -> CorpusReport:
@@ -99,3 +88,7 @@ def read_report(folder: Path) -> CorpusReport:
 
 def _line(name: str, count: SplitCount, note: str) -> str:
     return f"{name:<17} {count.documents:>12,}  documents  {count.bytes / MEGABYTE:>10,.1f} MB  {note}"
+
+
+def _mean(count: SplitCount) -> int:
+    return round(count.bytes / count.documents) if count.documents else 0

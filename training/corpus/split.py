@@ -1,7 +1,8 @@
 """Which documents go where: duplicates, the cap, the validation split, as a pure function of sizes and hashes.
 
-A *unit* is what is never divided: all documents of one key, or a single document that has none. Units are taken in
-the order of a seeded hash while they fit, so that the same input and seed give the same corpus on any machine.
+A *unit* is what is never divided: all documents of one key, or a single document that has none, with all the pieces
+that it was cut into. Units of like size are drawn by a seeded hash, so that the same input and seed give the same
+corpus on any machine, and short documents are held out as often as long ones.
 """
 
 from array import array
@@ -12,9 +13,7 @@ from hashlib import blake2b
 import numpy as np
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.records import MEGABYTE, Document
-
-_DIGEST_BYTES = 16
+from proxybyte.training.texts.records import DIGEST_BYTES, MEGABYTE, Document, digest_of
 
 
 class Fate(IntEnum):
@@ -63,7 +62,7 @@ class Catalogue:
         self._digests += digest
         self._sizes.append(len(document.text))
         if document.key is None:
-            self._units.append(int.from_bytes(digest[:8], "little"))
+            self._units.append(int.from_bytes((document.whole or digest)[:8], "little"))
         else:
             name = document.key.encode("utf-8")
             unit = int.from_bytes(blake2b(name, digest_size=8, person=b"unit").digest(), "little")
@@ -75,7 +74,7 @@ class Catalogue:
 
     def digest(self, index: int) -> bytes:
         """Digest of document ``index``."""
-        return bytes(self._digests[_DIGEST_BYTES * index : _DIGEST_BYTES * (index + 1)])
+        return bytes(self._digests[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)])
 
     @property
     def sizes(self) -> np.ndarray:
@@ -97,11 +96,6 @@ class Catalogue:
         return first
 
 
-def digest_of(text: bytes) -> bytes:
-    """Hash by which documents count as equal."""
-    return blake2b(text, digest_size=_DIGEST_BYTES).digest()
-
-
 def decide(catalogue: Catalogue, rule: SplitRule) -> np.ndarray:
     """Fate of each document, uint8 of shape ``(n,)``.
 
@@ -115,7 +109,7 @@ def decide(catalogue: Catalogue, rule: SplitRule) -> np.ndarray:
     sizes = np.bincount(unit_of, weights=catalogue.sizes[first], minlength=len(units)).astype(np.int64)
     kept = np.ones(len(units), dtype=bool)
     if rule.max_bytes is not None:
-        kept = _take(sizes, _order(units, rule.seed, "sample"), rule.max_bytes)
+        kept = _draw(units, sizes, rule.max_bytes, f"sample:{rule.seed}")
         if not kept.any():
             raise ProxyByteError(
                 f"--max-mb {rule.max_bytes / MEGABYTE:g} keeps nothing: the smallest package or document has "
@@ -131,38 +125,58 @@ def decide(catalogue: Catalogue, rule: SplitRule) -> np.ndarray:
 
 
 def _hold_out(units: np.ndarray, sizes: np.ndarray, rule: SplitRule) -> np.ndarray:
-    """Units of the validation split: as many as fit in its share, or the smallest one where none fits."""
+    """Units of the validation split, bool of shape ``(units,)``; the smallest one where the share holds none."""
     if len(units) < 2:
         raise ProxyByteError(
             "everything kept belongs to one package, key or document, so no other can be held out: "
             "name a folder above it, use --by-document, or --validation-share 0"
         )
-    chosen = _take(sizes, _order(units, rule.seed, "validation"), int(sizes.sum() * rule.validation_share))
+    chosen = _draw(units, sizes, int(sizes.sum() * rule.validation_share), f"validation:{rule.seed}")
     if not chosen.any():
         chosen[np.argmin(sizes)] = True
     return chosen
 
 
-def _take(sizes: np.ndarray, order: np.ndarray, room: int) -> np.ndarray:
-    """Go through units in ``order`` and take each that still fits into ``room`` bytes; bool of shape ``(units,)``."""
-    taken = np.zeros(len(sizes), dtype=bool)
-    smallest = int(sizes.min(initial=room + 1))
-    for unit, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
-        if size <= room:
-            taken[unit] = True
-            room -= size
-        if room < smallest:
-            break
+def _draw(units: np.ndarray, sizes: np.ndarray, room: int, purpose: str) -> np.ndarray:
+    """Units of at most ``room`` bytes in all, of all sizes alike; bool of shape ``(units,)``.
+
+    Units sorted by size are cut into groups from which one each is due (20 units where a twentieth of the bytes is
+    wanted). From the smallest group up, units are taken in the order of a seeded hash while what is taken stays
+    within the same share of all bytes so far, and within twice that share of all units. So no group gives more than
+    its share for want of room in another, as happens where units that do not fit are passed over and the room is
+    filled with small ones.
+    """
+    total = int(sizes.sum())
+    if room >= total:
+        return np.ones(len(units), dtype=bool)
+    taken = np.zeros(len(units), dtype=bool)
+    if not room:
+        return taken
+    hashes = _hashes(units, purpose)
+    by_size = np.lexsort((units, hashes, sizes))
+    group = -(-total // room)
+    seen = used = 0
+    # Cut from the end, so that the largest units, which count most, make a whole group.
+    for end in range((len(units) - 1) % group + 1, len(units) + 1, group):
+        members = by_size[max(0, end - group) : end]
+        seen += int(sizes[members].sum())
+        left, due = room * seen // total - used, -(-2 * room * end // total) - int(taken.sum())
+        small = 2 * due * sizes[members] < left  # later, or where sizes differ much the count is used up by crumbs
+        for unit in members[np.lexsort((units[members], hashes[members], small))].tolist():
+            size = int(sizes[unit])
+            if due and size <= left:
+                taken[unit] = True
+                used, left, due = used + size, left - size, due - 1
     return taken
 
 
-def _order(units: np.ndarray, seed: int, purpose: str) -> np.ndarray:
-    """Places of ``units`` in the order of a hash of (unit, seed, purpose): a permutation that looks random.
+def _hashes(units: np.ndarray, purpose: str) -> np.ndarray:
+    """A hash of (unit, purpose) for each unit, uint64: the order that it gives looks random.
 
     The hash is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
     """
-    salt = blake2b(f"{purpose}:{seed}".encode(), digest_size=8).digest()
+    salt = blake2b(purpose.encode(), digest_size=8).digest()
     mixed = units ^ np.uint64(int.from_bytes(salt, "little"))
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.lexsort((units, mixed ^ (mixed >> np.uint64(31))))
+    return mixed ^ (mixed >> np.uint64(31))

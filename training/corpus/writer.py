@@ -1,5 +1,6 @@
 """Parquet shards of bounded size, as docs/architecture.md describes a corpus folder."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -7,7 +8,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from proxybyte.training.corpus.records import MEGABYTE, Document
+from proxybyte.training.texts.records import MEGABYTE, Document
 
 SCHEMA = pa.schema([("text", pa.large_binary()), ("source", pa.string())])
 ROW_GROUP_BYTES = 4 * MEGABYTE
@@ -39,8 +40,12 @@ class SplitWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        elif self._writer is not None:  # what went wrong is to be heard, not what closing says after it
+            with suppress(Exception):
+                self._writer.close()
 
     def add(self, document: Document) -> None:
         """Append one document."""

@@ -1,24 +1,32 @@
 """What the cells of a plan share, built once: the corpus, the fitted compressors, the prepared datasets.
 
-Each is made by the public command, so that a plan holds nothing that could not be done by hand, and a process that
-shares the folder waits while another one builds. Beside each lies ``NAME.settings.json``: what it was made of.
+Each is made by what the public command calls, so that a plan holds nothing that could not be done by hand; a process
+that shares the folder waits while another one builds. Beside each lies ``NAME.settings.json``: what it was made of.
 """
 
+import argparse
 import json
 import logging
-import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from proxybyte.cli import main as proxybyte
+from proxybyte.checksums import verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
+from proxybyte.locks import hold_if_free, wait_until_free
 
+from ..commands.compressor_compile import add_arguments as compile_arguments
+from ..commands.compressor_compile import run as compile_codebook
+from ..compressors import FAMILIES
 from ..compressors.protocol import MANIFEST as COMPRESSOR_MANIFEST
+from ..corpus import CorpusOptions, collect_corpus
 from ..corpus.report import REPORT as CORPUS_MANIFEST
+from ..corpus.split import SplitRule
+from ..prepare import PrepareOptions, prepare_corpus
 from ..prepare.manifest import MANIFEST as PREPARED_MANIFEST
-from .claims import claim, wait_for_claim
+from ..texts.records import MEGABYTE, TextRules
 from .schema import CompressorConfig, CorpusConfig, ExperimentPlan, Scalar
 from .settings import Settings, refuse_changed, settings_of
 
@@ -53,8 +61,8 @@ class Artefacts:
         settings = self._settings(name)
         if not _is_made(output, PREPARED_MANIFEST, settings):
             corpus = self.corpus()
-            words = ["prepare", str(corpus), "--compressor", self._compressor(name, corpus), "--out", str(output)]
-            _build(output, PREPARED_MANIFEST, [*words, "--workers", str(self.workers)], settings)
+            options = PrepareOptions(corpus, self._compressor(name, corpus), output, self.workers)
+            _build(output, PREPARED_MANIFEST, lambda: prepare_corpus(options), settings)
         return output
 
     def corpus(self) -> Path:
@@ -68,7 +76,8 @@ class Artefacts:
                 )
             return asked.folder
         output = self.folder / "corpus"
-        _build(output, CORPUS_MANIFEST, _corpus_words(asked, output), settings_of({"corpus": asked}, {}))
+        options = _corpus_options(asked, output)
+        _build(output, CORPUS_MANIFEST, lambda: collect_corpus(options), settings_of({"corpus": asked}, {}))
         return output
 
     def _settings(self, compressor: str) -> Settings:
@@ -85,36 +94,65 @@ class Artefacts:
             return asked.use
         output = self.folder / "compressors" / name
         fitted = output if asked.compile is None else output.with_name(f"{name}-m1")
-        _build(fitted, COMPRESSOR_MANIFEST, _fit_words(asked, corpus, fitted), settings)
+        where = f"{self.plan.title}: compressors.{name}"
+        fitter = FAMILIES[str(asked.fit)].load_fitter()
+        given = {**_with_corpus(asked.options, corpus), "corpus": [corpus], "out": fitted}
+        _build(fitted, COMPRESSOR_MANIFEST, lambda: fitter.fit(_chosen(fitter.add_arguments, given, where)), settings)
         if asked.compile is not None:
-            words = ["compressor", "compile", str(fitted), "--out", str(output), *_options(asked.compile, corpus)]
-            _build(output, COMPRESSOR_MANIFEST, words, settings)
+            chosen = {**_with_corpus(asked.compile, corpus), "m1": fitted, "out": output}
+            arguments = _chosen(compile_arguments, chosen, f"{where}.compile")
+            _build(output, COMPRESSOR_MANIFEST, lambda: compile_codebook(arguments), settings)
         return str(output)
 
 
-def _corpus_words(asked: CorpusConfig, output: Path) -> list[str]:
+def _corpus_options(asked: CorpusConfig, output: Path) -> CorpusOptions:
     missing = next((path for path in asked.sources if not path.exists()), None)
     if missing is not None:
         raise ProxyByteError(f"corpus.sources names {missing}, which does not exist")
-    words = ["corpus", *map(str, asked.sources), "--out", str(output)]
-    words += ["--validation-share", str(asked.validation_share), "--seed", str(asked.seed)]
-    words += ["--python-packages"] if asked.python_packages else []
-    limits = {"--max-mb": asked.max_mb, "--max-document-mb": asked.max_document_mb}
-    return words + [word for name, value in limits.items() if value is not None for word in (name, str(value))]
+    limit = None if asked.max_mb is None else int(asked.max_mb * MEGABYTE)
+    rules = TextRules() if asked.max_document_mb is None else TextRules(max_bytes=int(asked.max_document_mb * MEGABYTE))
+    return CorpusOptions(
+        output,
+        paths=asked.sources,
+        python_packages=asked.python_packages,
+        rules=rules,
+        split=SplitRule(asked.validation_share, limit, asked.seed),
+    )
 
 
-def _fit_words(asked: CompressorConfig, corpus: Path, output: Path) -> list[str]:
-    words = ["compressor", "fit", str(asked.fit), "--corpus", str(corpus), "--out", str(output)]
-    return words + _options(asked.options, corpus)
+def _with_corpus(values: Mapping[str, Scalar], corpus: Path) -> dict[str, Any]:
+    """Options of a family; the value ``CORPUS`` stands for the plan's corpus folder."""
+    return {key.replace("-", "_"): [corpus] if value == "CORPUS" else value for key, value in values.items()}
 
 
-def _options(values: Mapping[str, Scalar], corpus: Path) -> list[str]:
-    """Command-line options of a family; the value ``CORPUS`` stands for the plan's corpus folder."""
-    words: list[str] = []
+def _chosen(
+    add_arguments: Callable[[argparse.ArgumentParser], None], values: Mapping[str, Any], where: str
+) -> argparse.Namespace:
+    """The options that a command declares, those in ``values`` in place of their defaults.
+
+    Raises:
+        ProxyByteError: if an option is unknown, or its value of another kind or none of its choices.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    known = {action.dest: action for action in parser._actions}
+    chosen = {name: action.default for name, action in known.items()}
     for name, value in values.items():
-        option = f"--{name.replace('_', '-')}"
-        words += [option] if value is True else [option, str(corpus) if value == "CORPUS" else str(value)]
-    return words
+        if name == "out":  # declared by the command around the family
+            chosen[name] = value
+            continue
+        if name not in known:
+            raise ProxyByteError(f"{where}: unknown option {name}: the options are {', '.join(sorted(known))}")
+        kind, choices = known[name].type, known[name].choices
+        try:
+            chosen[name] = kind(str(value)) if callable(kind) and not isinstance(value, list | Path) else value
+            if known[name].nargs in ("+", "*") and not isinstance(value, list):
+                chosen[name] = [chosen[name]]
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise ProxyByteError(f"{where}: option {name} cannot be {value!r}") from error
+        if choices is not None and chosen[name] not in choices:
+            raise ProxyByteError(f"{where}: option {name} is {value!r}: give one of {', '.join(map(str, choices))}")
+    return argparse.Namespace(**chosen)
 
 
 def _record(output: Path) -> Path:
@@ -125,28 +163,29 @@ def _is_made(output: Path, marker: str, settings: Settings) -> bool:
     """Whether ``output`` is there.
 
     Raises:
-        ProxyByteError: if it was made with other settings, so that new cells would not be what the plan says.
+        ProxyByteError: if a file of it has changed since, or it was made with other settings, so that new cells would
+            not be what the plan says.
     """
     if not (output / marker).is_file():
         return False
+    verify_folder(output)
     record = _record(output)
-    if record.is_file():  # there is none beside what earlier versions made
-        refuse_changed(json.loads(record.read_text(encoding="utf-8")), settings, record)
+    refuse_changed(json.loads(record.read_bytes()), settings, record)
     return True
 
 
-def _build(output: Path, marker: str, words: list[str], settings: Settings) -> None:
-    """Run a command that makes ``output`` once, whatever number of processes ask for it."""
+def _build(output: Path, marker: str, make: Callable[[], object], settings: Settings) -> None:
+    """Make ``output`` once, whatever number of processes ask for it."""
     while not _is_made(output, marker, settings):
-        with claim(output) as mine:
+        with hold_if_free(output) as mine:
             if mine and not _is_made(output, marker, settings):
+                log.info("making %s", output)
                 write_text(_record(output), json.dumps(settings.values, indent=1))
-                log.info("$ proxybyte %s", shlex.join(words))
                 try:
-                    code = proxybyte(words)
-                except SystemExit as stop:  # argparse has said why
-                    code = 2 if stop.code else 0
-                if code:
-                    raise ProxyByteError(f"{output} could not be made: 'proxybyte {shlex.join(words)}' says why above")
+                    made = make()
+                except ProxyByteError as error:
+                    raise ProxyByteError(f"{output} could not be made: {error}") from error
+                log.info("%s", made)
         if not mine:
-            wait_for_claim(output)
+            log.info("waiting for the process that makes %s", output)
+            wait_until_free(output)

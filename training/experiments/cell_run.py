@@ -2,9 +2,14 @@
 
 import logging
 import math
+import os
 import shlex
 import shutil
+import signal
+import subprocess
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +24,18 @@ from ..compressors import load_compressor
 from ..run.config import EvaluationConfig, TrainConfig
 from ..run.config_io import CONFIG_FILE, save_config
 from ..run.metrics import MetricsLog
+from ..run.signals import StopRequest
 from ..run.source import COMPRESSOR_FOLDER, open_data
 from ..run.validation import TwoViews, code_documents
 from ..train import train
 from .grid import Cell
-from .launching import launch
 from .matching import Length, settle_length
 from .results import RUN_FOLDER, CellResult, Point, claim_settings, machine_name, save_result
 from .schema import ArmKind, EvaluationPlan, MatchBy
 
 log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,36 @@ def _train(config: TrainConfig, job: CellJob) -> bool:
     words = [*job.launcher, "proxybyte.training.train", "--config", str(job.folder / CONFIG_FILE)]
     log.info("$ %s", shlex.join(words))
     return launch(words) and (config.output / "model").is_dir()
+
+
+def launch(words: Sequence[str]) -> bool:
+    """Run a command to its end; SIGTERM and Ctrl-C are passed on to all its processes once, so that they save and end.
+
+    Returns:
+        Whether it ran to its end; ``False`` if it was asked to stop.
+
+    Raises:
+        ProxyByteError: if the command cannot be run, or fails.
+    """
+    with StopRequest() as stop:
+        try:
+            # A group of its own: a terminal's Ctrl-C reaches it once, through here.
+            process = subprocess.Popen(words, start_new_session=True)
+        except OSError as error:
+            raise ProxyByteError(f"--launch: {words[0]} cannot be run: {error.strerror}") from error
+        told = False
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_LOOK_SECONDS)
+            if stop.made and not told:
+                told = True
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+    if stop.made:
+        return False
+    if process.returncode:
+        raise ProxyByteError(f"{shlex.join(words)} ended with {process.returncode}: its message is above")
+    return True
 
 
 def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellResult:

@@ -17,6 +17,12 @@ _PLANS = Path(str(files("proxybyte.hub_configs"))) / "plans"
 _SIZES = _PLANS / "sizes"
 _LEFT_TO_SIZES = ("corpus", "models", "match", "match.budget")
 """What plans that ship leave open."""
+_CHOICES = (
+    (("use",), ("fit", "options", "compile")),
+    (("preset",), ("backbone_config",)),
+    (("folder",), ("sources", "python_packages", "max_mb", "max_document_mb", "validation_share")),
+)
+"""Groups of keys of which a section of a plan has one (a compressor, a model, a corpus)."""
 
 
 def plan_names() -> list[str]:
@@ -66,8 +72,16 @@ def parse_plan(values: Mapping[str, Any], origin: str) -> ExperimentPlan:
 
 
 def lay_over(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with ``changes``, section by section; anything that is no section is replaced whole."""
+    """``values`` with ``changes``, section by section; anything that is no section is replaced whole.
+
+    Keys that exclude each other are one choice: the change that makes another replaces what the earlier one brought.
+    """
     merged = dict(values)
+    for alternatives in _CHOICES:
+        chosen = [group for group in alternatives if any(changes.get(key) is not None for key in group)]
+        if len(chosen) == 1:
+            others = {key for group in alternatives for key in group} - set(chosen[0])
+            merged = {key: value for key, value in merged.items() if key not in others}
     for key, change in changes.items():
         old = merged.get(key)
         both = isinstance(old, Mapping) and isinstance(change, Mapping)

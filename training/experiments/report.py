@@ -109,7 +109,7 @@ def read_report(folder: Path) -> Report:
     """
     path = folder / PLAN_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ProxyByteError(f"{folder} is no experiment: it has no {PLAN_FILE} ('proxybyte experiment run')") from None
     except (OSError, ValueError) as error:

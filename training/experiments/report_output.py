@@ -13,6 +13,8 @@ from proxybyte.folders import write_text
 
 from .plots import draw_report
 from .report import Condition, Report, curve, view_of
+from .schema import MatchBy
+from .statistics import LEAST_FOR_AN_INTERVAL, Interval
 
 _CAPTIONS = {
     "seeds": "Bits per byte of the held-out documents, each seed and the mean",
@@ -131,6 +133,13 @@ def _lead(report: Report) -> list[str]:
     machines = sorted({result.machine for condition in report.conditions for result in condition.results})
     lead = [plan.question] if plan.question else []
     lead.append(f"Matched by {plan.match.by}, {plan.match.budget:.3g} each; seeds {seeds}; on {'; '.join(machines)}.")
+    steps = {condition.name: condition.mean(lambda r: r.steps) for condition in report.conditions}
+    fewest, most = min(steps, key=steps.__getitem__), max(steps, key=steps.__getitem__)
+    if plan.match.by is MatchBy.FLOPS and steps[most] >= 1.5 * steps[fewest]:
+        lead.append(
+            f"Equal FLOPs are not equal steps: {most} takes {steps[most]:,.0f} optimizer steps and {fewest} "
+            f"{steps[fewest]:,.0f}, because their symbols cost differently. Fewer updates are part of what differs."
+        )
     if report.unfinished:
         lead.append(f"{len(report.unfinished)} cells are not finished: {', '.join(report.unfinished)}.")
     return lead
@@ -148,7 +157,7 @@ def _means(report: Report) -> Table:
                 view_of(condition),
                 str(interval.n),
                 f"{interval.mean:.4f}",
-                _span(interval.low, interval.high),
+                _interval(interval),
                 f"{min(values):.4f} to {max(values):.4f}",
                 "-" if compressed is None else f"{compressed:.4f}",
             )
@@ -168,7 +177,7 @@ def _paired(report: Report) -> Table:
             comparison.baseline,
             str(comparison.test.difference.n),
             f"{comparison.test.difference.mean:+.4f}",
-            _span(comparison.test.difference.low, comparison.test.difference.high, sign=True),
+            _interval(comparison.test.difference, sign=True),
             _p(comparison.test.p),
             _p(comparison.p_holm),
             _p(comparison.test.p_sign_flip),
@@ -206,10 +215,10 @@ def _cost(condition: Condition) -> tuple[str, ...]:
     )
 
 
-def _span(low: float, high: float, sign: bool = False) -> str:
-    if not math.isfinite(low):
-        return "-"
-    return f"{low:+.4f} to {high:+.4f}" if sign else f"{low:.4f} to {high:.4f}"
+def _interval(interval: Interval, sign: bool = False) -> str:
+    if interval.n < LEAST_FOR_AN_INTERVAL:
+        return f"{interval.n} seed{'s' if interval.n > 1 else ''}: no interval"
+    return f"{interval.low:+.4f} to {interval.high:+.4f}" if sign else f"{interval.low:.4f} to {interval.high:.4f}"
 
 
 def _p(value: float) -> str:

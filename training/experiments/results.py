@@ -2,7 +2,6 @@
 
 import json
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ import torch
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
 
-from ..run.config_io import CONFIG_FILE
 from .grid import Cell
-from .settings import completed, refuse_changed, was_written_by_version_1
+from .settings import refuse_changed
 
 RESULT_FILE = "result.json"
 SETTINGS_FILE = "cell.json"
@@ -122,12 +120,12 @@ def load_result(folder: Path, cell: Cell) -> CellResult | None:
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_bytes())
         curve = tuple(Point(**point) for point in values.pop("curve"))
         result = CellResult(**values, curve=curve)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProxyByteError(f"{path} is no result of a cell ({error}): remove it to run the cell again") from error
-    _check_version(result.settings, cell, path)
+    refuse_changed(result.settings, cell.settings, path)
     return result
 
 
@@ -141,14 +139,9 @@ def claim_settings(folder: Path, cell: Cell) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         try:
-            saved = dict(json.loads(path.read_text(encoding="utf-8")))
+            saved = dict(json.loads(path.read_bytes()))
         except (OSError, ValueError, TypeError) as error:
             raise ProxyByteError(f"{path} cannot be read ({error}): remove {folder} to run the cell again") from error
-        if not was_written_by_version_1(saved) or (folder / RUN_FOLDER / CONFIG_FILE).is_file():
-            _check_version(saved, cell, path)
-            return
+        refuse_changed(saved, cell.settings, path)
+        return
     write_text(path, json.dumps(cell.settings.values, indent=1))
-
-
-def _check_version(saved: Mapping[str, Any], cell: Cell, path: Path) -> None:
-    refuse_changed(completed(saved, cell.settings, path.parent / RUN_FOLDER, path), cell.settings, path)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,10 @@ from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
+from proxybyte.locks import hold_if_free
 
 from .artefacts import Artefacts
 from .cell_run import CellJob, run_cell
-from .claims import claim
 from .grid import Cell, expand
 from .results import load_result
 from .schema import ExperimentPlan
@@ -32,11 +33,13 @@ class RunOptions:
         output: folder of the plan; processes that name the same one share the work.
         launcher: words that start the training entry on several processes; empty to train in this process.
         workers: processes for preparing data; 0 for one a core.
+        cells: which cells, as :func:`choose_cells` reads it; ``None`` for all.
     """
 
     output: Path
     launcher: tuple[str, ...] = ()
     workers: int = 0
+    cells: str | None = None
 
 
 @dataclass
@@ -54,6 +57,23 @@ def cell_folder(output: Path, cell: Cell) -> Path:
     return output / CELLS / cell.name
 
 
+def choose_cells(cells: Sequence[Cell], which: str | None) -> list[Cell]:
+    """Those of ``which``: ``i/n`` for every n-th from the i-th on (from 1), or one cell's name; ``None`` for all.
+
+    Raises:
+        ProxyByteError: if it is neither.
+    """
+    if which is None:
+        return list(cells)
+    named = [cell for cell in cells if cell.name == which]
+    if named:
+        return named
+    share = re.fullmatch(r"(\d{1,9})/(\d{1,9})", which)
+    if share is None or not 1 <= int(share[1]) <= int(share[2]):
+        raise ProxyByteError(f"--cells {which}: give i/n with i from 1 to n, or a cell's name ('--list' shows them)")
+    return list(cells[int(share[1]) - 1 :: int(share[2])])
+
+
 def run_plan(plan: ExperimentPlan, options: RunOptions) -> Progress:
     """Run what is left of a plan, cell by cell.
 
@@ -63,7 +83,7 @@ def run_plan(plan: ExperimentPlan, options: RunOptions) -> Progress:
     Raises:
         ProxyByteError: if the folder holds cells of another version of the plan, or the shared data cannot be made.
     """
-    cells, progress = expand(plan), Progress()
+    cells, progress = choose_cells(expand(plan), options.cells), Progress()
     for cell in cells:
         load_result(cell_folder(options.output, cell), cell)
     _note_plan(plan, options.output)
@@ -91,7 +111,7 @@ class _Job:
 def _note_plan(plan: ExperimentPlan, output: Path) -> None:
     """Write the plan for the report; whoever has the claim, since processes that start at once hold the same plan."""
     output.mkdir(parents=True, exist_ok=True)
-    with claim(output / PLAN_FILE) as mine:
+    with hold_if_free(output / PLAN_FILE) as mine:
         if mine:
             write_text(output / PLAN_FILE, json.dumps(plan.model_dump(mode="json"), indent=1))
 
@@ -106,7 +126,7 @@ def _one_round(cells: Sequence[Cell], job: _Job) -> list[Cell]:
             job.progress.finished.append(cell.name)
             job.bar.update()
             continue
-        with claim(folder) as mine:
+        with hold_if_free(folder) as mine:
             if not mine:
                 held.append(cell)
                 continue

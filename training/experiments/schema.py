@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from ..settings import Section
+from ..settings import NameOrPath, Section
 
 Scalar = bool | int | float | str
 """A value of an option or of a training key."""
@@ -70,7 +70,9 @@ class CorpusConfig(Section):
 class CompressorConfig(Section):
     """One compressor: a name or folder (``use``), or what ``proxybyte compressor fit`` is to learn from the corpus."""
 
-    use: str | None = Field(None, description="a short name such as gzip, or a compressor's or tokenizer's folder")
+    use: NameOrPath | None = Field(
+        None, description="a short name such as gzip, or a compressor's or tokenizer's folder"
+    )
     fit: str | None = Field(None, description="family to fit on the plan's corpus")
     options: dict[str, Scalar] = Field({}, description="options of the fit, by their names on the command line")
     compile: dict[str, Scalar] | None = Field(None, description="options of 'compressor compile' on what was fitted")

@@ -18,15 +18,11 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs import load_preset
 
 from ..run.config import MAY_CHANGE_ON_RESUME, TrainConfig
-from ..run.config_io import CONFIG_FILE, flatten
-from ..settings import read_yaml
+from ..run.config_io import flatten
 from .schema import ArmKind, ExperimentPlan
 
-_VERSION = "settings_version"
 _FOUND_OUT = ("plan.budget", "plan.budget_unit")
 """Follow from what is matched, on the data."""
-_LEFT_OUT_BY_VERSION_1 = {"corpus.validation_share": 0.05, "corpus.seed": 0}
-"""Version 1 left out what was at its default; a run's own keys are all in its folder, and these were the others."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ def cell_settings(
 
     A preset is recorded with what it holds.
     """
-    given: dict[str, Any] = {_VERSION: 2, "kind": kind.value, "match": {"by": plan.match.by.value, "budget": budget}}
+    given: dict[str, Any] = {"kind": kind.value, "match": {"by": plan.match.by.value, "budget": budget}}
     sections: dict[str, BaseModel] = {"train": config, "corpus": plan.corpus, "evaluation": plan.evaluation}
     if config.model.preset:
         given["preset"] = load_preset(config.model.preset).backbone_config
@@ -86,11 +82,6 @@ def _is_free(key: str) -> bool:
     section, _, name = key.partition(".")
     free = (*MAY_CHANGE_ON_RESUME, *_FOUND_OUT)
     return section == "train" and any(name == one or (one.endswith(".") and name.startswith(one)) for one in free)
-
-
-def was_written_by_version_1(saved: Mapping[str, Any]) -> bool:
-    """Whether defaults are missing from a record."""
-    return _VERSION not in saved
 
 
 def refuse_changed(saved: Mapping[str, Any], asked: Settings, path: Path) -> None:
@@ -115,27 +106,3 @@ def refuse_changed(saved: Mapping[str, Any], asked: Settings, path: Path) -> Non
             f"{path} is of another version of the plan, with {', '.join(changed[:3])}"
             f"{' and more' if len(changed) > 3 else ''}: restore this in the plan, or choose another folder with --out"
         )
-
-
-def completed(saved: Mapping[str, Any], asked: Settings, run: Path, path: Path) -> Mapping[str, Any]:
-    """A cell's record; one of version 1 with the defaults of its time, as the run in its folder noted them.
-
-    Raises:
-        ProxyByteError: if they can no longer be known.
-    """
-    if not was_written_by_version_1(saved):
-        return saved
-    model = run / "model" / "config.json"
-    try:
-        trained = flatten({"train": read_yaml(run / CONFIG_FILE)})
-        backbone = json.loads(model.read_text(encoding="utf-8"))["backbone_config"] if model.is_file() else {}
-    except (ProxyByteError, OSError, ValueError, KeyError) as error:
-        raise ProxyByteError(
-            f"{path} leaves out settings that were at their defaults, and the run that noted them cannot be read "
-            f"({error}): restore {run}, or choose another folder with --out"
-        ) from error
-    # A run sets the number of positions itself.
-    preset = flatten({"preset": {key: value for key, value in backbone.items() if key != "max_position_embeddings"}})
-    same = {key: value for key, value in asked.values.items() if key == _VERSION or key.startswith("preset.")}
-    known = _LEFT_OUT_BY_VERSION_1 | trained | same | preset
-    return {key: known[key] for key in asked.values if key in known} | dict(saved)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.prepare.tasks import ShardTask
 from proxybyte.training.prepare.workers import ONE_THREAD
-from proxybyte.training.processes import check_launch
+from proxybyte.training.processes import check_launch, end_with_launcher
+from proxybyte.training.signs_of_life import signs_of_life
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -103,11 +104,13 @@ def crew(workers: int) -> Iterator[Crew]:
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
+    end_with_launcher()
     os.environ.update(ONE_THREAD)
     store, rank, size = next(rendezvous("env://"))
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     try:
-        yield Crew(rank, size, store)
+        with signs_of_life(rank, size):
+            yield Crew(rank, size, store)
     except BaseException:
         with suppress(RuntimeError):  # likewise
             store.set(_FAILED, "")

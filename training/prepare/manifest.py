@@ -28,6 +28,7 @@ class SplitTotals:
         cut_windows: symbols that lost a byte, of a neural compressor that cuts its windows.
         encode_seconds: time spent in the compressor, summed over workers, verification included.
         files: size in bytes of each Arrow file.
+        digests: SHA-256 of each.
     """
 
     documents: int = 0
@@ -42,6 +43,7 @@ class SplitTotals:
     cut_windows: int = 0
     encode_seconds: float = 0.0
     files: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
@@ -67,6 +69,7 @@ def add_totals(parts: Sequence[SplitTotals]) -> SplitTotals:
         cut_windows=sum(part.cut_windows for part in parts),
         encode_seconds=sum(part.encode_seconds for part in parts),
         files={name: size for part in parts for name, size in part.files.items()},
+        digests={name: digest for part in parts for name, digest in part.digests.items()},
     )
 
 

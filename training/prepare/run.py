@@ -10,10 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from proxybyte.checksums import file_digest
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import check_output, partial_folder, publish, write_text
+from proxybyte.folders import check_output, finish, output_folder, partial_folder, publish, write_text
 from proxybyte.training.compressors import load_compressor
-from proxybyte.training.corpus.records import MEGABYTE
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.launch import Crew, crew
 from proxybyte.training.prepare.manifest import (
@@ -27,8 +27,12 @@ from proxybyte.training.prepare.manifest import (
 from proxybyte.training.prepare.shard import DONE, Verify, finished, report_path
 from proxybyte.training.prepare.tasks import SPLITS, ShardTask, check_corpus, fingerprint_of, folder_digest, plan_tasks
 from proxybyte.training.prepare.workers import COMPRESSOR, Job, default_workers, run_tasks
+from proxybyte.training.texts.records import MEGABYTE
 
 _log = logging.getLogger(__name__)
+
+KIND = "prepared data"
+"""Of output (``proxybyte.folders``)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def prepare_corpus(options: PrepareOptions) -> PreparedManifest:
             _follow(options, together)
             together.wait()
             return read_manifest(options.output)
-        manifest = _lead(options, together)
+        with output_folder(options.output, KIND):
+            manifest = _lead(options, together)
         together.wait()
         return manifest
 
@@ -73,7 +78,6 @@ def prepare_corpus(options: PrepareOptions) -> PreparedManifest:
 def _lead(options: PrepareOptions, together: Crew) -> PreparedManifest:
     """Set up, encode a share of the tasks (all, if alone), put the folder together."""
     started = time.perf_counter()
-    check_output(options.output, MANIFEST)
     check_corpus(options.corpus)
     if options.workers < 0:
         raise ProxyByteError(f"--workers is {options.workers}: give a number of processes, or 0 for one a core")
@@ -87,6 +91,11 @@ def _lead(options: PrepareOptions, together: Crew) -> PreparedManifest:
         _log.info("%s is up to date", options.output)
         together.wait()
         return ready
+    complete = _already_prepared(partial, fingerprint)
+    if complete is not None:  # an earlier run was killed as it put the folder in its place
+        _publish(partial, tasks, complete, options.output)
+        together.wait()
+        return complete
     kept = _keep_finished(partial, tasks)
     workers = together.size if together.size > 1 else options.workers or _worth_workers(tasks)
     job = Job(partial, prepared_features(info.num_symbols).arrow_schema, options.verify)
@@ -109,10 +118,17 @@ def _lead(options: PrepareOptions, together: Crew) -> PreparedManifest:
         seconds=seconds,
         mb_per_s=encoded / MEGABYTE / seconds,
     )
-    _finish(partial, tasks, manifest)
-    publish(partial, options.output)
-    shutil.rmtree(options.output / DONE)
+    _publish(partial, tasks, manifest, options.output)
     return manifest
+
+
+def _publish(partial: Path, tasks: list[ShardTask], manifest: PreparedManifest, output: Path) -> None:
+    """Put the folder together and in its place. From when its manifest is there on, it is complete without reports."""
+    _finish(partial, tasks, manifest)
+    shutil.rmtree(partial / DONE, ignore_errors=True)
+    finish(partial, KIND, sums=manifest.total.digests, unsummed=(MANIFEST,))
+    check_output(output, KIND)
+    publish(partial, output)
 
 
 def _worth_workers(tasks: list[ShardTask]) -> int:
@@ -149,15 +165,17 @@ def _carry_compressor(name_or_folder: str, partial: Path) -> CompressorInfo:
 
 
 def _already_prepared(output: Path, fingerprint: str) -> PreparedManifest | None:
-    """The manifest of ``output`` if it is this very dataset and all its files are there."""
+    """The manifest of ``output`` if it is this very dataset and its shards hold what was written."""
     if not (output / MANIFEST).is_file():
         return None
     manifest = read_manifest(output)
+    if manifest.fingerprint != fingerprint or not manifest.total.digests:
+        return None
     try:
-        whole = all((output / name).stat().st_size == size for name, size in manifest.total.files.items())
+        whole = all(file_digest(output / name) == digest for name, digest in manifest.total.digests.items())
     except OSError:
         whole = False
-    return manifest if whole and manifest.fingerprint == fingerprint else None
+    return manifest if whole else None
 
 
 def _keep_finished(partial: Path, tasks: list[ShardTask]) -> dict[ShardTask, SplitTotals]:

@@ -1,5 +1,7 @@
 """Encode one piece of the corpus into one Arrow file: what each worker does."""
 
+import hashlib
+import json
 import os
 import re
 import time
@@ -8,21 +10,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from proxybyte.checksums import file_digest
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import sync, write_text
 from proxybyte.training.compressors.protocol import CannotEncode, Compressor, cut_windows
-from proxybyte.training.corpus.records import damaged
 from proxybyte.training.prepare.columns import prepared_batch
 from proxybyte.training.prepare.manifest import LISTED, TOTALS, SplitTotals, add_totals
 from proxybyte.training.prepare.tasks import ShardTask
+from proxybyte.training.texts.records import damaged
 
 DONE = "done"
+_SEAL = "sha256"
 _SAMPLE_EVERY = 16
 
 
@@ -88,11 +93,12 @@ class ShardEncoder:
                 parts.append(totals)
                 self._advance(totals.bytes)
         sync(temporary)
-        size = temporary.stat().st_size
+        size, digest = temporary.stat().st_size, file_digest(temporary)
         temporary.replace(target)
         sync(target.parent)
-        totals = add_totals([*parts, SplitTotals(files={f"{task.split}/{task.file_name}": size})])
-        write_text(report_path(self._folder, task), TOTALS.dump_json(totals).decode("utf-8"))
+        name = f"{task.split}/{task.file_name}"
+        totals = add_totals([*parts, SplitTotals(files={name: size}, digests={name: digest})])
+        write_text(report_path(self._folder, task), _sealed(totals))
         return totals
 
     def _encode(self, columns: pa.Table) -> tuple[pa.RecordBatch, SplitTotals]:
@@ -162,13 +168,26 @@ def report_path(folder: Path, task: ShardTask) -> Path:
 
 
 def finished(folder: Path, task: ShardTask) -> SplitTotals | None:
-    """The totals of ``task`` if its Arrow file is there and whole, else ``None``."""
+    """The totals of ``task`` if its report and its Arrow file are there and hold what was written, else ``None``."""
     try:
-        totals = TOTALS.validate_json(report_path(folder, task).read_bytes())
-        whole = all((folder / name).stat().st_size == size for name, size in totals.files.items())
-    except (OSError, ValueError):
+        report = json.loads(report_path(folder, task).read_bytes())
+        if report.pop(_SEAL, None) != _seal(report):
+            return None
+        totals = TOTALS.validate_python(report)
+        whole = all(file_digest(folder / name) == digest for name, digest in totals.digests.items())
+    except (OSError, ValueError, AttributeError):
         return None
-    return totals if whole and totals.files else None
+    return totals if whole and totals.digests else None
+
+
+def _sealed(totals: SplitTotals) -> str:
+    """The report of a task, with the digest of all that it says."""
+    report = TOTALS.dump_python(totals, mode="json")
+    return json.dumps({**report, _SEAL: _seal(report)})
+
+
+def _seal(report: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()
 
 
 def _read_row_group(path: Path, row_group: int) -> pa.Table:

@@ -8,8 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from proxybyte.checksums import verify_folder
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.records import MEGABYTE, damaged, nearest
+from proxybyte.training.corpus.report import REPORT, read_report
+from proxybyte.training.texts.records import MEGABYTE, damaged, nearest
 
 SPLITS = ("train", "validation")
 SHARD_BYTES = 64 * MEGABYTE
@@ -52,12 +54,37 @@ def check_corpus(corpus: Path) -> None:
         ProxyByteError: if ``corpus`` has no train shard; the sentence names the nearest corpus folder beside it.
     """
     if any(corpus.glob("train-*.parquet")):
+        if (corpus / REPORT).is_file():
+            _check_counts(corpus)
+            verify_folder(corpus)
         return
     beside = [path.name for path in corpus.absolute().parent.glob("*") if any(path.glob("train-*.parquet"))]
     raise ProxyByteError(
         f"{corpus} is no corpus folder (no train-*.parquet in it): make one with 'proxybyte corpus'; "
         f"of corpus folders beside it, {nearest(corpus.name, beside)}"
     )
+
+
+def _check_counts(corpus: Path) -> None:
+    """Compare the shards with what the corpus's report says of them.
+
+    Raises:
+        ProxyByteError: if they hold another number of documents.
+    """
+    report = read_report(corpus)
+    for split, said in zip(SPLITS, (report.train, report.validation), strict=True):
+        paths = sorted(corpus.glob(f"{split}-*.parquet"))
+        documents = 0
+        for path in paths:
+            try:
+                documents += pq.read_metadata(path).num_rows
+            except (pa.ArrowException, OSError) as error:
+                raise damaged(str(path), error) from error
+        if (len(paths), documents) != (said.shards, said.documents):
+            raise ProxyByteError(
+                f"{corpus} holds {documents} documents of {split} in {len(paths)} shards, its {REPORT} says "
+                f"{said.documents} in {said.shards}: collect the corpus again"
+            )
 
 
 def plan_tasks(corpus: Path, compressor_digest: str, verify: str) -> list[ShardTask]:

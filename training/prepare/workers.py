@@ -3,12 +3,10 @@
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.training.prepare.manifest import SplitTotals
 from proxybyte.training.prepare.shard import ShardEncoder, Verify
 from proxybyte.training.prepare.tasks import ShardTask
+from proxybyte.training.processes import end_with_parent
 
 COMPRESSOR = "compressor"
 """Sub-folder of a prepared folder that holds its compressor."""
@@ -105,16 +104,11 @@ _encoder: ShardEncoder | None = None
 def _start_worker(job: Job, done_bytes: Any, stop: Any) -> None:
     """Make this process a worker: one thread, deaf to Ctrl-C (the parent decides), gone when the parent is gone."""
     global _encoder
-    os.environ.update(ONE_THREAD)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-
-    def end_with_parent() -> None:
-        wait_for([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent(parent.pid)
+    os.environ.update(ONE_THREAD)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def advance(n_bytes: int) -> None:
         with done_bytes.get_lock():

@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
+from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.configuration_proxybyte import EMBEDDINGS
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import check_output, whole_folder
+from proxybyte.folders import whole_folder
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from ..chat.tokenizer import CHAT_FOLDER
@@ -29,6 +30,8 @@ from .config import AdapterConfig, AdapterKind, TrainedRows
 
 ADAPTER_FILE = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+MERGED = "merged model"
+"""Kind of output (``proxybyte.folders``) of ``adapter merge``."""
 HEAD = "lm_head"
 FURTHER_HEADS = ("pred_heads", "raw_pred_heads")
 """Heads that predict further: no part of the decoder, so trained as themselves beside an adapter."""
@@ -117,31 +120,67 @@ def merge_adapter(base: Path, adapter: Path) -> ProxyByteForCausalLM:
     for path in (base / "config.json", adapter / ADAPTER_CONFIG):
         if not path.is_file():
             raise ProxyByteError(f"{path} does not exist: give a model folder and the folder of an adapter")
+    verify_folder(base, WEIGHTS)
+    verify_folder(adapter, WEIGHTS)
     try:
         model = ProxyByteForCausalLM.from_pretrained(base)
         with _quietly():
             from peft import PeftModel
 
-            return PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()  # type: ignore[no-any-return]
+            return _merged(PeftModel.from_pretrained(model, adapter).eval(), adapter)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ProxyByteError(f"the adapter in {adapter} does not fit the model in {base}: {reason}") from error
 
 
-def write_merged(base: Path, adapter: Path, out: Path) -> None:
+def _merged(peft: Any, adapter: Path) -> ProxyByteForCausalLM:
+    """The model in ``peft`` with its adapter in its weights; checked, because PEFT does not merge every kind right.
+
+    Raises:
+        ProxyByteError: if the merged model gives other logits than the model under its adapter.
+    """
+    model = peft.get_base_model()
+    ends = [model.get_input_embeddings(), model.get_output_embeddings()]
+    if model.config.tie_word_embeddings and any(hasattr(end, "lora_A") for end in ends):
+        # Each side of one weight has a delta of its own, or one has none: merged, they are two weights.
+        head = getattr(ends[1], "base_layer", ends[1])
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        model.config.tie_word_embeddings = False
+    probe = torch.arange(NUM_RAW_SYMBOLS)[None, : min(NUM_RAW_SYMBOLS, model.config.max_position_embeddings)]
+    with torch.no_grad():
+        wanted = peft(input_ids=probe, use_cache=False).logits
+        merged = peft.merge_and_unload().eval()
+        found = merged(input_ids=probe, use_cache=False).logits
+    if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
+        raise ProxyByteError(
+            f"the adapter in {adapter} cannot be merged: the merged weights do not give what the model gives under it; "
+            "use it as an adapter, or train one that leaves embedding and head alone"
+        )
+    return merged
+
+
+def write_merged(base: Path, adapter: Path, out: Path, *, kind: str = MERGED, chat: Any = None) -> None:
     """Write :func:`merge_adapter`'s model with tokenizers and compressor, whole or not at all.
+
+    Args:
+        base: the model folder.
+        adapter: the adapter's folder.
+        out: folder to write.
+        kind: of output (``proxybyte.folders``).
+        chat: the chat tokenizer to carry; the base's own if absent.
 
     Raises:
         ProxyByteError: if they do not fit, or ``out`` holds something else.
     """
-    check_output(out, "config.json")
-    model = merge_adapter(base, adapter)
-    with whole_folder(out) as folder:
+    with whole_folder(out, kind) as folder:
+        model = merge_adapter(base, adapter)
         model.save_pretrained(folder)
-        save_tokenizer(build_tokenizer(document_prefix=bool(model.config.document_prefix)), folder)
+        save_tokenizer(build_tokenizer(opening=model.config.document_opening), folder)
         for name in (CHAT_FOLDER, CARRIED):
             if (base / name).is_dir():
                 shutil.copytree(base / name, folder / name)
+        if chat is not None:
+            save_tokenizer(chat, folder / CHAT_FOLDER)
 
 
 def row_modules(model: ProxyByteForCausalLM) -> list[str]:

@@ -37,6 +37,8 @@ from .validation import TwoViews, Validation, code_documents
 
 PLOT_FILE = "loss.png"
 ADAPTER_FOLDER = "adapter"
+RUN_KIND = "part of a run"
+"""Kind of output (``proxybyte.folders``) of what a run leaves at its end."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class ModelWriter:
     def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """Write what ``from_pretrained`` loads, with the tokenizer."""
         self.model.save_pretrained(folder, state_dict=weights)
-        save_tokenizer(build_tokenizer(document_prefix=bool(self.model.config.document_prefix)), folder)
+        save_tokenizer(build_tokenizer(opening=self.model.config.document_opening), folder)
         if self.chat is not None:
             save_tokenizer(self.chat, folder / CHAT_FOLDER)
 
@@ -141,14 +143,14 @@ def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn
     return Validation(model, documents, views, stage, config.compute.compile, Scoring(window=config.plan.row_capacity))
 
 
-def start_trackers(run: Run, step: int) -> None:
-    """Open the trackers; TensorBoard forgets what was logged after ``step``, from which the run goes on."""
+def start_trackers(run: Run, begun: int | None) -> None:
+    """Open the trackers; TensorBoard forgets what was logged after step ``begun``, or all where the run begins."""
     log_config = run.config.log
     if log_config.trackers:
         run.engine.accelerator.init_trackers(
             log_config.project,
             config={key: str(value) for key, value in flatten(run.config.model_dump(mode="json")).items()},
-            init_kwargs={"tensorboard": {"purge_step": step + 1}},
+            init_kwargs={"tensorboard": {"purge_step": 0 if begun is None else begun + 1}},
         )
 
 
@@ -157,16 +159,14 @@ def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:
     output = run.config.output
     base = run.config.model.checkpoint
     if run.config.trainable.adapter.kind is not AdapterKind.NONE and base is not None:
-        with whole_folder(output / ADAPTER_FOLDER) as folder:
+        with whole_folder(output / ADAPTER_FOLDER, RUN_KIND) as folder:
             run.save_model(folder, weights)
-        write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER)
-        if run.data.chat is not None:
-            save_tokenizer(run.data.chat, output / MODEL_FOLDER / CHAT_FOLDER)
+        write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER, kind=RUN_KIND, chat=run.data.chat)
     else:
-        with whole_folder(output / MODEL_FOLDER) as folder:
+        with whole_folder(output / MODEL_FOLDER, RUN_KIND) as folder:
             run.save_model(folder, weights)
     if run.data.compressor is not None:
-        with whole_folder(output / COMPRESSOR_FOLDER) as folder:
+        with whole_folder(output / COMPRESSOR_FOLDER, RUN_KIND) as folder:
             shutil.copytree(run.data.compressor, folder, dirs_exist_ok=True)
     if run.config.log.plot:
         from .plots import draw  # matplotlib takes a second to import

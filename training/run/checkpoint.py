@@ -23,13 +23,15 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import sync, sync_tree
+from proxybyte.folders import finish, sync, sync_tree
 
 log = logging.getLogger(__name__)
 
 STATE_FILE = "state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
 MODEL_FOLDER = "model"
+KIND = "checkpoint"
+"""Of output (``proxybyte.folders``)."""
 
 
 @dataclass(frozen=True)
@@ -127,16 +129,20 @@ class CheckpointFolder:
         final = self.folder / f"step-{state.step:08d}"
         partial = final.with_suffix(".tmp")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        save_model(partial / MODEL_FOLDER)
-        save_file(dict(optimizer), partial / OPTIMIZER_FILE)
-        written = sorted(path for path in partial.rglob("*") if path.is_file())
-        files = {str(path.relative_to(partial)): _describe(path) for path in written}
-        text = json.dumps({**vars(state), "files": files}, indent=1)
-        (partial / STATE_FILE).write_text(text, encoding="utf-8")
-        sync_tree(partial)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        try:
+            partial.mkdir(parents=True)
+            save_model(partial / MODEL_FOLDER)
+            save_file(dict(optimizer), partial / OPTIMIZER_FILE)
+            finish(partial, KIND)
+            written = sorted(path for path in partial.rglob("*") if path.is_file())
+            files = {str(path.relative_to(partial)): _describe(path) for path in written}
+            text = json.dumps({**vars(state), "files": files}, indent=1)
+            (partial / STATE_FILE).write_text(text, encoding="utf-8")
+            sync_tree(partial)
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)  # a full disk gets its room back
         sync(self.folder)
         for old in self._complete()[self.keep :]:
             shutil.rmtree(old)

@@ -5,13 +5,14 @@ Reading a recipe from disk, ``key=value`` overrides and messages for people are 
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from proxybyte.symbols import View
 
 from ..settings import Section
+from ..signs_of_life import DEFAULT_SECONDS
 from ..stream.plan import PlanConfig
 
 
@@ -213,13 +214,16 @@ class OptimizerKind(StrEnum):
     """Quantised by blocks, a quarter of the memory; by the package bitsandbytes."""
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(Section):
     """AdamW; weight decay touches matrices only."""
 
     kind: OptimizerKind = OptimizerKind.ADAMW
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    eps: float = Field(1e-8, gt=0, le=1)
     weight_decay: float = Field(0.1, ge=0)
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
 
@@ -245,6 +249,12 @@ class ComputeConfig(Section):
     device: str = Field("auto", pattern="^(auto|cpu)$", description="auto (an accelerator if there is one) or cpu")
     parallel: Parallel = Parallel.DDP
     processes: int | None = Field(None, ge=1, description="stop unless this many processes run")
+    timeout: float = Field(
+        DEFAULT_SECONDS,
+        ge=1,
+        le=1e7,
+        description="seconds after which a process that gives no sign of life is named, and all end",
+    )
     compile: bool = Field(False, description="compile the decoder blocks")
     activation_checkpointing: bool = Field(False, description="recompute activations instead of keeping them")
 
@@ -254,7 +264,9 @@ class LogConfig(Section):
 
     every: int = Field(10, ge=1, description="steps between two readings of the device")
     trackers: tuple[Tracker, ...] = (Tracker.TENSORBOARD,)
-    project: str = Field("proxybyte", description="project name at the trackers")
+    project: str = Field(
+        "proxybyte", pattern=r"^[\w-][\w .-]*$", max_length=128, description="project name at the trackers"
+    )
     plot: bool = Field(True, description="draw loss.png at the end")
     raw_gradient_every: int = Field(
         0, ge=0, description="steps between measurements of the raw targets' gradient norm, a pass each; 0 for none"
@@ -329,6 +341,16 @@ class TrainConfig(Section):
             raise ValueError(
                 "raw_rows_only leaves the compressed view without a loss: set plan.schedule.rate=0, "
                 "plan.schedule.warmup=0 and plan.schedule.decay=0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _heads_stay_in_a_row(self) -> Self:
+        heads = sum(self.model.heads.values())
+        if heads >= self.plan.row_length:
+            raise ValueError(
+                f"model.num_pred_heads and model.num_raw_pred_heads are {heads} heads, which look further ahead than a "
+                f"row of {self.plan.row_length} symbols (plan.row_length): give fewer"
             )
         return self
 

@@ -8,6 +8,7 @@ import atexit
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.util import find_spec
 
 import numpy as np
@@ -27,9 +28,11 @@ from torch.optim import Optimizer
 
 from proxybyte.errors import ProxyByteError
 
-from ..processes import check_asked, check_launch
-from .config import ComputeConfig, Parallel, Precision, TrainConfig
+from ..processes import check_asked, check_launch, end_with_launcher
+from .config import Attention, ComputeConfig, Parallel, Precision, TrainConfig
 from .precision import settle_precision
+
+_PATIENCE_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,17 @@ def start(config: TrainConfig) -> Stage:
             raise ProxyByteError(f"log.trackers names {tracker}, which is not installed: pip install {tracker}")
     cpu = config.compute.device == "cpu" or not torch.accelerator.is_available()
     precision = settle_precision(config.precision, cpu)
+    if cpu and config.model.attention is Attention.FLEX:
+        raise ProxyByteError(
+            "model.attention=flex_attention trains on accelerators: on a CPU it has no backward pass; set "
+            "model.attention=sdpa"
+        )
+    end_with_launcher()
     handlers: list = [DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)]
-    if torch.cuda.is_available() and not cpu:
-        handlers.append(InitProcessGroupKwargs(backend="cuda:nccl,cpu:gloo"))
+    # Who is silent is found and named by its signs of life, before the library gives up.
+    patience = timedelta(seconds=max(_PATIENCE_SECONDS, 2 * config.compute.timeout))
+    backend = {"backend": "cuda:nccl,cpu:gloo"} if torch.cuda.is_available() and not cpu else {}
+    handlers.append(InitProcessGroupKwargs(timeout=patience, **backend))
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="no",

@@ -11,8 +11,6 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from proxybyte.errors import ProxyByteError
-
 from .checkpoint import CheckpointFolder, RunState, optimizer_tensors, whole_tensors
 from .config import TrainConfig
 from .distributed import World
@@ -70,7 +68,9 @@ class Loop:
 
     Attributes:
         step: finished optimizer steps.
+        saved: the step of the last whole checkpoint; 0 where there is none yet.
         totals: what was seen so far.
+        stopped_by: the signal that asked to stop; 0 while none has.
     """
 
     def __init__(self, run: Run, step: int, totals: Totals):
@@ -79,6 +79,8 @@ class Loop:
         self.totals = totals
         self.metrics = MetricsLog(run.config.output)
         self.checkpoints = CheckpointFolder(run.config.output, run.config.checkpoint.keep)
+        self.saved = step
+        self.stopped_by = 0
         self._pending: list[_Pending] = []
         self._since = time.perf_counter()
         self._bar = tqdm(
@@ -99,20 +101,20 @@ class Loop:
                 self._log_evaluation(run.evaluate())
             self._since = time.perf_counter()
             for batches in fetch_ahead(run.data.dataset, run.share, range(self.step, run.steps)):
-                counts, stopping = self._agree(batches, stop.made)
+                counts, self.stopped_by = self._agree(batches, stop.number)
                 self._train(batches, counts)
-                self._due(stopping)
-                if stopping:
+                self._due(self.stopped_by > 0)
+                if self.stopped_by:
                     return self.step == run.steps
         return True
 
-    def _agree(self, batches: StepBatches, stop: bool) -> tuple[np.ndarray, bool]:
-        """Counts over all processes, shape ``(len(Count),)``, and whether any of them was asked to stop."""
+    def _agree(self, batches: StepBatches, stop: int) -> tuple[np.ndarray, int]:
+        """Counts over all processes, shape ``(len(Count),)``, and the signal that asked any of them to stop, or 0."""
         mine = np.append(batches.counts.ravel(), float(stop))
         everyone = self.run.world.gather(mine)
         by_process = everyone[:, :-1].reshape(self.run.world.size, -1, len(Count))
         in_row_order = by_process.swapaxes(0, 1).reshape(-1, len(Count))
-        return in_row_order.sum(axis=0), bool(everyone[:, -1].any())
+        return in_row_order.sum(axis=0), int(everyone[:, -1].max())
 
     def _train(self, batches: StepBatches, counts: np.ndarray) -> None:
         run = self.run
@@ -167,7 +169,7 @@ class Loop:
                 seen = {"targets": float(entry.counts[Count.TARGETS]), "symbols": self.totals.symbols}
                 spent = {"flops": self.totals.flops, **speed}
                 lines.append(
-                    {"kind": "train", "step": entry.step}
+                    {"kind": "train", "step": entry.step, "phase": run.data.phases.at(entry.step - 1)}
                     | step_losses(row_nats, entry.counts)
                     | measured
                     | entry.raw_gradient
@@ -184,7 +186,7 @@ class Loop:
             return
         self.metrics.append(lines)
         for line in lines:
-            values = {name: value for name, value in line.items() if name not in ("kind", "step")}
+            values = {name: value for name, value in line.items() if name not in ("kind", "step", "phase")}
             self.run.engine.accelerator.log(values, step=line["step"])
 
     def _is_due(self, every: int) -> bool:
@@ -205,8 +207,6 @@ class Loop:
         if main:
             config = run.config.model_dump(mode="json")
             state = RunState(self.step, self.totals.as_dict(), config, run.data.fingerprint)
-            try:
-                self.checkpoints.save(state, optimizer, lambda folder: run.save_model(folder, weights))
-            except OSError as error:
-                raise ProxyByteError(f"the checkpoint of step {self.step} cannot be written: {error}") from error
+            self.checkpoints.save(state, optimizer, lambda folder: run.save_model(folder, weights))
         run.world.wait()
+        self.saved = self.step

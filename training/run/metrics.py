@@ -194,20 +194,44 @@ class MetricsLog:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines; a last line that a killed run left half written is dropped."""
+        """All whole lines; a last line that a killed run left half written is dropped.
+
+        Raises:
+            ProxyByteError: naming another line that is no metrics of a step.
+        """
         if not self.path.exists():
             return []
         lines = []
-        for text in self.path.read_text(encoding="utf-8").splitlines():
+        texts = self.path.read_bytes().split(b"\n")
+        for number, text in enumerate(texts, 1):
             try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                break
+                lines.append(_metrics_line(text))
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                if not b"".join(texts[number:]).strip(b"\0"):
+                    break
+                raise ProxyByteError(
+                    f"{self.path}:{number} is damaged: mend or remove that line, or move the file away"
+                ) from error
         return lines
 
-    def cut(self, step: int) -> None:
-        """Drop what was written after ``step``, so that a resumed run writes no step twice."""
+    def cut(self, begun: int | None) -> None:
+        """Drop what was written after step ``begun``, so that a resumed run writes no line twice.
+
+        Args:
+            begun: the step of the checkpoint that the run goes on from; ``None`` where it begins, and keeps nothing.
+
+        Raises:
+            ProxyByteError: naming a line that is damaged.
+        """
         if not self.path.exists():
             return
-        kept = [line for line in self.read() if line["step"] <= step]
+        kept = [] if begun is None else [line for line in self.read() if line["step"] <= begun]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def _metrics_line(text: bytes) -> dict[str, Any]:
+    """One line of the file as an object whose ``step`` is a number, and whose ``kind`` is there."""
+    line = json.loads(text)
+    if not isinstance(line["step"], int) or not isinstance(line["kind"], str):
+        raise TypeError
+    return dict(line)

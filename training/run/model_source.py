@@ -1,18 +1,23 @@
 """The model of a run: new from a size, or going on from a folder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
+from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs import load_preset
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
-from .config import TrainConfig
+from ..memory import host_memory, refuse_beyond
+from .config import AdapterKind, ModelConfig, TrainConfig
 
 
 def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> ProxyByteForCausalLM:
@@ -37,10 +42,10 @@ def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> 
             f"the model in {folder} has {rows} symbols, but the compressor of {config.data} needs "
             f"{NUM_RAW_SYMBOLS + num_codes}: prepare the data with the compressor that the model was trained with"
         )
-    if bool(model.config.document_prefix) != config.plan.document_prefix:
+    if model.config.document_opening != config.plan.document_opening:
         raise ProxyByteError(
-            f"the model in {folder} was trained with document_prefix={model.config.document_prefix}: "
-            f"set plan.document_prefix={model.config.document_prefix}"
+            f"the model in {folder} was trained on documents that open with {model.config.document_opening}: "
+            f"set plan.document_opening='{model.config.document_opening}'"
         )
     if config.compute.activation_checkpointing:
         model.activation_checkpointing_enable()
@@ -59,39 +64,100 @@ def new_config(config: TrainConfig, num_codes: int) -> ProxyByteConfig:
         backbone = {**load_preset(asked.preset).backbone_config, "max_position_embeddings": config.plan.row_length}
     else:
         backbone = dict(asked.backbone_config or {})
-    return ProxyByteConfig(
-        backbone_config=backbone,
-        num_compressed_symbols=num_codes,
-        document_prefix=config.plan.document_prefix,
-        **asked.heads,
+    with _named(_what(asked)):
+        return ProxyByteConfig(
+            backbone_config=backbone,
+            num_compressed_symbols=num_codes,
+            document_opening=config.plan.document_opening.value,
+            **asked.heads,
+        )
+
+
+def _what(asked: ModelConfig) -> str:
+    return f"preset {asked.preset}" if asked.preset else "model.backbone_config"
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Say of a configuration that makes no model that it is the one to mend: Transformers fails in any way on it."""
+    try:
+        yield
+    except ProxyByteError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[-1].strip() or "no reason given"
+        raise ProxyByteError(f"{what} makes no model: {reason} ({type(error).__name__})") from error
+
+
+def check_model(config: TrainConfig, shape: ProxyByteConfig, what: str) -> None:
+    """Refuse a model that cannot be built, or whose training this machine cannot hold, before anything is laid out.
+
+    Weights, and on a CPU also gradients and AdamW's two moments, lie in main memory in float32.
+
+    Raises:
+        ProxyByteError: saying what is wrong with the shape, or both sizes.
+    """
+    backbone = shape.backbone_config
+    heads, kv_heads = (getattr(backbone, name, None) for name in ("num_attention_heads", "num_key_value_heads"))
+    if heads and kv_heads and heads % kv_heads:
+        raise ProxyByteError(
+            f"{what} makes no model: num_attention_heads ({heads}) is no multiple of num_key_value_heads ({kv_heads})"
+        )
+    with _named(what), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(shape)
+    weights = sum(weight.numel() for weight in model.parameters())
+    on_cpu = config.compute.device == "cpu" or not torch.accelerator.is_available()
+    whole = config.trainable.adapter.kind is AdapterKind.NONE and on_cpu
+    size = getattr(torch, config.trainable.adapter.frozen.value).itemsize + (12 if whole else 0)
+    refuse_beyond(
+        host_memory(), weights * size, f"training {what} ({weights:,} weights)", "take a smaller one, or fewer heads"
     )
 
 
 def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
+    shape, what = new_config(config, num_codes), _what(config.model)
+    check_model(config, shape, what)
     torch.manual_seed(config.seed)
-    return AutoModelForCausalLM.from_config(
-        new_config(config, num_codes), dtype=torch.float32, attn_implementation=config.model.attention.value
-    )
+    with _named(what):
+        return AutoModelForCausalLM.from_config(
+            shape, dtype=torch.float32, attn_implementation=config.model.attention.value
+        )
 
 
 def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:
     if not (folder / "config.json").is_file():
         raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
+    verify_folder(folder, WEIGHTS)
     try:
         _check_heads(folder, config.model.heads)
+        shape = ProxyByteConfig.from_pretrained(folder, **config.model.heads)
+    except _BROKEN as error:
+        raise _cannot_load(folder, config, error) from error
+    check_model(config, shape, f"the model in {folder}")
+    try:
         return ProxyByteForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, config.trainable.adapter.frozen.value),
             attn_implementation=config.model.attention.value,
             **config.model.heads,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        if "does not support an attention implementation" in str(error):
-            raise ProxyByteError(
-                f"the model in {folder} does not run with model.attention={config.model.attention}: set "
-                "model.attention=eager"
-            ) from error
-        raise ProxyByteError(f"the model in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except _BROKEN as error:
+        raise _cannot_load(folder, config, error) from error
+
+
+_BROKEN = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
+
+
+def _cannot_load(folder: Path, config: TrainConfig, error: Exception) -> ProxyByteError:
+    if isinstance(error, ProxyByteError) and str(folder) in str(error):
+        return error
+    if "does not support an attention implementation" in str(error):
+        attention = config.model.attention
+        return ProxyByteError(
+            f"the model in {folder} does not run with model.attention={attention}: set model.attention=eager"
+        )
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ProxyByteError(f"the model in {folder} cannot be loaded: {reason}")
 
 
 def _check_heads(folder: Path, asked: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from proxybyte.errors import ProxyByteError
 
+from ..stream.phases import Phase, Phases
 from .config import Decay, LearningRateConfig, OptimizerConfig, OptimizerKind
 
 
@@ -47,20 +48,20 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
 def learning_rate(config: LearningRateConfig, peak: float, step: int, total: int) -> float:
     """Learning rate of step ``step`` (0 to ``total - 1``).
 
-    With ``w = round(warmup * total)`` steps of warm-up it is ``peak * (step + 1) / w`` up to step ``w - 1``, then
+    With ``w`` steps of warm-up, the share ``warmup`` of all (:class:`Phases`), it is ``peak * (step + 1) / w`` up to
+    step ``w - 1``, then
 
     * cosine: ``peak * (final + (1 - final) * (1 + cos(pi * t)) / 2)``, ``t`` from 0 at step ``w`` to 1 at the last;
-    * wsd: ``peak``, and over the last ``d = round(decay * total)`` steps linearly down to ``peak * final``;
+    * wsd: ``peak``, and over the last steps, the share ``decay`` of all, linearly down to ``peak * final``;
     * constant: ``peak``.
     """
-    warmup = round(config.warmup * total)
-    if step < warmup:
-        return peak * (step + 1) / warmup
+    phases = Phases.of(total, config.warmup, config.decay if config.shape is Decay.WSD else 0.0)
+    match phases.at(step):
+        case Phase.WARMUP:
+            return peak * (step + 1) / phases.steady
+        case Phase.DECAY:
+            return peak * (config.final + (1 - config.final) * (total - 1 - step) / (total - phases.decay))
     if config.shape is Decay.COSINE:
-        progress = (step - warmup) / max(1, total - 1 - warmup)
+        progress = (step - phases.steady) / max(1, total - 1 - phases.steady)
         return peak * (config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress)))
-    decay = min(round(config.decay * total), total - warmup)
-    left = total - 1 - step
-    if config.shape is Decay.WSD and left < decay:
-        return peak * (config.final + (1 - config.final) * left / decay)
     return peak

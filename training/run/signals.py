@@ -7,12 +7,12 @@ from typing import Self
 
 
 class StopRequest:
-    """Context in which the first SIGTERM or SIGINT only sets :attr:`made`; a second one acts as it always does."""
+    """Context in which the first SIGTERM or SIGINT only sets :attr:`number`, 0 until then; a second acts as ever."""
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
-        self.made = False
+        self.number = 0
         self._previous: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Self:
@@ -27,7 +27,7 @@ class StopRequest:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.made = True
+        self.number = number
         self._restore()
 
     def _restore(self) -> None:

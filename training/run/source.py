@@ -15,7 +15,10 @@ from proxybyte.symbols import Special
 from ..chat import ChatDataset, chat_tokenizer_in, read_chats
 from ..compressors import load_compressor
 from ..compressors.protocol import MANIFEST
+from ..prepare.manifest import MANIFEST as PREPARED_MANIFEST
+from ..prepare.manifest import read_manifest
 from ..stream.mixed_view import MixedViewDataset
+from ..stream.phases import Phases
 from ..stream.placement import Lengths
 from ..stream.plan import StreamPlan
 from ..stream.prepared import PreparedSplit
@@ -32,16 +35,16 @@ class TrainingData:
 
     Attributes:
         dataset: row ``i`` of the run.
-        steps: whole optimizer steps in the plan; rows beyond the last whole step are left out.
+        phases: at which step each phase of the plan begins; one phase for conversations.
         num_codes: codes of the compressor, 320 + code is a symbol; 0 where the plan shows raw bytes alone.
         compressor: the folder that carries it; ``None`` for conversations with a model that has none.
-        fingerprint: of the lengths of all documents, on which the plan rests.
+        fingerprint: of all that the rows hold beside the plan: documents and their codes, or conversations.
         validation: the validation split, or ``None`` where there is none.
         chat: the tokenizer whose template wrote the conversations, ``None`` for other data.
     """
 
     dataset: RowSource
-    steps: int
+    phases: Phases
     num_codes: int
     compressor: Path | None
     fingerprint: str
@@ -69,10 +72,14 @@ class TrainingData:
 
     def row_order(self, config: TrainConfig) -> RowOrder:
         """Which rows make each step."""
-        schedule = config.plan.schedule
-        borders = {round(schedule.warmup * self.steps), round((1 - schedule.decay) * self.steps)} - {0, self.steps}
-        batch = config.batch
+        batch, phases = config.batch, self.phases
+        borders = {phases.steady, phases.decay} - {0, self.steps}
         return RowOrder(batch.rows_per_step, self.steps, batch.shuffle_steps, config.plan.seed, tuple(sorted(borders)))
+
+    @property
+    def steps(self) -> int:
+        """Whole optimizer steps of the run; rows beyond the last whole step are left out."""
+        return self.phases.steps
 
     @property
     def mean_keys(self) -> float:
@@ -108,16 +115,16 @@ def open_data(config: TrainConfig) -> TrainingData:
     borders = split.borders if config.plan.schedule.hand_off > 0 else None
     if borders is not None and not borders.any():
         borders = None
-    plan = StreamPlan(Lengths(split.n_bytes, split.n_symbols, borders), config.plan)
-    steps = _whole_steps(plan.num_rows, config)
+    plan = StreamPlan(Lengths(split.n_bytes, split.n_symbols, borders), config.plan, config.batch.rows_per_step)
+    _whole_steps(plan.num_rows, config)
     validation = config.data / "validation"
     compressor = load_compressor(config.data / COMPRESSOR_FOLDER)
     return TrainingData(
         dataset=MixedViewDataset(split, plan),
-        steps=steps,
+        phases=plan.phases,
         num_codes=compressor.num_symbols if config.plan.schedule.shows_compressed else 0,
         compressor=config.data / COMPRESSOR_FOLDER,
-        fingerprint=_fingerprint(split),
+        fingerprint=_fingerprint(config.data, split),
         validation=PreparedSplit(validation) if validation.is_dir() else None,
     )
 
@@ -125,15 +132,17 @@ def open_data(config: TrainConfig) -> TrainingData:
 def _open_chats(config: TrainConfig) -> TrainingData:
     """Conversations under the chat template that the model carries, or our own."""
     base = config.model.checkpoint
-    tokenizer = (chat_tokenizer_in(base) if base else None) or build_tokenizer(chat=True)
+    tokenizer = (chat_tokenizer_in(base) if base else None) or build_tokenizer(
+        chat=True, opening=config.plan.document_opening
+    )
     dataset = ChatDataset(read_chats(config.data, tokenizer), config.plan, str(config.data))
     carried = base / COMPRESSOR_FOLDER if base else None
     return TrainingData(
         dataset=dataset,
-        steps=_whole_steps(len(dataset), config),
+        phases=Phases.of(_whole_steps(len(dataset), config)),
         num_codes=0,
         compressor=carried if carried is not None and (carried / MANIFEST).is_file() else None,
-        fingerprint=_digest(chat.input_ids for chat in dataset.chats),
+        fingerprint=_digest(array for chat in dataset.chats for array in (chat.input_ids, chat.labels)),
         validation=None,
         chat=tokenizer,
     )
@@ -149,12 +158,21 @@ def _whole_steps(rows: int, config: TrainConfig) -> int:
     return steps
 
 
-def _fingerprint(split: PreparedSplit) -> str:
-    return _digest((split.n_bytes, split.n_symbols))
+def _fingerprint(folder: Path, split: PreparedSplit) -> str:
+    """What the manifest says; of a folder that was made without one, a hash of all documents and codes."""
+    if (folder / PREPARED_MANIFEST).is_file():
+        return read_manifest(folder).fingerprint
+    documents = zip(range(len(split)), split.n_bytes.tolist(), split.n_symbols.tolist(), strict=True)
+    return _digest(
+        array
+        for number, n_bytes, n_symbols in documents
+        for array in (split.raw(number, 0, n_bytes), split.compressed(number, 0, max(n_symbols, 0)))
+    )
 
 
 def _digest(arrays: Iterable[np.ndarray]) -> str:
     digest = hashlib.sha256()
-    for lengths in arrays:
-        digest.update(np.ascontiguousarray(lengths).tobytes())
+    for array in arrays:
+        digest.update(array.nbytes.to_bytes(8, "little"))
+        digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()

@@ -7,6 +7,7 @@ from torch import nn
 
 from proxybyte import ProxyByteForCausalLM
 
+from ..stream.phases import Phases
 from .adapters import is_row_weight
 from .config import TrainableConfig
 
@@ -38,7 +39,7 @@ class RowsFirst:
             for name, parameter in model.named_parameters()
             if parameter.requires_grad and not is_row_weight(model, name) and not _is_in(name, moving)
         }
-        return cls(tuple(others.values()), frozenset(others), round(config.embeddings_only * steps), alone)
+        return cls(tuple(others.values()), frozenset(others), Phases.of(steps, config.embeddings_only).steady, alone)
 
     def before(self, step: int) -> None:
         """To be called before the forward pass of ``step``."""

@@ -38,6 +38,7 @@ from torch.nn import functional as F
 
 from proxybyte import ProxyByteForCausalLM
 from proxybyte.byte_codec import decode_bytes
+from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.modeling_proxybyte import ProxyByteOutput
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_RAW_SYMBOLS, NUM_SPECIALS, Special
@@ -128,6 +129,7 @@ class Teacher:
         if not isinstance(coder, BpeCompressor):
             raise ProxyByteError(f"teacher.weight needs a tokenizer as compressor, but {compressor} is {coder.family}")
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+        verify_folder(folder, WEIGHTS)
         try:
             model = ProxyByteForCausalLM.from_pretrained(folder, dtype=dtype)
         except (OSError, ValueError, RuntimeError) as error:

@@ -210,10 +210,16 @@ class _Canvas:
     """The flattened batch while it is being written."""
 
     def __init__(self, rows: int, row_length: int, config: PlanConfig):
-        self.prefix = int(config.document_prefix)
+        self.prefix = config.reserve - 1
         self.masking = config.document_masking
         self.row_length = row_length
         self.open, self.close = (_OPEN, _CLOSE) if config.view_sentinels else (_ONE_OPEN, _ONE_CLOSE)
+        # What opens the document itself in each view: its last symbol, behind any <bos>.
+        opening = config.document_opening
+        self.first_open = self.open.copy()
+        for place, view in enumerate(_VIEWS):
+            shown = view if config.view_sentinels else View.RAW
+            self.first_open[place] = opening.symbols(shown)[-1]
         self.ids = np.full(rows * row_length, PAD, np.int64)
         self.starts = np.zeros(rows * row_length, bool)
         self.starts[::row_length] = True
@@ -229,7 +235,7 @@ class _Canvas:
         begins = np.zeros_like(first_close)
         if self.prefix:
             self._put(pieces, every, begins, begins + BOS)
-        self._put(pieces, every, begins + self.prefix, self.open[spans.view[0]])
+        self._put(pieces, every, begins + self.prefix, self.first_open[spans.view[0]])
         self._put(pieces, every, first_close, self.close[spans.view[0]])
         if two.any():
             self._put(pieces, two, first_close + 1, self.open[spans.view[1]])
@@ -252,7 +258,7 @@ class _Canvas:
         cut = pieces.starts_row & (in_first | in_second)
         view = np.where(in_second, spans.view[1], spans.view[0])
         start = pieces.target - cut
-        self.ids[start[cut]] = self.open[view[cut]]
+        self.ids[start[cut]] = self.first_open[view[cut]]
         closes = cut & ((begin == first_close) | (begin == last_close))
         self.no_target.append(pieces.target[closes])
         if self.prefix:

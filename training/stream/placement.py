@@ -97,7 +97,7 @@ def segments(lengths: Lengths, document: np.ndarray, form: np.ndarray, part: np.
     return Segments(view, begin, length)
 
 
-def stream_lengths(spans: Segments, document_prefix: bool) -> np.ndarray:
-    """Symbols that each placement takes in the stream: its spans, sentinels, ``<eos>``, and ``<bos>`` if asked."""
+def stream_lengths(spans: Segments, opening: int) -> np.ndarray:
+    """Symbols that each placement takes in the stream: its spans, sentinels, ``<eos>``; ``opening`` symbols open it."""
     two = spans.view[1] >= 0
-    return spans.length.sum(axis=0) + 2 + 2 * two + 1 + int(document_prefix)
+    return spans.length.sum(axis=0) + opening + 1 + 2 * two + 1

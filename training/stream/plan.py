@@ -7,23 +7,35 @@ The stream is the documents in a fresh random order each epoch, each in the form
 point of progress. A *placement* is one document in one form. Row ``i`` holds ``row_length - reserve`` symbols of the
 stream from ``i * (row_length - reserve)`` on; the first ``reserve`` slots are kept for the sentinel with which a
 document that was cut at the border opens again, so the arithmetic stays one cumulative sum.
+
+Phases of the schedule are shares of optimizer steps, that is of the rows. A budget in symbols says how many rows there
+are; in documents or bytes that depends on the forms, which depend on where the phases begin. So such a run is laid out
+a few times, until it is as long as the phases assumed.
 """
 
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.symbols import DocumentOpening
 
+from ..memory import host_memory, refuse_beyond
 from ..settings import Section
+from .phases import Phase, Phases
 from .placement import HAND_OFF_PARTS, Form, Lengths, Placements, Segments, segments, stream_lengths
 from .schedule import Mixture, Pairing, ScheduleConfig
 
 GOLDEN = 0.6180339887498949
 PROGRESS_GRAIN = 256
 """The mixture is held constant over blocks of documents of about this fraction of the run."""
+_MOST_ROUNDS = 16
+_ROUNDING = 4096
+"""Phases begin within this fraction of the run of where they should: exactly in runs of fewer steps."""
+_BYTES_A_PLACEMENT = 48
+"""Memory while a plan is laid out: the columns, their pieces and what is computed on the way."""
 
 
 class BudgetUnit(StrEnum):
@@ -41,10 +53,10 @@ class PlanConfig(Section):
     """Everything that a plan depends on beside the documents' lengths."""
 
     seed: int = Field(0, ge=0)
-    row_length: int = Field(2048, ge=8, description="symbols in a row")
-    budget: float = Field(1.0, gt=0, description="length of the run, in budget_unit")
+    row_length: int = Field(2048, ge=8, le=2**24, description="symbols in a row")
+    budget: float = Field(1.0, gt=0, lt=2**63, description="length of the run, in budget_unit")
     budget_unit: BudgetUnit = BudgetUnit.EPOCHS
-    document_prefix: bool = Field(False, description="put <bos> before each document's opening sentinel")
+    document_opening: DocumentOpening = Field(DocumentOpening.RAW, description="how a document opens")
     document_masking: bool = Field(True, description="documents of a row do not see each other")
     view_sentinels: bool = Field(
         True, description="compressed views wear sentinels of their own; else those of raw ones, and nothing tells them"
@@ -54,12 +66,21 @@ class PlanConfig(Section):
     @property
     def reserve(self) -> int:
         """Slots at the start of each row that are kept for opening a cut document again."""
-        return 2 if self.document_prefix else 1
+        return len(self.document_opening.symbols())
 
     @property
     def row_capacity(self) -> int:
         """Symbols of the stream in each row."""
         return self.row_length - self.reserve
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, values: Any) -> Any:
+        """Recipes and runs of earlier versions say ``document_prefix``: true is ``<bos><raw>``, false ``<raw>``."""
+        if isinstance(values, dict) and isinstance(values.get("document_prefix"), bool):
+            opening = DocumentOpening.BOS_RAW if values["document_prefix"] else DocumentOpening.RAW
+            values = {"document_opening": opening} | {k: v for k, v in values.items() if k != "document_prefix"}
+        return values
 
     @model_validator(mode="after")
     def _holds_a_row(self) -> Self:
@@ -75,39 +96,49 @@ class StreamPlan:
         config: the plan's configuration.
         lengths: the documents' lengths.
         placements: the stream.
-        num_rows: rows in the run.
+        num_rows: rows in the run; those beyond the last whole step are in no step.
+        rows_per_step: rows of one optimizer step.
+        phases: at which step each phase of the schedule begins.
+        begins: the first placement of each phase that has any, in order.
     """
 
-    def __init__(self, lengths: Lengths, config: PlanConfig):
+    def __init__(self, lengths: Lengths, config: PlanConfig, rows_per_step: int = 1):
         """Lay out the whole run.
 
         Raises:
-            ProxyByteError: if there is no document, or the schedule needs hand-offs and the compressor has no borders.
+            ProxyByteError: if there is no document, the schedule needs hand-offs and the compressor has no borders, or
+                the plan is larger than this machine's memory.
         """
         if len(lengths) == 0:
             raise ProxyByteError("the split holds no document: nothing can be planned")
         if config.schedule.hand_off > 0 and lengths.borders is None:
             raise ProxyByteError("schedule.hand_off needs a compressor whose symbols end at byte borders")
+        refuse_beyond(
+            host_memory(),
+            _expected_documents(lengths, config) * _BYTES_A_PLACEMENT,
+            f"the plan of plan.budget={config.budget:g} {config.budget_unit}",
+            "lower plan.budget",
+        )
         self.config = config
         self.lengths = lengths
-        self.placements = _place(lengths, config)
-        stream = int(self.placements.start[-1])
-        if config.budget_unit is BudgetUnit.SYMBOLS:
-            # The last document ends beyond the last whole row.
-            stream = int(config.budget) // config.row_length * config.row_capacity
-        self.num_rows = -(-stream // config.row_capacity)
+        self.rows_per_step = rows_per_step
+        layout = _settle(lengths, config, rows_per_step)
+        self.placements, self.begins = layout.placements(), layout.begins
+        self.num_rows = layout.rows
+        assumed, steps = layout.phases, self.steps
+        self.phases = Phases(
+            steps, min(assumed.steady, steps), min(assumed.decay, steps) if config.schedule.decay else steps
+        )
+
+    @property
+    def steps(self) -> int:
+        """Whole optimizer steps."""
+        return self.num_rows // self.rows_per_step
 
     def segments(self, index: np.ndarray) -> Segments:
         """The spans of placements ``index`` (any integer array of shape ``(n,)``)."""
         chosen = self.placements
         return segments(self.lengths, chosen.document[index], chosen.form[index], chosen.part[index])
-
-    def window(self, row: int) -> tuple[int, int]:
-        """First and last-plus-one placement that row ``row`` shows something of."""
-        start = self.placements.start
-        begin = row * self.config.row_capacity
-        end = min(begin + self.config.row_capacity, int(start[-1]))
-        return int(np.searchsorted(start, begin, "right")) - 1, int(np.searchsorted(start, end, "left"))
 
 
 def _random_bits(count: int, *key: int) -> np.ndarray:
@@ -139,86 +170,187 @@ def choose_forms(mixture: Mixture, draws: np.ndarray) -> np.ndarray:
 
 
 class _Layout:
-    """Builds the stream block by block; a block's mixture is that at its start.
+    """Builds the stream block by block; a block's mixture is that at its start, and no block spans two phases.
 
     The budget and what each document takes of it are whole numbers: stream symbols, bytes of text, or documents.
+
+    Attributes:
+        phases: where they are to begin.
+        begins: the first placement of each phase.
+        length: symbols of the stream so far.
     """
 
-    def __init__(self, lengths: Lengths, config: PlanConfig):
+    def __init__(self, lengths: Lengths, config: PlanConfig, phases: Phases, rows_per_step: int):
         self.lengths = lengths
         self.config = config
+        self.phases = phases
+        self.step_length = rows_per_step * config.row_capacity
         self.columns: list[tuple[np.ndarray, ...]] = []
-        self.spent = 0
-        mean_bytes = float(lengths.n_bytes.mean(dtype=np.float64))
-        match config.budget_unit:
-            case BudgetUnit.SYMBOLS:
-                self.budget, mean_cost = int(config.budget) // config.row_length * config.row_capacity, mean_bytes
-            case BudgetUnit.TEXT_BYTES:
-                self.budget, mean_cost = int(config.budget), mean_bytes
-            case BudgetUnit.EPOCHS:
-                self.budget, mean_cost = max(1, round(config.budget * len(lengths))), 1.0
-        self.block = max(1, int(self.budget / PROGRESS_GRAIN / mean_cost))
+        self.begins: dict[Phase, int] = {}
+        self.spent = self.length = self.count = 0
+        self.budget = _whole_budget(lengths, config)
+        self.block = max(1, int(_expected_documents(lengths, config)) // PROGRESS_GRAIN)
 
     @property
     def full(self) -> bool:
         """Whether the budget is spent."""
         return self.spent >= self.budget
 
-    def cost(self, document: np.ndarray, form: np.ndarray, length: np.ndarray) -> np.ndarray:
+    @property
+    def rows(self) -> int:
+        """Rows of the run; of a budget in symbols, the last document ends beyond the last one."""
+        stream = self.budget if self.config.budget_unit is BudgetUnit.SYMBOLS else self.length
+        return -(-stream // self.config.row_capacity)
+
+    def fill(self) -> None:
+        """Place documents until the budget is spent."""
+        documents, seed, epoch = len(self.lengths), self.config.seed, 0
+        while not self.full:
+            order = epoch_order(documents, seed, epoch)
+            offset = float(_random_bits(1, seed, epoch, 1)[0] >> np.uint64(11)) * 2.0**-53
+            parts = np.zeros(documents, np.uint8)
+            if self.config.schedule.hand_off > 0:
+                drawn = _random_bits(documents, seed, epoch, 2) % np.uint64(HAND_OFF_PARTS - 1)
+                parts = (drawn + 1).astype(np.uint8)
+            begin = 0
+            while begin < documents and not self.full:
+                chosen = slice(begin, min(begin + self.block, documents))
+                # A low-discrepancy sequence over documents in random order: each share is met to within a few
+                # documents, where coin flips would miss it by the square root of their number.
+                draws = np.modf(offset + GOLDEN * np.arange(chosen.start, chosen.stop))[0]
+                begin += self.add_block(order[chosen], draws, parts[chosen], epoch)
+            epoch += 1
+
+    def placements(self) -> Placements:
+        """The stream."""
+        document, form, part, epochs, length = (np.concatenate(column) for column in zip(*self.columns, strict=True))
+        start = np.zeros(len(length) + 1, np.int64)
+        np.cumsum(length, out=start[1:])
+        return Placements(document, form, part, epochs, start)
+
+    def add_block(self, document: np.ndarray, draws: np.ndarray, parts: np.ndarray, epoch: int) -> int:
+        """Place the documents of one block, as many as the budget and the phase allow; returns how many."""
+        phase, end, mixture = self._here()
+        form = choose_forms(mixture, draws)
+        n_symbols = self.lengths.n_symbols[document]
+        # A document of so few symbols that a sixteenth of it is empty stays compressed as a whole.
+        form[(form == Form.HAND_OFF) & (n_symbols < HAND_OFF_PARTS)] = Form.COMPRESSED
+        form[n_symbols < 0] = Form.RAW
+        part = np.where(form == Form.HAND_OFF, parts, 0).astype(np.uint8)
+        copies = 1 + (form == Form.PARALLEL_RAW)
+        document, form, part = (np.repeat(column, copies) for column in (document, form, part))
+        form[np.cumsum(copies)[copies == 2] - 1] = Form.PARALLEL_COMPRESSED
+        length = stream_lengths(segments(self.lengths, document, form, part), self.config.reserve)
+        cost = self._cost(document, form, length).astype(np.int64)
+        keep = _before(self.budget - self.spent, cost)
+        if end is not None:
+            keep = min(keep, _before(end - self.length, length))
+        if 0 < keep < len(form) and form[keep] == Form.PARALLEL_COMPRESSED:
+            keep += 1
+        self.begins.setdefault(phase, self.count)
+        self.columns.append((document[:keep], form[:keep], part[:keep], np.full(keep, epoch, np.uint32), length[:keep]))
+        self.spent += int(cost[:keep].sum())
+        self.length += int(length[:keep].sum())
+        self.count += keep
+        return int((form[:keep] != Form.PARALLEL_COMPRESSED).sum())
+
+    def _here(self) -> tuple[Phase, int | None, Mixture]:
+        """The phase that the stream has come to, where in the stream it ends (the last: nowhere), and the mixture."""
+        phase = self.phases.at(min(self.length // self.step_length, self.phases.steps - 1))
+        first, last = self.phases.span(phase)
+        done = (self.length / self.step_length - first) / (last - first)
+        end = last * self.step_length if last < self.phases.steps else None
+        return phase, end, self.config.schedule.mixture(phase, done)
+
+    def _cost(self, document: np.ndarray, form: np.ndarray, length: np.ndarray) -> np.ndarray:
         """What each placement takes of the budget; the text of a parallel pair counts once."""
         if self.config.budget_unit is BudgetUnit.SYMBOLS:
             return length
         once = form != Form.PARALLEL_COMPRESSED
         return once * self.lengths.n_bytes[document] if self.config.budget_unit is BudgetUnit.TEXT_BYTES else once
 
-    def add_block(self, document: np.ndarray, draws: np.ndarray, parts: np.ndarray, epoch: int) -> None:
-        """Place the documents of one block, as many as the budget allows."""
-        form = self.forms(document, draws)
-        part = np.where(form == Form.HAND_OFF, parts, 0).astype(np.uint8)
-        copies = 1 + (form == Form.PARALLEL_RAW)
-        document, form, part = (np.repeat(column, copies) for column in (document, form, part))
-        form[np.cumsum(copies)[copies == 2] - 1] = Form.PARALLEL_COMPRESSED
-        length = stream_lengths(segments(self.lengths, document, form, part), self.config.document_prefix)
-        cost = self.cost(document, form, length).astype(np.int64)
-        before = self.spent + np.cumsum(cost) - cost
-        keep = int(np.searchsorted(before, self.budget, "left"))
-        if 0 < keep < len(form) and form[keep] == Form.PARALLEL_COMPRESSED:
-            keep += 1
-        self.columns.append((document[:keep], form[:keep], part[:keep], np.full(keep, epoch, np.uint16), length[:keep]))
-        self.spent += int(cost[:keep].sum())
 
-    def forms(self, document: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """Form of each document at this point of progress."""
-        mixture = self.config.schedule.at(min(self.spent / self.budget, 1.0))
-        form = choose_forms(mixture, draws)
-        n_symbols = self.lengths.n_symbols[document]
-        # A document of so few symbols that a sixteenth of it is empty stays compressed as a whole.
-        form[(form == Form.HAND_OFF) & (n_symbols < HAND_OFF_PARTS)] = Form.COMPRESSED
-        form[n_symbols < 0] = Form.RAW
-        return form
+def _before(limit: int, sizes: np.ndarray) -> int:
+    """How many of what stands side by side begin before ``limit``."""
+    return int(np.searchsorted(np.cumsum(sizes) - sizes, limit, "left"))
 
 
-def _place(lengths: Lengths, config: PlanConfig) -> Placements:
-    layout = _Layout(lengths, config)
-    documents, epoch = len(lengths), 0
-    while not layout.full:
-        order = epoch_order(documents, config.seed, epoch)
-        offset = float(_random_bits(1, config.seed, epoch, 1)[0] >> np.uint64(11)) * 2.0**-53
-        parts = np.zeros(documents, np.uint8)
-        if config.schedule.hand_off > 0:
-            parts = (_random_bits(documents, config.seed, epoch, 2) % np.uint64(HAND_OFF_PARTS - 1) + 1).astype(
-                np.uint8
-            )
-        for begin in range(0, documents, layout.block):
-            if layout.full:
-                break
-            chosen = slice(begin, min(begin + layout.block, documents))
-            # A low-discrepancy sequence over documents in random order: each share is met to within a few documents,
-            # where coin flips would miss it by the square root of their number.
-            draws = np.modf(offset + GOLDEN * np.arange(chosen.start, chosen.stop))[0]
-            layout.add_block(order[chosen], draws, parts[chosen], epoch)
-        epoch += 1
-    document, form, part, epochs, length = (np.concatenate(column) for column in zip(*layout.columns, strict=True))
-    start = np.zeros(len(length) + 1, np.int64)
-    np.cumsum(length, out=start[1:])
-    return Placements(document, form, part, epochs, start)
+def _whole_budget(lengths: Lengths, config: PlanConfig) -> int:
+    """The budget as a whole number of what the layout counts: stream symbols, bytes of text, or documents."""
+    match config.budget_unit:
+        case BudgetUnit.SYMBOLS:
+            return int(config.budget) // config.row_length * config.row_capacity
+        case BudgetUnit.TEXT_BYTES:
+            return int(config.budget)
+        case BudgetUnit.EPOCHS:
+            return max(1, round(config.budget * len(lengths)))
+
+
+def _mean_length(lengths: Lengths, config: PlanConfig) -> float:
+    """Symbols that a document takes in the stream, about: the mean over the run, whose parts are shares of symbols."""
+    raw = float(lengths.n_bytes.mean(dtype=np.float64)) + 3
+    coded = float(np.where(lengths.n_symbols < 0, lengths.n_bytes, lengths.n_symbols).mean(dtype=np.float64)) + 3
+    mixtures = [config.schedule.at((part + 0.5) / PROGRESS_GRAIN) for part in range(PROGRESS_GRAIN)]
+    takes = [(1 - m.compressed_alone_share) * raw + (m.compressed_alone_share + m.pair_share) * coded for m in mixtures]
+    return 1 / float(np.mean(1 / np.array(takes)))
+
+
+def _expected_documents(lengths: Lengths, config: PlanConfig) -> float:
+    """Documents that the budget places, about."""
+    budget = _whole_budget(lengths, config)
+    match config.budget_unit:
+        case BudgetUnit.SYMBOLS:
+            return budget / _mean_length(lengths, config)
+        case BudgetUnit.TEXT_BYTES:
+            return budget / float(lengths.n_bytes.mean(dtype=np.float64))
+        case BudgetUnit.EPOCHS:
+            return float(budget)
+
+
+def _settle(lengths: Lengths, config: PlanConfig, rows_per_step: int) -> _Layout:
+    """The stream whose phases begin where those of a run of its length do.
+
+    The longer the run is assumed to be, the later its phases begin, and the less is left of a budget in documents or
+    bytes for what follows: assumed and true length cross once, between two guesses that stand on either side.
+    """
+    schedule = config.schedule
+
+    def lay_out(steps: int) -> _Layout:
+        layout = _Layout(lengths, config, Phases.of(steps, schedule.warmup, schedule.decay), rows_per_step)
+        layout.fill()
+        return layout
+
+    step_length = rows_per_step * config.row_capacity
+    if config.budget_unit is BudgetUnit.SYMBOLS:
+        return lay_out(max(1, _whole_budget(lengths, config) // step_length))
+    steps = max(1, int(_expected_documents(lengths, config) * _mean_length(lengths, config) / step_length))
+    low: int = 0
+    high: int | None = None
+    tried: list[tuple[int, int]] = []
+    best: _Layout | None = None
+    least = 0
+    for _ in range(_MOST_ROUNDS):
+        layout = lay_out(steps)
+        found = max(1, layout.rows // rows_per_step)
+        right = Phases.of(found, schedule.warmup, schedule.decay)
+        off = abs(right.steady - layout.phases.steady)
+        if schedule.decay:
+            off = max(off, abs(right.decay - layout.phases.decay))
+        if best is None or off < least:
+            best, least = layout, off
+        low, high = (steps, high) if found > steps else (low, steps)
+        if off * _ROUNDING <= found or high == low + 1:
+            break
+        tried.append((steps, found - steps))
+        steps = min(max(_crossing(tried[-2:]), low + 1), high - 1 if high else 2**62)
+    assert best is not None
+    return best
+
+
+def _crossing(tried: list[tuple[int, int]]) -> int:
+    """Where the line through two guesses (steps, by how many the run came out longer) meets zero."""
+    steps, longer = tried[-1]
+    before, was = tried[0]
+    if longer == was:
+        return steps + longer
+    return round(steps - longer * (steps - before) / (longer - was))

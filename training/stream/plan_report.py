@@ -9,10 +9,10 @@ import numpy as np
 
 from proxybyte.symbols import View
 
-from .placement import Form, Placements
+from .phases import Phase
+from .placement import Form
 from .plan import StreamPlan
 
-PHASES = ("warmup", "steady", "decay")
 _CHUNK = 1_000_000
 
 
@@ -21,14 +21,14 @@ class ViewShare:
     """One view's part of one phase.
 
     Attributes:
-        phase: ``"warmup"``, ``"steady"`` or ``"decay"``.
+        phase: of the schedule.
         view: the view.
         views: appearances of a document in this view (a pair is one in each; a hand-off too).
         text_bytes: bytes of text shown in this view.
         symbols: symbols spent on that text, sentinels not counted.
     """
 
-    phase: str
+    phase: Phase
     view: View
     views: int
     text_bytes: int
@@ -41,6 +41,7 @@ class PlanReport:
 
     Attributes:
         rows: rows in the run.
+        begins: first step of each phase that has any.
         placements: documents in the stream, epochs and twins counted.
         epochs: passes over the documents, the last one in part.
         raw_only: placements that are raw because the compressor has no code for them.
@@ -48,6 +49,7 @@ class PlanReport:
     """
 
     rows: int
+    begins: dict[Phase, int]
     placements: int
     epochs: float
     raw_only: int
@@ -63,6 +65,7 @@ class PlanReport:
         lines = [
             f"{self.rows:,} rows, {self.placements:,} documents placed, {self.epochs:.2f} epochs, "
             f"{self.raw_only:,} raw for want of a code",
+            ", ".join(f"{phase} from step {step:,}" for phase, step in self.begins.items()),
             head,
         ]
         for share in self.shares:
@@ -81,39 +84,29 @@ def _counts(share: ViewShare) -> tuple[int, int, int]:
 def report(plan: StreamPlan) -> PlanReport:
     """Count what every placement of ``plan`` shows, in blocks of a million so that memory stays small."""
     placed = plan.placements
-    phases = _phases(plan)
-    totals: dict[tuple[str, View], np.ndarray] = {}
+    phases = list(plan.begins)
+    first = np.array(list(plan.begins.values()))
+    totals: dict[tuple[Phase, View], np.ndarray] = {}
     for begin in range(0, len(placed), _CHUNK):
         index = np.arange(begin, min(begin + _CHUNK, len(placed)))
         spans = plan.segments(index)
         n_bytes = plan.lengths.n_bytes[placed.document[index]].astype(np.int64)
         border = spans.begin[1]
         text = np.where(placed.form[index] == Form.HAND_OFF, np.stack([border, n_bytes - border]), n_bytes)
-        for phase in np.unique(phases[index]):
+        phase_of = np.searchsorted(first, index, "right") - 1
+        for number in np.unique(phase_of).tolist():
             for code, view in enumerate((View.RAW, View.COMPRESSED)):
-                chosen = (spans.view == code) & (phases[index] == phase)
+                chosen = (spans.view == code) & (phase_of == number)
                 counts = np.array([chosen.sum(), text[chosen].sum(), spans.length[chosen].sum()])
-                key = (str(phase), view)
+                key = (phases[number], view)
                 totals[key] = totals.get(key, 0) + counts
-    in_order = sorted(totals.items(), key=lambda item: PHASES.index(item[0][0]))
-    shares = tuple(ViewShare(phase, view, *(int(n) for n in counts)) for (phase, view), counts in in_order)
+    shares = tuple(ViewShare(phase, view, *(int(n) for n in counts)) for (phase, view), counts in totals.items())
     once = placed.form != Form.PARALLEL_COMPRESSED
     return PlanReport(
         rows=plan.num_rows,
+        begins={phase: plan.phases.span(phase)[0] for phase in plan.begins},
         placements=len(placed),
         epochs=float(once.sum() / len(plan.lengths)),
         raw_only=int((plan.lengths.n_symbols[placed.document] < 0).sum()),
         shares=shares,
     )
-
-
-def _phases(plan: StreamPlan) -> np.ndarray:
-    """Name of the phase of each placement, by its place in the stream."""
-    placed: Placements = plan.placements
-    schedule = plan.config.schedule
-    progress = placed.start[:-1] / placed.start[-1]
-    phases = np.full(len(placed), "steady", "<U6")
-    phases[progress < schedule.warmup] = "warmup"
-    if schedule.decay > 0:
-        phases[progress >= 1.0 - schedule.decay] = "decay"
-    return phases

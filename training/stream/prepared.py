@@ -4,6 +4,8 @@ The columns are described in docs/architecture.md ("Prepared folder"). Reading a
 a tenth of a millisecond; a view on the mapped buffer costs about a microsecond, and a training row needs several.
 """
 
+import json
+import os
 from bisect import bisect_right
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +14,10 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
+from proxybyte.checksums import verify_folder
 from proxybyte.errors import ProxyByteError
+
+from ..prepare.manifest import MANIFEST, read_manifest
 
 NUM_BORDERS = 15
 
@@ -69,12 +74,15 @@ class PreparedSplit:
         """
         self.folder = Path(folder)
         table = _open_table(self.folder)
-        self.n_bytes = _numbers(table, "n_bytes", np.uint32)
-        self.n_symbols = _numbers(table, "n_symbols", np.int32)
-        self._table = table
-        self._text = _FlatColumn(table["text"], np.dtype(np.uint8))
-        symbol_type = table.schema.field("symbols").type.value_type
-        self._symbols = _FlatColumn(table["symbols"], np.dtype(symbol_type.to_pandas_dtype()))
+        try:
+            self.n_bytes = _numbers(table, "n_bytes", np.uint32)
+            self.n_symbols = _numbers(table, "n_symbols", np.int32)
+            self._table = table
+            self._text = _FlatColumn(table["text"], np.dtype(np.uint8))
+            symbol_type = table.schema.field("symbols").type.value_type
+            self._symbols = _FlatColumn(table["symbols"], np.dtype(symbol_type.to_pandas_dtype()))
+        except (AttributeError, IndexError, NotImplementedError, TypeError, ValueError, pa.ArrowException) as error:
+            raise ProxyByteError(f"a column of prepared split {self.folder} is damaged: prepare it again") from error
 
     def __len__(self) -> int:
         return len(self.n_bytes)
@@ -106,18 +114,51 @@ class PreparedSplit:
 def _open_table(folder: Path) -> pa.Table:
     if not folder.is_dir():
         raise ProxyByteError(f"no prepared split at {folder}: make one with 'proxybyte prepare'")
+    _check_written(folder)
     try:
         table = datasets.load_from_disk(str(folder)).data.table
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # a damaged file makes the libraries below fail in any way
+        reason = _damaged_file(folder) or (str(error).splitlines() or [type(error).__name__])[0]
         raise ProxyByteError(f"prepared split {folder} cannot be read ({reason}): prepare it again") from error
     wanted = {"text", "symbols", "n_bytes", "n_symbols", "borders", "source"}
     missing = wanted - set(table.column_names)
     if missing:
         raise ProxyByteError(f"prepared split {folder} lacks the column(s) {sorted(missing)}: prepare it again")
+    said = _documents_of(folder)
+    if said not in (None, table.num_rows):
+        raise ProxyByteError(
+            f"prepared split {folder} holds {table.num_rows} documents, {MANIFEST} says {said}: prepare it again"
+        )
     if table.num_rows == 0:
         raise ProxyByteError(f"prepared split {folder} holds no document: give 'proxybyte prepare' a larger corpus")
     return table
+
+
+def _damaged_file(folder: Path) -> str | None:
+    """The first file of a split that is not what it should be, and what is wrong with it."""
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.arrow")]):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_bytes())
+            else:
+                with pa.memory_map(str(path)) as source:
+                    pa.ipc.open_stream(source).read_all()
+        except (OSError, ValueError, RecursionError) as error:
+            return f"{path.name} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}"
+    return None
+
+
+def _check_written(folder: Path) -> None:
+    """Compare the files with their sums; one process of a machine does it for all."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        verify_folder(folder)
+
+
+def _documents_of(folder: Path) -> int | None:
+    """Documents in a split by the manifest of the prepared folder that it lies in, if it does."""
+    if not (folder.parent / MANIFEST).is_file() or folder.name not in ("train", "validation"):
+        return None
+    return int(getattr(read_manifest(folder.parent), folder.name).documents)
 
 
 def _numbers(table: pa.Table, name: str, dtype: type) -> np.ndarray:

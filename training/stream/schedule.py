@@ -1,18 +1,18 @@
 """How much of the stream is compressed, and in which form, as a run goes on (paper, section on training mixtures).
 
 A schedule is up to three phases in order: *warm-up* (the compressed share rises, documents may come as pairs),
-*steady*, and *decay* (the share moves to a final value, for example 0: raw bytes only). Progress runs from 0 to 1
-over the whole budget of the run.
+*steady*, and *decay* (the share moves to a final value, for example 0: raw bytes only). Their lengths are shares of
+the run's optimizer steps; at which step each begins is said by ``phases``.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from ..settings import Section
+from .phases import Phase
 
 
 class Pairing(StrEnum):
@@ -78,6 +78,7 @@ class ScheduleConfig(Section):
     warmup_pairing: Pairing = Field(Pairing.RANDOM, description="pairs during warm-up")
     decay: float = Field(0.0, ge=0, le=1, description="share of the run, at its end, spent moving to decay_rate")
     decay_rate: float = Field(0.0, ge=0, le=1, description="compressed share at the end of the decay phase")
+    decay_pairing: Pairing | None = Field(None, description="pairs in the decay phase; as in the steady one if absent")
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
@@ -85,19 +86,30 @@ class ScheduleConfig(Section):
             raise ValueError(f"warmup + decay is {self.warmup + self.decay:g}: the phases of a run add up to at most 1")
         return self
 
+    def mixture(self, phase: Phase, done: float) -> Mixture:
+        """The mixture in ``phase`` when ``done`` of it, in ``0 .. 1``, is over."""
+        rate, pairing = self.rate, self.pairing
+        if phase is Phase.WARMUP:
+            rate, pairing = _between(self.warmup_rate, self.rate, done), self.warmup_pairing
+        elif phase is Phase.DECAY:
+            rate = _between(self.rate, self.decay_rate, done)
+            pairing = self.pairing if self.decay_pairing is None else self.decay_pairing
+        return Mixture(rate, pairing, self.hand_off)
+
     def at(self, progress: float) -> Mixture:
-        """The mixture at ``progress`` in ``0 .. 1``."""
+        """The mixture when ``progress`` of the steps, in ``0 .. 1``, are over."""
         if progress < self.warmup:
-            rate = float(np.interp(progress, [0.0, self.warmup], [self.warmup_rate, self.rate]))
-            return Mixture(rate, self.warmup_pairing, self.hand_off)
-        decay_start = 1.0 - self.decay
-        if self.decay > 0 and progress >= decay_start:
-            rate = float(np.interp(progress, [decay_start, 1.0], [self.rate, self.decay_rate]))
-            return Mixture(rate, self.pairing, self.hand_off)
-        return Mixture(self.rate, self.pairing, self.hand_off)
+            return self.mixture(Phase.WARMUP, progress / self.warmup)
+        if self.decay > 0 and progress >= 1.0 - self.decay:
+            return self.mixture(Phase.DECAY, 1.0 - (1.0 - progress) / self.decay)
+        return self.mixture(Phase.STEADY, 0.0)
 
     @property
     def shows_compressed(self) -> bool:
         """Whether any part of a run shows a compressed view."""
         phases = ((self.warmup, self.warmup_rate), (1.0, self.rate), (self.decay, self.decay_rate))
         return any(length > 0 and rate > 0 for length, rate in phases)
+
+
+def _between(first: float, last: float, done: float) -> float:
+    return first + (last - first) * min(max(done, 0.0), 1.0)

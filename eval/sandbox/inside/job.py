@@ -1,32 +1,34 @@
-"""The job as the launcher reads it, and the innermost process: the one in which untrusted code runs."""
+"""The job as the launcher reads it, and the two innermost processes: the tests' and the program's."""
 
-import builtins
 import json
 import os
 import resource
-import sys
-import traceback
-import types
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import NoReturn
 
 from . import kernel
+from .harness import judge
 from .landlock import restrict_files
+from .program import serve
 from .seccomp import install_filter
+from .wire import Channel
 
-PASSED, FAILED, TIMED_OUT, OUT_OF_MEMORY = "passed", "failed", "timed out", "out of memory"
-LONGEST_MESSAGE = 4096
-"""Bytes that the innermost process may send; less than a pipe holds, so that sending never blocks."""
 SCRATCH = "/tmp"
 """What can be written behind namespaces, the empty folder below it. Packages may be installed below it as well."""
-_LONGEST_DETAIL = 400
+STANDS = b"."
+"""Word of a process that has its walls around it."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to run, behind which walls; fields as in ``Limits`` and ``Sandbox`` of the package."""
+    """What to run, behind which walls; fields as in ``Limits`` and ``Launcher`` of the package.
 
-    program: str
+    The tests are no part of it: they never are in a process that the program's is forked from.
+    """
+
+    code: str
     namespaces: bool
     filters: bool
     room: str
@@ -46,85 +48,90 @@ class Job:
         return f"{SCRATCH}/program" if self.namespaces else self.room
 
     @classmethod
-    def read(cls, text: str) -> "Job":
+    def read(cls, text: bytes) -> "Job":
         """The job from JSON."""
         return cls(**json.loads(text))
 
 
-def run_untrusted(job: Job, report: int) -> None:
-    """Become the untrusted process: nothing inherited, limits set, privileges dropped; run the program and exit.
+@dataclass(frozen=True)
+class Pipes:
+    """Descriptors of one of the two processes; what it does not use is ``-1``.
 
-    The message to descriptor ``report`` is ``{"status": ..., "detail": ...}``. Never returns.
+    Attributes:
+        read_end: messages from the other one.
+        write_end: messages to it.
+        stands: told once that the walls stand, or why not.
+        tests: the tests' source (tests' process alone).
+        verdict: what came of them (tests' process alone).
     """
-    launcher = os.getppid()
+
+    read_end: int
+    write_end: int
+    stands: int
+    tests: int = -1
+    verdict: int = -1
+
+
+def run_code(job: Job, pipes: Pipes) -> NoReturn:
+    """Become the program's process: nothing inherited, limits set, privileges dropped, and the code. Never returns."""
+    kept = _enter(job, pipes, lambda: None)
+    serve(job.code, job.packages, Channel(kept.read_end, kept.write_end))
+    os._exit(0)
+
+
+def run_tests(job: Job, pipes: Pipes) -> NoReturn:
+    """Become the tests' process, behind the same walls and out of the program's reach. Never returns.
+
+    It writes ``{"status": ..., "detail": ...}`` to ``pipes.verdict``.
+    """
+    kept = _enter(job, pipes, _hide)
+    with os.fdopen(kept.tests, "rb") as source:
+        tests = source.read().decode("utf-8", "surrogatepass")
+    status, detail = judge(tests, job.packages, Channel(kept.read_end, kept.write_end))
+    os.write(kept.verdict, json.dumps({"status": status, "detail": detail}).encode("ascii"))
+    os._exit(0)
+
+
+def _hide() -> None:
+    """No other process may read this one's memory or take its descriptors; an interrupt is no exception to catch."""
+    kernel.hide_memory()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _enter(job: Job, pipes: Pipes, first: Callable[[], None]) -> Pipes:
+    """Put up the walls around this process, after ``first``; its pipes under their new numbers."""
+    parent = os.getppid()
     try:
         os.setsid()
-        report = _close_all_but(report)
+        pipes = _close_all_but(pipes)
         os.chdir(job.folder)
         _set_limits(job)
+        first()
         if job.namespaces or job.filters:
             kernel.drop_capabilities()
         if job.filters and not job.namespaces:
-            kernel.die_with_parent(launcher)  # after the change of capabilities, which would undo it
+            kernel.die_with_parent(parent)  # after the change of capabilities, which would undo it
             restrict_files(job.read_only, [job.room, "/dev/null"])
         if job.filters:
             install_filter(single_process=not job.namespaces)
     except Exception as error:  # the launcher says what went wrong, whatever it was
-        _send(report, "broken", f"{type(error).__name__}: {error}")
+        os.write(pipes.stands, f"{type(error).__name__}: {error}".encode("utf-8", "replace"))
         os._exit(1)
-    status, detail = _run(job.program, job.packages)
-    _send(report, status, detail)
-    os._exit(0)
+    os.write(pipes.stands, STANDS)
+    os.close(pipes.stands)
+    return pipes
 
 
-def _run(program: str, packages: str) -> tuple[str, str]:
-    """Run ``program`` as a module of its own; ``__name__`` is not ``__main__``, as in HumanEval's own harness."""
-    sys.dont_write_bytecode = True
-    module = types.ModuleType("program")
-    sys.modules["program"] = module
-    sys.argv = ["program"]
-    sys.path[:] = [*(path for path in sys.path if path.startswith(sys.base_prefix)), packages]
-    try:
-        # The one place that executes text: running it is what this process exists for.
-        builtins.exec(builtins.compile(program, "program.py", "exec"), module.__dict__)
-    except MemoryError:
-        return OUT_OF_MEMORY, "MemoryError"
-    except BaseException as error:  # SystemExit too: a program that leaves has not passed
-        try:
-            return FAILED, _describe(error)
-        except BaseException:  # an exception whose own text raises
-            return FAILED, "an exception that cannot be printed"
-    return PASSED, ""
-
-
-def _describe(error: BaseException) -> str:
-    line = next((f"line {frame.lineno}, " for frame in _frames(error)), "")
-    text = "".join(traceback.format_exception_only(type(error), error)).strip()
-    return (line + text.splitlines()[-1])[:_LONGEST_DETAIL] if text else line + type(error).__name__
-
-
-def _frames(error: BaseException) -> Any:
-    frames = traceback.extract_tb(error.__traceback__, limit=50)
-    return reversed([frame for frame in frames if frame.filename == "program.py"])
-
-
-def _send(report: int, status: str, detail: str) -> None:
-    message = json.dumps({"status": status, "detail": detail}).encode("ascii")
-    try:
-        os.write(report, message[:LONGEST_MESSAGE])
-    except OSError:  # the program closed it; no message counts as failed
-        return
-
-
-def _close_all_but(report: int) -> int:
-    """Standard streams at the null device, ``report`` at 3 and nothing else open."""
+def _close_all_but(pipes: Pipes) -> Pipes:
+    """Standard streams at the null device, the pipes from 3 on and nothing else open."""
     null = os.open(os.devnull, os.O_RDWR)
-    report = os.dup2(report, 100)
+    # First out of the way, so that no number is taken before it has been copied.
+    high = {name: os.dup2(old, 100 + place) for place, (name, old) in enumerate(vars(pipes).items()) if old >= 0}
     for stream in range(3):
         os.dup2(null, stream)
-    os.dup2(report, 3)
-    os.closerange(4, 65536)
-    return 3
+    low = {name: os.dup2(old, 3 + place) for place, (name, old) in enumerate(high.items())}
+    os.closerange(3 + len(low), 65536)
+    return Pipes(**low)
 
 
 def _set_limits(job: Job) -> None:
@@ -133,8 +140,8 @@ def _set_limits(job: Job) -> None:
         resource.RLIMIT_FSIZE: job.file_bytes,
         resource.RLIMIT_NOFILE: 64,
         resource.RLIMIT_CORE: 0,
-        # The launcher's init is one of the user's processes.
-        resource.RLIMIT_NPROC: job.processes + 1,
+        # The launcher's init and the tests' process are two of the user's processes.
+        resource.RLIMIT_NPROC: job.processes + 2,
     }
     # The signal at the first tells why it ended; who ignores it is killed at the second.
     _limit(resource.RLIMIT_CPU, job.cpu_seconds, job.cpu_seconds + 1)

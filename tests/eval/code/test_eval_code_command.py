@@ -66,7 +66,12 @@ def test_samples_are_judged_without_a_model(solver, problems_file, tmp_path, cap
     foreign = tmp_path / "foreign.jsonl"
     foreign.write_text('{"task_id": "Tiny/2", "completion": "    return x * x"}\n')
     assert run("--samples", foreign, "--data", problems_file, YES) == 0
-    assert "1 of 1 problems solved" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "1 of 1 problems solved" in said.out
+    assert "NOT SCORED for want of a sample: 2 problems" in said.out
+    assert "2 of the 3 problems have no sample and are not in the scores: Tiny/0, Tiny/1" in said.err
+    assert run("--samples", foreign, "--data", problems_file, "--json", YES) == 0
+    assert json.loads(capsys.readouterr().out)["problems_without_samples"] == ["Tiny/0", "Tiny/1"]
 
 
 SETS = {
@@ -224,6 +229,19 @@ def test_a_sample_file_of_another_model_is_refused(solver, byte_llama, problems_
         (["model", YES], "Give --output FOLDER"),
         (["model", "--output", "{tmp}/o", "-n", "2", YES], "greedy decoding writes the same sample"),
         (["model", "--output", "{tmp}/o", "--temperature", "-1", YES], "--temperature must be at least 0"),
+        (["model", "--output", "{tmp}/o", "--temperature", "nan", YES], "--temperature must be at least 0"),
+        (
+            ["model", "--output", "{tmp}/o", "--temperature", "inf", YES],
+            "--temperature must be 0 (greedy) or from 0.001",
+        ),
+        (["model", "--output", "{tmp}/o", "--temperature", "1e308", YES], "or from 0.001 to 1000, not 1e+308"),
+        (["model", "--output", "{tmp}/o", "--temperature", "1e-45", YES], "--temperature must be 0 (greedy) or from"),
+        (["model", "--output", "{tmp}/o", "-n", "9000000000", YES], "--samples-per-problem must be at most 100000"),
+        (["--canonical", "--timeout", "inf", YES], "--timeout must be at most 1,000,000 seconds"),
+        (["--canonical", "--timeout", "nan", YES], "--timeout must be above 0"),
+        (["--canonical", "--timeout", "1e300", YES], "--timeout must be at most 1,000,000 seconds"),
+        (["--canonical", "--memory", "99999999999999999999", YES], "--memory must be at most"),
+        (["--canonical", "--workers", "1000000000", YES], "--workers must be at most 1024"),
         (["model", "--output", "{tmp}/o", "--top-p", "0", YES], "--top-p must be above 0"),
         (["--canonical", "--timeout", "0", YES], "--timeout must be above 0"),
         (["--canonical", "--limit", "0", YES], "--limit must be at least 1"),

@@ -115,3 +115,48 @@ def test_verdicts_are_kept_by_program_and_conditions(tmp_path):
     (tmp_path / "v.jsonl").write_text(json.dumps({"program": "x"}) + "\n")
     with pytest.raises(ProxyByteError, match="line 1: not a verdict"):
         VerdictFile(tmp_path / "v.jsonl", {})
+
+
+ROWS = [
+    {"task_id": f"a/{n}", "completion": text} for n, text in enumerate(["x", "größer\u2028\x85y", "\x0c\x1cz", "\n"])
+]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n", "  "])
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("count", [1, 4])
+def test_every_sample_is_read_whatever_ends_the_file(tmp_path, end, ascii_only, count):
+    lines = [json.dumps(row, ensure_ascii=ascii_only) for row in ROWS[:count]]
+    (tmp_path / "s.jsonl").write_bytes(("\n".join(lines) + end).encode())
+    _, samples = read_samples(tmp_path / "s.jsonl")
+    assert [sample.completion for sample in samples] == [row["completion"] for row in ROWS[:count]]
+
+
+def test_a_last_line_that_is_cut_off_is_an_error_and_no_sample_less(tmp_path):
+    with SampleFile(tmp_path / "s.jsonl", HEADER) as file:
+        file.record(SAMPLES)
+    (tmp_path / "s.jsonl").write_bytes((tmp_path / "s.jsonl").read_bytes()[:-5])
+    with pytest.raises(ProxyByteError, match="line 4: not a sample"):
+        read_samples(tmp_path / "s.jsonl")
+
+
+def test_a_file_that_is_refused_keeps_every_byte(tmp_path):
+    foreign = tmp_path / "s.jsonl"
+    foreign.write_text("\n".join(json.dumps(row) for row in ROWS))
+    before = foreign.read_bytes()
+    with pytest.raises(ProxyByteError, match="has no header"):
+        SampleFile(foreign, HEADER)
+    with pytest.raises(ProxyByteError, match="not a verdict"):
+        VerdictFile(foreign, {})
+    assert foreign.read_bytes() == before
+
+
+def test_rows_beside_a_task_are_split_at_newlines_alone(tmp_path, monkeypatch):
+    from proxybyte.eval.tasks import local_rows
+
+    monkeypatch.setattr(local_rows, "__file__", str(tmp_path / "local_rows.py"))
+    texts = ["a\u2028b\x85c", "last"]
+    (tmp_path / "rows.jsonl").write_bytes(
+        "\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts).encode()
+    )
+    assert local_rows.load("rows.jsonl")["test"]["text"] == texts

@@ -135,6 +135,18 @@ def test_bad_input_is_one_sentence(problems_file, release, tmp_path, capsys, arg
     assert message.format(tmp=tmp_path) in last
 
 
+@pytest.mark.parametrize("families", [[], ["--families", "syntax"]])
+def test_a_release_without_low_seeds_says_which_it_has(problems_file, release, tmp_path, capsys, families):
+    (tmp_path / "high" / "natgen").mkdir(parents=True)
+    (file,) = list((release / "humaneval" / "natgen").glob("*.jsonl"))[:1]
+    for seed in (9, 7):
+        (tmp_path / "high" / "natgen" / f"humaneval_X_s{seed}.jsonl").write_bytes(file.read_bytes())
+    asked = ["--data", problems_file, "--output", tmp_path / "out", "--recode", tmp_path / "high", YES, *families]
+    assert run(*asked) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"proxybyte: {tmp_path}/high holds no file of the first 5 seeds: give --seeds 8 or more"
+
+
 def test_nothing_runs_without_the_users_word(problems_file, tmp_path, capsys):
     assert run("--data", problems_file, "--output", tmp_path / "out") == 2
     assert "--confirm-run-unsafe-code" in capsys.readouterr().err

@@ -40,6 +40,44 @@ def test_they_are_the_published_definitions(data):
         assert np.isnan(found.drop)
 
 
+@given(st.data())
+def test_relative_change_is_what_the_authors_code_counts(data):
+    """Their loop over tasks and completions, written from its description: worst first, then best."""
+    seeds, problems, n = (data.draw(st.integers(1, high)) for high in (5, 4, 4))
+    k = data.draw(st.integers(1, n))
+    bits = data.draw(st.lists(st.booleans(), min_size=(seeds + 1) * problems * n, max_size=(seeds + 1) * problems * n))
+    all_bits = np.array(bits).reshape(seeds + 1, problems, n)
+    expected = 0.0
+    for x in range(problems):
+        negative, positive = [False] * n, [False] * n
+        for i in range(n):
+            verdicts = [bool(all_bits[s + 1, x, i]) for s in range(seeds)]
+            before = bool(all_bits[0, x, i])
+            if before != min(verdicts):
+                negative[i] = True
+            elif before != max(verdicts):
+                positive[i] = True
+        expected += (share_of_draws(negative, k) + share_of_draws(positive, k)) / problems
+    assert robustness(all_bits[0], all_bits[1:], k).relative == pytest.approx(expected)
+
+
+def test_with_one_sample_relative_change_is_the_share_of_tasks_that_any_seed_turns():
+    rng = np.random.default_rng(5)
+    nominal, perturbed = rng.random((200, 1)) < 0.4, rng.random((5, 200, 1)) < 0.4
+    turned = sum(any(perturbed[s, x, 0] != nominal[x, 0] for s in range(5)) for x in range(200))
+    worst = sum(nominal[x, 0] != all(perturbed[s, x, 0] for s in range(5)) for x in range(200))
+    found = robustness(nominal, perturbed)
+    assert (found.relative, found.change) == (turned / 200, worst / 200)
+    assert found.change < found.relative
+
+
+def test_an_answer_that_some_seeds_put_right_counts_in_one_of_the_two():
+    nominal = np.array([[False], [True]])
+    perturbed = np.array([[[True], [True]], [[False], [True]]])
+    found = robustness(nominal, perturbed)
+    assert (found.relative, found.change, found.robust.mean) == (0.5, 0.0, 0.5)
+
+
 def test_more_seeds_never_raise_the_robust_score():
     perturbed = np.random.default_rng(0).random((6, 40, 3)) < 0.8
     scores = [robustness(perturbed[0], perturbed[: s + 1]).robust.mean for s in range(6)]

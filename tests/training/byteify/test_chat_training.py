@@ -8,13 +8,13 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import Trainer, TrainingArguments
+from transformers import AutoTokenizer, Trainer, TrainingArguments
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, decode_bytes
 from proxybyte.chat import encode_chat
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import IGNORE_INDEX, Special
-from proxybyte.training.chat import ChatDataset, chat_tokenizer_in, encode_conversation, read_chats
+from proxybyte.training.chat import ChatDataset, chat_tokenizer_in, encode_conversation, encode_row, read_chats
 from proxybyte.training.run.config_io import load_config
 from proxybyte.training.stream.mixed_view import collate_inputs
 from proxybyte.training.stream.plan import BudgetUnit, PlanConfig
@@ -73,6 +73,69 @@ def test_a_bad_line_is_named(tmp_path, line, words):
     path.write_text(json.dumps({"messages": CHATS[0]}) + f"\n{line}\n")
     with pytest.raises(ProxyByteError, match=words):
         read_chats(path, TOKENIZER)
+
+
+TOOLED = build_tokenizer(chat=True)
+TOOLED.chat_template = (
+    "{{- '<raw>' }}{%- for tool in tools or [] %}{{- tool | tojson }}{%- endfor %}{%- for m in messages %}"
+    "{{- '<|start_header_id|>' + m.role + '<|end_header_id|>' }}{%- if m.role == 'assistant' and m.reasoning %}"
+    "{{- m.reasoning }}{%- endif %}{{- m.content if m.content is string else m.content[0].text }}"
+    "{%- for c in m.tool_calls or [] %}{{- c.function | tojson }}{{- '<eos>' }}{%- endfor %}{{- '<|eot_id|>' }}\n"
+    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>' }}{%- endif %}"
+)
+ASK = {"role": "user", "content": "rain?"}
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "rain", "arguments": {}}}]}
+TOOL = {"name": "rain", "description": "falls"}
+
+
+def test_what_an_answer_holds_beside_its_content_is_learnt():
+    chat = encode_row(TOOLED, {"messages": [ASK, CALL], "tools": json.dumps([TOOL])})
+    assert written(chat.labels) == [b'{"name": "rain", "arguments": {}}']
+    assert chat.labels[-2:].tolist() == [Special.EOS, Special.END_OF_TURN]
+    assert json.dumps(TOOL).encode() in decode_bytes(chat.input_ids)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "row", "words"),
+    [(TOKENIZER, [ASK, CALL], "no place for tool_calls"),
+     (TOKENIZER, [ASK, {**CHATS[0][1], "reasoning_content": "x"}], "no place for reasoning_content"),
+     (TOKENIZER, [ASK, {**CHATS[0][1], "thoughts": "x"}], r"message 2 \(assistant\).* nothing of its 'thoughts'"),
+     (TOOLED, [ASK, {**CHATS[0][1], "reasoning_content": "x"}], "nothing of its 'reasoning_content'"),
+     (TOOLED, [{**ASK, "reasoning": ["x"]}, CALL], "nothing of its 'reasoning'"),
+     (TOOLED, [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image", "url": "b"}]}, CALL],
+      "nothing of its 'content', item 2"),
+     (TOKENIZER, [{"role": "user", "content": [{"type": "image", "url": "b"}]}, CHATS[0][1]], "has text alone"),
+     (TOOLED, [ASK, {"role": "assistant", "content": None}], "has no content"),
+     (TOOLED, [ASK, {"role": "assistant"}], "has no content")],
+)  # fmt: skip
+def test_a_part_of_a_message_that_the_template_leaves_out_is_refused(tokenizer, row, words):
+    with pytest.raises(ProxyByteError, match=words):
+        encode_row(tokenizer, {"messages": row})
+
+
+def test_tools_that_the_template_leaves_out_are_refused():
+    with pytest.raises(ProxyByteError, match="no place for tools"):
+        encode_row(TOKENIZER, {"messages": CHATS[0], "tools": [TOOL]})
+    with pytest.raises(ProxyByteError, match="writes nothing of the row's 'documents'"):
+        encode_row(TOOLED, {"messages": CHATS[0], "documents": [TOOL]})
+    with pytest.raises(ProxyByteError, match="'tools' is a dict: give a list"):
+        encode_row(TOOLED, {"messages": CHATS[0], "tools": TOOL})
+
+
+def test_a_token_that_was_added_to_the_tokenizer_is_refused(tmp_path):
+    TOKENIZER.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.add_tokens(["good day"], special_tokens=True)
+    with pytest.raises(ProxyByteError, match="token of its own for 'good day'"):
+        encode_conversation(tokenizer, CHATS[0])
+
+
+def test_labels_of_messages_that_the_template_leaves_out_are_counted():
+    answer = {"role": "tool", "content": "no", "tool_call_id": "a1", "name": None}
+    chat = encode_row(TOOLED, {"messages": [ASK, CALL, answer, CHATS[0][1]], "tools": None})
+    assert chat.unwritten == {"'tool_call_id'": 1}
+    said = ChatDataset([chat, chat], PlanConfig(row_length=512, budget=1)).describe()
+    assert said.endswith("key 'tool_call_id' of 2 messages not written")
 
 
 def chats(count: int = 7):

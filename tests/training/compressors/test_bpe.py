@@ -1,6 +1,8 @@
 """BPE: exact, equal to the tokenizers library where it is fast, refusing what it cannot give back."""
 
+import json
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -252,3 +254,20 @@ def test_a_corpus_too_small_for_the_vocabulary_gives_a_smaller_one():
 def test_a_compressor_travels_to_another_process(trained, held_out):
     compressor = pickle.loads(pickle.dumps(trained[Split.CODE]))
     assert np.array_equal(encode_one(compressor, held_out[0]), encode_one(trained[Split.CODE], held_out[0]))
+
+
+def test_learning_from_one_unbroken_run_of_letters_takes_time_by_its_length():
+    draw = np.random.default_rng(0)
+    seconds = []
+    for size in (20_000, 160_000):
+        run = draw.integers(ord("a"), ord("z") + 1, size).astype(np.uint8).tobytes()
+        started = time.process_time()
+        compressor = train_bpe([run], 700)
+        seconds.append(time.process_time() - started)
+        assert compressor.decode(encode_one(compressor, run)) == run
+    assert seconds[1] < 30 * seconds[0] + 1  # 8 times the length; by the square it would be 64 times
+
+
+def test_bounded_pieces_are_no_part_of_what_is_saved(sources):
+    saved = json.loads(train_bpe(sources[:5], 400).tokenizer_json)
+    assert [step["type"] for step in saved["pre_tokenizer"]["pretokenizers"]] == ["Split", "ByteLevel"]

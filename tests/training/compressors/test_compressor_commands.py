@@ -13,8 +13,8 @@ from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.compressors import FAMILIES, encode_one, load_compressor
 from proxybyte.training.compressors.bpe_train import Split
-from proxybyte.training.compressors.texts import TextSource
 from proxybyte.training.compressors.token_bytes import Order, TokenBytesCompressor
+from proxybyte.training.texts import TextSource
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_folder_of_files_is_read_without_hidden_empty_and_compiled_ones(tmp_pa
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-    assert list(TextSource([tmp_path]).read()) == [b"c", b"b"]
+    assert list(TextSource([tmp_path], suffixes=(".py", ".txt", "e")).read()) == [b"b", b"c"]
 
 
 def test_paths_that_hold_no_text_are_refused_by_name(tmp_path, corpus):
@@ -57,10 +57,10 @@ def test_paths_that_hold_no_text_are_refused_by_name(tmp_path, corpus):
     pq.write_table(pa.table({"content": ["x"]}), tmp_path / "other.parquet")
     (tmp_path / "nothing").mkdir()
     for path, message in [
-        (tmp_path / "absent", "absent: no such file"),
-        (tmp_path / "broken.parquet", r"broken\.parquet: cannot be read"),
-        (tmp_path / "other.parquet", "no column 'text', only content"),
-        (tmp_path / "nothing", "nothing: holds no text"),
+        (tmp_path / "absent", "absent does not exist: no such file"),
+        (tmp_path / "broken.parquet", r"broken\.parquet cannot be read"),
+        (tmp_path / "other.parquet", "no column 'text'; there are: content"),
+        (tmp_path / "nothing", "nothing .* holds no file with text"),
     ]:
         with pytest.raises(ProxyByteError, match=message):
             list(TextSource([path]).read())
@@ -120,11 +120,11 @@ def test_the_limit_of_fit_is_in_megabytes_and_changes_what_is_learnt(corpus, tmp
     ("command", "message"),
     [
         (["fit", "bpe", "--corpus", "CORPUS", "--symbols", "100", "--out", "OUT"], "at least 256 symbols"),
-        (["fit", "bpe", "--corpus", "/no/such", "--out", "OUT"], "/no/such: no such file or folder"),
+        (["fit", "bpe", "--corpus", "/no/such", "--out", "OUT"], "/no/such does not exist: no such file or folder"),
         (["fit", "token-bytes", "--tokenizer", "gzip", "--out", "OUT"], "gzip: is a gzip compressor"),
         (["fit", "token-bytes", "--tokenizer", "gzipp", "--out", "OUT"], "nearest name is 'gzip'"),
         (["report", "bits-3", "--corpus", "CORPUS"], "nearest name is 'bits-"),
-        (["report", "gzip", "--corpus", "CORPUS", "--max-mb", "0"], "--max-mb and --characters are above 0"),
+        (["report", "gzip", "--corpus", "CORPUS", "--max-mb", "0"], "--max-mb must be above 0, not 0"),
         (["report", "gzip", "--corpus", "CORPUS", "--split", "tset"], "no tset-*.parquet"),
     ],
 )

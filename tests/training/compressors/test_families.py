@@ -4,12 +4,14 @@ import gzip
 import json
 import subprocess
 import sys
+import zlib
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.compressors import FAMILIES, Compressor, code_dtype, encode_one, load_compressor, short_names
@@ -246,3 +248,50 @@ def test_the_families_load_without_torch():
         "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_the_published_form_of_gzip_is_what_zlib_writes_on_unix(tmp_path, held_out):
+    ours, published = load_compressor("gzip"), load_compressor("gzip-published")
+    published.save(tmp_path)
+    assert json.loads((tmp_path / "compressor.json").read_text())["form"] == "published"
+    for compressor in (published, load_compressor(tmp_path)):
+        assert (compressor.name, compressor.lossless) == ("gzip-published", True)
+        for document in held_out[:5]:
+            deflate = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+            expected = bytearray(deflate.compress(document) + deflate.flush())
+            expected[9] = 3
+            codes = encode_one(compressor, document)
+            assert codes.astype(np.uint8).tobytes() == bytes(expected)
+            assert np.flatnonzero(codes != encode_one(ours, document)).tolist() == [9]
+            assert compressor.decode(codes) == document
+
+
+def test_the_published_form_of_bits_16_ends_without_a_further_symbol(tmp_path):
+    published = load_compressor("bits-16-published")
+    published.save(tmp_path)
+    for compressor in (published, load_compressor(tmp_path)):
+        assert (compressor.name, compressor.lossless, compressor.num_symbols) == ("bits-16-published", False, 1 << 16)
+        assert encode_one(compressor, b"abcd").tolist() == [0x6162, 0x6364]
+        assert encode_one(compressor, b"abc").tolist() == [0x6162, 0x6300]
+        assert encode_one(compressor, b"").tolist() == []
+        assert compressor.decode(np.array([0x6162, 0x6364])) == b"abcd"
+        assert compressor.borders(np.array([0x6162])) is None
+
+
+def test_the_published_order_of_token_bytes_is_that_of_decoded_text(compressors, tmp_path):
+    bpe = compressors["bpe"]
+    published = TokenBytesCompressor(bpe, Order.GRAY_PUBLISHED)
+    published.save(tmp_path)
+    tokenizer = Tokenizer.from_str(bpe.tokenizer_json)
+    by_text = sorted(range(bpe.num_symbols), key=lambda code: tokenizer.decode([code], skip_special_tokens=False))
+    expected = {code: place ^ (place >> 1) for place, code in enumerate(by_text)}
+    ours, loaded = TokenBytesCompressor(bpe, Order.GRAY), load_compressor(tmp_path)
+    assert loaded.name == "bpe-1500-code-bytes-gray-published"
+    differ = 0
+    for document in (b"def name(self):\n", "naïve 東京".encode(), bytes(range(128, 256))):
+        tokens = encode_one(bpe, document)
+        numbers = encode_one(loaded, document).reshape(-1, 2).astype(int) @ [256, 1]
+        assert numbers.tolist() == [expected[int(token)] for token in tokens]
+        assert loaded.decode(encode_one(loaded, document)) == document
+        differ += int((encode_one(ours, document) != encode_one(loaded, document)).sum())
+    assert differ

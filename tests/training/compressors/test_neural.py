@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_neural import naive_codes
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.bench._naive_neural import naive_codes
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.compressors.neural import Ending, NeuralCompressor, NeuralSettings
 from proxybyte.training.compressors.neural import compressor as compressor_module

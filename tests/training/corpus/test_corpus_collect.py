@@ -15,9 +15,9 @@ import zstandard
 from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.corpus import CorpusOptions, CorpusReport, collect_corpus, read_report
-from proxybyte.training.corpus.records import MEGABYTE, TextRules
 from proxybyte.training.corpus.split import SplitRule
-from proxybyte.training.corpus.tables import DatasetName
+from proxybyte.training.texts.records import MEGABYTE, TextRules
+from proxybyte.training.texts.tables import DatasetName
 
 HALF = SplitRule(validation_share=0.5)
 
@@ -176,9 +176,11 @@ def test_earlier_corpus_is_replaced_only_when_asked_and_anything_else_never(tmp_
     (tmp_path / "corpus" / "train-00007.parquet").touch()
     with pytest.raises(ProxyByteError, match="--overwrite"):
         collect(tmp_path / "corpus", tree)
+    with pytest.raises(ProxyByteError, match=r"did not write \(train-00007\.parquet\)"):
+        collect(tmp_path / "corpus", tree, overwrite=True)
+    (tmp_path / "corpus" / "train-00007.parquet").unlink()
     collect(tmp_path / "corpus", tree, overwrite=True)
-    assert not (tmp_path / "corpus" / "train-00007.parquet").exists()
-    with pytest.raises(ProxyByteError, match=r"holds no corpus\.json"):
+    with pytest.raises(ProxyByteError, match="no earlier output of kind 'corpus'"):
         collect(tree, tree, overwrite=True)
     assert len(list(tree.rglob("*.py"))) == len(records())
 
@@ -294,3 +296,52 @@ class TestCommandLine:
         assert "--key-column is for tables" in self.refused(
             capsys, tree, "--key-column", "package", "--out", tmp_path / "c"
         )
+
+
+@pytest.mark.parametrize("packages", [False, True])
+def test_what_is_passed_over_is_counted_by_ending(tmp_path, monkeypatch, capsys, packages):
+    tree = write_folder(tmp_path, records())
+    for name in ("p0/a.md", "p1/b.md", "p1/LICENSE", "p1/c.tar.gz", "p1/.git/x", "p2/__pycache__/y.pyc"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text("x")
+    expected = {".md": 2, "without suffix": 1, ".tar.gz": 1, ".git/": 1, "__pycache__/": 1}
+    if packages:
+        monkeypatch.setattr("proxybyte.training.texts.trees.python_roots", lambda: [tree])
+    assert main(["corpus", *(["--python-packages"] if packages else [str(tree)]), "--out", str(tmp_path / "c")]) == 0
+    assert read_report(tmp_path / "c").passed_over == expected
+    said = capsys.readouterr().out
+    assert "passed over                  4  files: 2 .md, 1 .tar.gz, 1 without suffix" in said
+    assert "passed over                  2  folders: 1 .git/, 1 __pycache__/" in said
+
+
+def test_the_share_of_documents_and_both_mean_sizes_are_printed(tmp_path, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": f"{number:04}" * (1 + number % 2)}) + "\n" for number in range(100)))
+    assert main(["corpus", str(path), "--validation-share", "0.1", "--out", str(tmp_path / "c")]) == 0
+    report = read_report(tmp_path / "c")
+    texts = read_corpus(tmp_path / "c")
+    means = {split: round(sum(map(len, its)) / len(its)) for split, its in texts.items()}
+    said = capsys.readouterr().out
+    assert f"{len(texts['validation']) / 100:.2%} of documents" in said
+    assert f"mean size         {means['train']:>12,}  bytes in train, {means['validation']:,} in validation" in said
+    assert report.validation.documents == len(texts["validation"])
+
+
+def test_a_table_in_a_folder_is_read_row_by_row(tmp_path):
+    rows = records()
+    (tmp_path / "tables").mkdir()
+    write_lines(tmp_path / "tables" / "a.jsonl.gz", rows[:30])
+    write_parquet(tmp_path / "tables" / "b.parquet", rows[30:])
+    (tmp_path / "tables" / "c.txt.gz").write_bytes(gzip.compress(b"a text that is no table"))
+    collect(tmp_path / "c", tmp_path / "tables", suffixes=(".jsonl.gz", ".parquet", ".txt.gz"))
+    texts = [text for its in read_corpus(tmp_path / "c").values() for text in its]
+    assert sorted(texts) == sorted({*(row["text"].encode() for row in rows), b"a text that is no table"})
+
+
+def test_a_text_file_is_one_document_and_an_earlier_corpus_is_no_source(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"two"))
+    collect(tmp_path / "c", tmp_path / "a.txt", tmp_path / "b.txt.gz", split=SplitRule(0.0))
+    assert read_corpus(tmp_path / "c")["train"] == [b"one", b"two"]
+    with pytest.raises(ProxyByteError, match="name what it was collected from"):
+        collect(tmp_path / "d", tmp_path / "c")

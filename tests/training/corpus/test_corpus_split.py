@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.records import Document
+from proxybyte.training.corpus.cut import CutReader
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
+from proxybyte.training.texts.records import Document
 
 documents = st.lists(
     st.builds(
@@ -119,3 +120,65 @@ def test_cap_below_the_smallest_package_is_an_error():
 def test_share_outside_zero_to_one_is_an_error(share):
     with pytest.raises(ProxyByteError, match="--validation-share"):
         SplitRule(validation_share=share)
+
+
+SIZES = {
+    "books and notes": [100_000] * 20 + [500] * 2000,
+    "books and notes of all lengths": [*range(50_000, 150_000, 5_000), *range(100, 1900, 1), *range(100, 300)],
+    "log-normal": np.random.default_rng(0).lognormal(6, 1.5, 3000).astype(int) + 1,
+}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("seed", range(4))
+def test_short_documents_are_held_out_as_often_as_long_ones(sizes, seed):
+    draw = np.random.default_rng(1)
+    collected = [Document(draw.bytes(int(size)), "s", None) for size in sizes]
+    fates = fates_of(collected, SplitRule(0.05, seed=seed))
+    held_out = np.array([fate == Fate.VALIDATION for fate in fates])
+    lengths = np.asarray(sizes)
+    assert 0.04 < held_out.mean() < 0.06
+    assert 0.03 < lengths[held_out].sum() / lengths.sum() <= 0.05
+    assert 0.6 < lengths[held_out].mean() / lengths[~held_out].mean() < 1.1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cap_keeps_documents_of_all_sizes_too(seed):
+    sizes = np.array(SIZES["books and notes"])
+    draw = np.random.default_rng(1)
+    collected = [Document(draw.bytes(int(size)), "s", None) for size in sizes]
+    fates = fates_of(collected, SplitRule(0.0, max_bytes=int(sizes.sum()) // 10, seed=seed))
+    kept = np.array([fate == Fate.TRAIN for fate in fates])
+    assert 0.08 < kept.mean() < 0.12
+    assert kept[:20].sum() == 2
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=90), min_size=2, max_size=40, unique=True), st.integers(0, 3))
+def test_pieces_of_one_document_are_in_one_split_and_the_cut_changes_no_document_s_split(texts, seed):
+    """A document is a unit of the split, whatever it is cut into."""
+    whole = [Document(text, str(number), None) for number, text in enumerate(texts)]
+
+    class Given:
+        def stored_bytes(self) -> int:
+            return 0
+
+        def read(self, advance):
+            yield from whole
+
+    pieces = list(CutReader(Given(), 7).read(lambda _: None))
+    fates = fates_of(pieces, SplitRule(0.3, seed=seed))
+    assert fates is not None
+    by_document = defaultdict(set)
+    for piece, fate in zip(pieces, fates, strict=True):
+        if fate != Fate.DUPLICATE:
+            by_document[piece.source.partition("@")[0]].add(fate)
+    assert all(len(fates) == 1 for fates in by_document.values())
+
+
+def test_a_single_document_in_pieces_cannot_be_held_out_of_itself():
+    catalogue = Catalogue()
+    for number in range(5):
+        catalogue.add(Document(b"%d" % number, "s", None, whole=b"the same document"))
+    with pytest.raises(ProxyByteError, match="--by-document"):
+        decide(catalogue, SplitRule(0.1))

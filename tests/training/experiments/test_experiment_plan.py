@@ -9,6 +9,7 @@ from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.experiments.grid import expand
 from proxybyte.training.experiments.plan_io import lay_over, load_plan, nested, plan_names, size_names
+from proxybyte.training.experiments.runner import choose_cells
 from proxybyte.training.experiments.schema import ArmConfig, ArmKind, ExperimentPlan, MatchBy, PairMode
 from proxybyte.training.run.config import TrainConfig
 
@@ -178,6 +179,42 @@ def test_unknown_names_are_answered_with_the_known_ones():
 def test_sections_are_merged_and_all_else_replaced():
     assert lay_over({"a": {"b": 1, "c": [1]}}, {"a": {"c": [2]}, "d": 3}) == {"a": {"b": 1, "c": [2]}, "d": 3}
     assert nested({"a.b": 1, "a.c.d": 2, "e": 3}) == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+
+
+def test_a_choice_replaces_the_one_that_a_size_made(tmp_path):
+    """An own plan that names a finished compressor, model and corpus where the size fits, builds and collects them."""
+    path = tmp_path / "own.yaml"
+    model = {"preset": "tiny-llama"}
+    values = {
+        "title": "own",
+        "corpus": {"folder": "corpus"},
+        "compressors": {"bpe": {"use": "my-bpe"}, "codebook": {"use": "my-codebook"}},
+        "models": {"smoke": model},
+        "arms": {"proxy": {"kind": "proxy", "compressor": ["bpe", "codebook"]}},
+    }
+    path.write_text(yaml.safe_dump(values))
+    plan = load_plan(path, "smoke")
+    for name in ("bpe", "codebook"):
+        found = plan.compressors[name]
+        assert (found.use, found.fit, found.options, found.compile) == (f"my-{name}", None, {}, None)
+    assert plan.models["smoke"].backbone_config is None
+    assert not plan.corpus.python_packages
+    assert load_plan(path, "smoke", ["compressors.bpe={fit: bpe}"]).compressors["bpe"].use is None
+    path.write_text(yaml.safe_dump({**values, "compressors": {"bpe": {"use": "a", "fit": "bpe"}}}))
+    with pytest.raises(ProxyByteError, match="exactly one of use and fit"):
+        load_plan(path, "smoke")
+
+
+def test_cells_are_shared_out_each_once(make_plan):
+    cells = expand(make_plan())
+    shares = [choose_cells(cells, f"{share}/4") for share in (1, 2, 3, 4)]
+    assert sorted(cell.name for share in shares for cell in share) == sorted(cell.name for cell in cells)
+    assert [cell.name for cell in choose_cells(cells, "2/4")] == [cells[1].name, cells[5].name]
+    assert choose_cells(cells, "proxy-seed1") == [cell for cell in cells if cell.name == "proxy-seed1"]
+    assert choose_cells(cells, None) == cells
+    for wrong in ("0/4", "5/4", "1/0", "x", "1/", "-1/2"):
+        with pytest.raises(ProxyByteError, match="give i/n with i from 1 to n"):
+            choose_cells(cells, wrong)
 
 
 def test_the_page_names_every_plan_size_and_key():

@@ -156,7 +156,25 @@ def test_a_missing_corpus_is_one_sentence(plan_file, tmp_path, capsys):
 def test_a_compressor_that_cannot_be_fitted_is_one_sentence(plan_file, tmp_path, capsys):
     wrong = plan_file(compressors={"bpe": {"options": {"symbols": 10}}}, seeds=[0])
     assert main(["experiment", "run", str(wrong), "--out", str(tmp_path / "out")]) == 2
-    assert "bpe could not be made: 'proxybyte compressor fit bpe" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "compressors/bpe could not be made: " in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"symbol": 300}, "unknown option symbol: the options are"),
+        ({"symbols": "many"}, "option symbols cannot be 'many'"),
+        ({"split": "words"}, "option split is 'words': give one of"),
+    ],
+)
+def test_a_wrong_option_of_a_fit_is_one_sentence(plan_file, tmp_path, capsys, options, message):
+    wrong = plan_file(compressors={"bpe": {"options": options}}, seeds=[0])
+    assert main(["experiment", "run", str(wrong), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
 
 
 def test_the_corpus_is_collected_and_everything_shared_is_built_once(plan_values, tmp_path, make_plan):
@@ -197,7 +215,7 @@ def test_an_interrupted_cell_goes_on_from_its_checkpoint(copy, plan_file, make_p
     assert process.returncode == 0, errors
     assert "stopped in bytes-seed0, which is saved" in told
     assert not (run.parent / "result.json").exists()
-    assert not list((parts / "cells").glob("*.claim-*"))
+    assert not list((parts / "cells").glob(".*.lock"))
     plan = make_plan(**changes)
     for folder in (parts, whole):
         cell = expand(plan)[0]

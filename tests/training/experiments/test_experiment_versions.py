@@ -5,9 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
-from proxybyte import ProxyByteConfig
 from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs import load_preset
@@ -15,9 +13,8 @@ from proxybyte.training.experiments.grid import Cell, expand
 from proxybyte.training.experiments.plan_io import load_plan
 from proxybyte.training.experiments.results import claim_settings, load_result
 from proxybyte.training.experiments.runner import RunOptions, run_plan
-from proxybyte.training.experiments.settings import Settings, completed, refuse_changed
 from proxybyte.training.run.config import MAY_CHANGE_ON_RESUME, TrainConfig
-from proxybyte.training.run.config_io import flatten, save_config
+from proxybyte.training.run.config_io import flatten
 
 DECAY = "train.optimizer.weight_decay"
 
@@ -40,12 +37,6 @@ def change(path: Path, **changes: object) -> None:
     settings = {**values["settings"], **changes}
     values["settings"] = {key: value for key, value in settings.items() if value is not None}
     path.write_text(json.dumps(values))
-
-
-def version_1(settings: Settings) -> dict:
-    """The record as it was once written: without defaults and without what a preset holds."""
-    left_out = settings.at_default | {key for key in settings.values if key.startswith(("preset.", "settings_"))}
-    return {key: value for key, value in settings.values.items() if key not in left_out}
 
 
 def test_every_key_that_a_result_depends_on_is_recorded_with_its_value(cell):
@@ -104,56 +95,6 @@ def test_a_record_that_is_none_is_named_and_nothing_is_overwritten(tmp_path, cel
         claim_settings(tmp_path, cell)
     assert "\n" not in str(error.value)
     assert (tmp_path / "cell.json").read_text() == text
-
-
-class TestRecordsOfVersion1:
-    """They left out what was at its default; the run's own folder tells what that was."""
-
-    @pytest.fixture
-    def folder(self, copy, cell) -> Path:
-        """A finished cell with such a record."""
-        folder = copy / "cells" / cell.name
-        for path in (folder / "result.json", folder / "cell.json"):
-            values = json.loads(path.read_text())
-            new = version_1(cell.settings)
-            path.write_text(json.dumps({**values, "settings": new} if "settings" in values else new))
-        return folder
-
-    def test_they_are_recognised(self, folder, cell):
-        assert DECAY not in json.loads((folder / "result.json").read_text())["settings"]
-        assert load_result(folder, cell) is not None
-
-    def test_a_default_that_changed_since_is_noticed(self, folder, cell):
-        config = yaml.safe_load((folder / "run" / "config.yaml").read_text())
-        config["optimizer"]["weight_decay"] = 0.05
-        (folder / "run" / "config.yaml").write_text(yaml.safe_dump(config))
-        with pytest.raises(ProxyByteError, match=r"another version of the plan, with .*weight_decay=0.05 \(now 0.1 by"):
-            load_result(folder, cell)
-
-    def test_without_the_run_nobody_knows_and_that_is_said(self, folder, cell):
-        shutil.rmtree(folder / "run")
-        with pytest.raises(ProxyByteError, match=r"leaves out settings .* cannot be read .*: restore .*run") as error:
-            load_result(folder, cell)
-        assert "\n" not in str(error.value)
-
-    def test_a_cell_that_was_taken_but_never_trained_is_recorded_anew(self, folder, cell):
-        shutil.rmtree(folder / "run")
-        (folder / "result.json").unlink()
-        claim_settings(folder, cell)
-        assert json.loads((folder / "cell.json").read_text()) == cell.settings.values
-
-    def test_a_preset_is_compared_with_the_model_that_it_made(self, tmp_path):
-        cell = expand(load_plan("first", "hour"))[0]
-        saved, run = version_1(cell.settings), tmp_path / "run"
-        backbone = {**load_preset("tiny-llama").backbone_config, "max_position_embeddings": 512}
-        (run / "model").mkdir(parents=True)
-        save_config(cell.config, run)
-        for layers, matches in ((4, True), (5, False)):
-            ProxyByteConfig(backbone_config={**backbone, "num_hidden_layers": layers}).save_pretrained(run / "model")
-            whole = completed(saved, cell.settings, run, run)
-            assert all(cell.settings.values[key] == value for key, value in whole.items()) is matches
-        with pytest.raises(ProxyByteError, match=r"preset.num_hidden_layers=5 \(now 4\)"):
-            refuse_changed(whole, cell.settings, run)
 
 
 def test_shared_data_of_another_plan_version_are_not_used(copy, plan_file, capsys):

@@ -57,6 +57,15 @@ def test_sigterm_saves_exits_with_0_and_the_run_goes_on(recipe, launch, tmp_path
     assert read_losses(tmp_path / "run") == uninterrupted
 
 
+def test_ctrl_c_exits_with_130_so_that_what_follows_does_not_run(recipe, launch, tmp_path):
+    process = launch(recipe(), *LONG)
+    wait_for(tmp_path / "run" / "checkpoints" / "step-00000004", process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "which is saved: the same command goes on from there" in said
+
+
 def test_ctrl_c_stops_after_the_step_and_the_run_goes_on(recipe, tmp_path, read_losses, uninterrupted):
     path = recipe()
     before = signal.getsignal(signal.SIGINT)

@@ -177,7 +177,7 @@ def test_a_new_run_starts_from_the_weights_of_a_model_folder(finished, recipe, t
     assert all(torch.equal(a, b) for a, b in zip(start.parameters(), saved.parameters(), strict=True))
     with pytest.raises(ProxyByteError, match=r"has 600 symbols, but the compressor of .* needs 720"):
         make_model(config, 400, None)
-    with pytest.raises(ProxyByteError, match=r"set plan\.document_prefix=False"):
+    with pytest.raises(ProxyByteError, match=r"set plan\.document_opening='<raw>'"):
         make_model(load_config(config.output.parent / "recipe.yaml", ["plan.document_prefix=true"]), NUM_CODES, None)
 
 

@@ -28,6 +28,11 @@ def dataset_of(split, **config) -> MixedViewDataset:
     return MixedViewDataset(split, StreamPlan(lengths, PlanConfig(**config)))
 
 
+def document_open(config, view):
+    """The last symbol of what opens a document: <bos> stands in the place of <raw> where it opens alone."""
+    return BOS if config.document_opening == "<bos>" and view is View.RAW else OPEN[view]
+
+
 def spelled(dataset, placement):
     """One placement as a list of (symbol, view or None): view None for what is not content."""
     placed, split = dataset.plan.placements, dataset.split
@@ -46,9 +51,9 @@ def spelled(dataset, placement):
         Form.COMPRESSED_THEN_RAW: [(View.COMPRESSED, codes), (View.RAW, raw)],
         Form.HAND_OFF: [(View.COMPRESSED, codes[:cut]), (View.RAW, raw[border:])],
     }[form]
-    symbols = [(BOS, "bos", None)] if dataset.plan.config.document_prefix else []
-    for view, content in spans:
-        symbols.append((OPEN[view], "open", view))
+    symbols = [(BOS, "bos", None)] if dataset.plan.config.document_opening == "<bos><raw>" else []
+    for number, (view, content) in enumerate(spans):
+        symbols.append((document_open(dataset.plan.config, view) if number == 0 else OPEN[view], "open", view))
         symbols += [(symbol, "content", view) for symbol in content]
         symbols.append((CLOSE[view], "close", view))
     return [*symbols, (EOS, "eos", None)]
@@ -72,9 +77,9 @@ def reference_rows(dataset):
         if opens_document or first[2] == "eos":
             head = [PAD] * config.reserve
         elif reopened:
-            head = [BOS, OPEN[first[3]]][-config.reserve :]
+            head = [BOS, document_open(config, first[3])][-config.reserve :]
         else:
-            head = [PAD, BOS][-config.reserve :] if config.document_prefix else [PAD]
+            head = [PAD, BOS][-config.reserve :] if config.document_opening == "<bos><raw>" else [PAD]
         previous = None
         for number, symbol in enumerate(head):
             ids.append(symbol)
@@ -106,14 +111,14 @@ SCHEDULES = [
 ]
 
 
-@pytest.mark.parametrize("document_prefix", [False, True])
+@pytest.mark.parametrize("opening", ["<raw>", "<bos><raw>", "<bos>"])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
-def test_rows_equal_the_stream_built_symbol_by_symbol(prepared_split, schedule, document_prefix):
+def test_rows_equal_the_stream_built_symbol_by_symbol(prepared_split, schedule, opening):
     dataset = dataset_of(
         prepared_split(documents(), raw_only=(3, 7)),
         row_length=64,
         budget=2.0,
-        document_prefix=document_prefix,
+        document_opening=opening,
         schedule=ScheduleConfig(**schedule),
     )
     batch = dataset.batch(range(len(dataset)))
@@ -126,14 +131,14 @@ def test_rows_equal_the_stream_built_symbol_by_symbol(prepared_split, schedule, 
 @given(
     sizes=st.lists(st.integers(1, 70), min_size=1, max_size=12),
     row_length=st.integers(8, 40),
-    document_prefix=st.booleans(),
+    opening=st.sampled_from(["<raw>", "<bos><raw>", "<bos>"]),
     schedule=st.sampled_from(SCHEDULES),
     seed=st.integers(0, 5),
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_rows_equal_the_stream_for_any_lengths(tmp_path_factory, sizes, row_length, document_prefix, schedule, seed):
+def test_rows_equal_the_stream_for_any_lengths(tmp_path_factory, sizes, row_length, opening, schedule, seed):
     split = InMemorySplit([bytes(range(size)) for size in sizes])
-    config = {"row_length": row_length, "document_prefix": document_prefix, "seed": seed, "budget": 1.5}
+    config = {"row_length": row_length, "document_opening": opening, "seed": seed, "budget": 1.5}
     dataset = dataset_of(split, schedule=ScheduleConfig(**schedule), **config)
     batch = dataset.batch(range(len(dataset)))
     expected = reference_rows(dataset)

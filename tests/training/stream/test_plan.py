@@ -102,8 +102,8 @@ def test_documents_without_a_code_are_raw_in_every_plan():
 def test_the_compressed_share_rises_through_warm_up():
     plan = plan_of(lengths_of(20000), {"warmup": 0.5, "warmup_pairing": Pairing.NONE}, budget=1.0)
     compressed = plan.placements.form == Form.COMPRESSED
-    fifths = np.array_split(compressed, 10)
-    measured = np.array([part.mean() for part in fifths])
+    tenth_of_the_stream = plan.placements.start[:-1] * 10 // plan.placements.start[-1]
+    measured = np.array([compressed[tenth_of_the_stream == tenth].mean() for tenth in range(10)])
     expected = np.interp(np.arange(10) / 10 + 0.05, [0, 0.5], [0.4, 0.9])
     assert np.abs(measured - expected).max() < 0.02
 
@@ -147,3 +147,9 @@ def test_no_document_is_refused():
     empty = np.empty(0, np.uint32)
     with pytest.raises(ProxyByteError, match="no document"):
         plan_of(Lengths(empty, empty.astype(np.int32)), {})
+
+
+@pytest.mark.parametrize(("unit", "budget"), [("epochs", 1e15), ("text_bytes", 1e17), ("symbols", 1e17)])
+def test_a_plan_that_no_machine_holds_is_refused_before_it_is_laid_out(unit, budget):
+    with pytest.raises(ProxyByteError, match=r"plan\.budget=1e\+1[57] .* takes .* GB of memory and this machine has"):
+        plan_of(lengths_of(50), {}, budget=budget, budget_unit=unit)

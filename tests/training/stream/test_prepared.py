@@ -57,3 +57,24 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
     with pytest.raises(ProxyByteError, match="lacks the column"):
         PreparedSplit(tmp_path / "other")
     shutil.rmtree(tmp_path / "other")
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "text", "empty"])
+@pytest.mark.parametrize("name", ["data-00000", "state.json", "dataset_info.json"])
+def test_a_damaged_file_of_a_split_is_named(prepared_split, name, damage):
+    folder = prepared_split([b"some text", b"some more"]).folder
+    (path,) = folder.glob(f"{name}*")
+    content = path.read_bytes()
+    wrong = {"cut": content[: len(content) // 3], "zeros": bytes(len(content)), "text": b"no such", "empty": b""}
+    path.write_bytes(wrong[damage])
+    with pytest.raises(ProxyByteError, match=f"{path.name}.*prepare it again") as error:
+        PreparedSplit(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "5", '{"_data_files": 5}', '{"_data_files": [{"filename": 3}]}'])
+def test_a_state_of_another_shape_is_refused_by_folder(prepared_split, content):
+    folder = prepared_split([b"some text"]).folder
+    (folder / "state.json").write_text(content)
+    with pytest.raises(ProxyByteError, match=f"{folder} cannot be read .*prepare it again"):
+        PreparedSplit(folder)

@@ -1,19 +1,21 @@
 """Training M1, with checkpoints from which an interrupted fit goes on."""
 
+import hashlib
 import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import nn
 from tqdm import tqdm
 
+from proxybyte.checksums import seal, unseal
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_bytes
 
@@ -71,7 +73,22 @@ class _Run:
     step: int
 
 
-def fit(sampler: TextSampler, options: FitOptions, folder: Path, device: torch.device) -> FloatByteLM:
+def fit_folder(output: Path) -> Path:
+    """Where the fit of a compressor that goes to ``output`` keeps what it did: beside it."""
+    output = output.resolve()
+    return output.with_name(f"{output.name}.fit")
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove what :func:`fit` kept in ``folder``, once the compressor is saved."""
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    with suppress(OSError):  # others may keep something there
+        folder.rmdir()
+
+
+def fit(
+    sampler: TextSampler, options: FitOptions, folder: Path, device: torch.device, keep: bool = False
+) -> FloatByteLM:
     """Train M1 on ``sampler``'s text.
 
     Args:
@@ -80,10 +97,11 @@ def fit(sampler: TextSampler, options: FitOptions, folder: Path, device: torch.d
         folder: where checkpoints are written, once a minute and on interruption; one of a fit with the same options
             and text is gone on from. It is removed at the end.
         device: where to train.
+        keep: write the last checkpoint and leave it, until the model is saved and :func:`remove_checkpoint` is called.
     """
     path = Path(folder) / CHECKPOINT
     run = _start(sampler, options, device)
-    key = json.dumps({**asdict(options), "text": len(sampler.text)})
+    key = json.dumps({**asdict(options), "text": hashlib.sha256(sampler.text).hexdigest()})
     if path.exists():
         _resume(run, path, key)
     bar = tqdm(total=options.steps, initial=run.step, desc="fitting M1", unit="step", delay=2)
@@ -97,7 +115,10 @@ def fit(sampler: TextSampler, options: FitOptions, folder: Path, device: torch.d
             if time.monotonic() - saved > _CHECKPOINT_SECONDS:
                 _save(run, path, key)
                 saved = time.monotonic()
-    path.unlink(missing_ok=True)
+    if keep:
+        _save(run, path, key)
+    else:
+        path.unlink(missing_ok=True)
     return run.model
 
 
@@ -151,15 +172,19 @@ def _save(run: _Run, path: Path, key: str) -> None:
             tensors[f"{moment}.{name}"] = run.optimizer.state[parameter][moment]
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"key": key, "step": str(run.step)}
-    write_bytes(path, save({name: tensor.contiguous() for name, tensor in tensors.items()}, about))
+    write_bytes(path, seal(save({name: tensor.contiguous() for name, tensor in tensors.items()}, about)))
 
 
 def _resume(run: _Run, path: Path, key: str) -> None:
     try:
-        with safe_open(path, "pt", device=str(run.model.head.weight.device)) as file:
-            about, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError:
-        raise ProxyByteError(f"{path}: is no checkpoint, or is cut short; remove it to fit from the start") from None
+        content = unseal(path.read_bytes())
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except (SafetensorError, ValueError):
+        raise ProxyByteError(
+            f"{path}: is no checkpoint, is cut short, or is damaged; remove it to fit from the start"
+        ) from None
+    about = header.get("__metadata__", {})
     if about.get("key") != key:
         raise ProxyByteError(f"{path}: is of a fit with other options or other text; give them, or remove it")
     run.model.load_state_dict({name: tensors[name] for name in run.model.state_dict()})

@@ -1,0 +1,147 @@
+"""What a value on a command line may be: one type of argparse for each kind of number, name and path.
+
+Each takes the text that was typed and returns the value, or says in one sentence which values there are. The command
+line puts the option's name before it. No model needs this, so it does not travel to the Hub.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import ProxyByteError
+from .user_paths import name_or_path, user_path
+
+MEGABYTE = 1_000_000
+_LARGEST_COUNT = 2**31 - 1
+_LARGEST_SIZE_MB = 1e12
+LARGEST_VOCABULARY = 1 << 22
+"""Symbols of a compressor: 16 times the largest tokenizer in use; libraries set memory aside for as many as asked."""
+
+
+class NotTaken(argparse.ArgumentTypeError):
+    """A value that an option does not take; the message goes on after the option's name."""
+
+
+def whole(at_least: int, at_most: int = _LARGEST_COUNT) -> Callable[[str], int]:
+    """The type of whole numbers between two bounds, both included."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:  # also for thousands of digits, which Python does not convert
+            raise NotTaken(f"must be a whole number, not {_shown(text)}") from None
+        if value < at_least:
+            raise NotTaken(f"must be at least {at_least}, not {_shown(text)}")
+        if value > at_most:
+            raise NotTaken(f"must be at most {at_most}, not {_shown(text)}")
+        return value
+
+    return number
+
+
+def real(at_least: float = -math.inf, at_most: float = math.inf, *, above: float = -math.inf) -> Callable[[str], float]:
+    """The type of finite numbers between two bounds, both included, and above a third."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise NotTaken(f"must be a number, not {_shown(text)}") from None
+        if not math.isfinite(value):
+            raise NotTaken(f"must be a finite number, not {_shown(text)}")
+        if value <= above:
+            raise NotTaken(f"must be above {above:g}, not {_shown(text)}")
+        if value < at_least:
+            raise NotTaken(f"must be at least {at_least:g}, not {_shown(text)}")
+        if value > at_most:
+            raise NotTaken(f"must be at most {at_most:g}, not {_shown(text)}")
+        return value
+
+    return number
+
+
+count = whole(1)
+"""How many: at least 1."""
+count_or_none = whole(0)
+"""How many, where 0 means none."""
+vocabulary = whole(1, LARGEST_VOCABULARY)
+"""How many symbols a compressor has; families say how few they may be."""
+processes = whole(0, 1 << 16)
+"""Workers, where 0 means one a core."""
+seed = whole(0, 2**64 - 1)
+"""What random numbers start from: 64 bits, as PyTorch and NumPy take."""
+positive = real(above=0)
+"""A finite number above 0."""
+not_negative = real(0)
+"""A finite number from 0."""
+probability = real(0, 1, above=0)
+"""A share of probability that is kept, as of ``--top-p``: above 0, at most 1."""
+seconds = real(above=0, at_most=1e6)
+"""A time limit: at most eleven days."""
+mebibytes = whole(1, 1 << 32)
+"""Memory of a process, whose bytes are still a number of 64 bits."""
+
+
+def megabytes(text: str) -> float:
+    """A size in MB (10^6 bytes), at least one byte."""
+    value = real(above=0, at_most=_LARGEST_SIZE_MB)(text)
+    if value * MEGABYTE < 1:
+        raise NotTaken(f"must be at least one byte (1e-06), not {_shown(text)}")
+    return value
+
+
+def bytes_of(size_mb: float) -> int:
+    """Bytes of a size that :func:`megabytes` took."""
+    return round(size_mb * MEGABYTE)
+
+
+def share(text: str) -> float:
+    """A part that leaves a rest: from 0 to below 1."""
+    value = real(0)(text)
+    if value >= 1:
+        raise NotTaken(f"must be below 1, not {_shown(text)}")
+    return value
+
+
+def temperature(text: str) -> float:
+    """0, which is greedy, or what logits can be divided by without becoming infinite or all alike."""
+    value = real(0)(text)
+    if value and not 1e-4 <= value <= 1e4:
+        raise NotTaken(f"must be 0 or from 0.0001 to 10000, not {_shown(text)}")
+    return value
+
+
+def name(text: str) -> str:
+    """A name, as of a column: not empty, and text."""
+    if not text.strip():
+        raise NotTaken("must not be empty")
+    if "\0" in text:
+        raise NotTaken("must not hold a NUL")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise NotTaken(f"must be UTF-8, not {_shown(text)}: rename it") from None
+    return text
+
+
+def path(text: str) -> Path:
+    """A path on this machine: a :func:`name`, with ``~`` at its start expanded."""
+    try:
+        return user_path(name(text))
+    except ProxyByteError as error:
+        raise NotTaken(f"is no path: {error}") from None
+
+
+def path_or_name(text: str) -> str:
+    """What may be a path or a name, as of a shipped recipe or a model on the Hub; ``~`` is expanded."""
+    try:
+        return name_or_path(name(text))
+    except ProxyByteError as error:
+        raise NotTaken(f"is no path: {error}") from None
+
+
+def _shown(text: str) -> str:
+    """``text`` as a sentence may hold it: printable and short."""
+    shown = text.encode("utf-8", "backslashreplace").decode() if text.isprintable() else ascii(text)[1:-1]
+    return shown if len(shown) <= 40 else f"{shown[:40]}..."

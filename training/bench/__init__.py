@@ -1,1 +1,0 @@
-"""Benchmarks of this room: each module's ``measure()`` returns rows for ``proxybyte bench``."""
