@@ -149,13 +149,9 @@ def _check_source(folder: Path, config: "PreTrainedConfig", form: ExportFormat) 
             f"{folder} is a plain {config.model_type!r} checkpoint already: "
             + ("there is nothing to export in full" if form is ExportFormat.FULL else "but not one of 320 byte symbols")
         )
-    section = config.suffix_rows if ours else None
-    if form is not ExportFormat.FULL and section is not None and section.mix > 0:
-        raise ProxyByteError(
-            f"{folder} reads bytes with suffix rows (suffix_rows.mix={section.mix:g}), for which a plain checkpoint "
-            "has no place: pass --format full, or train until they are faded out"
-        )
     plain = config.backbone_config if ours else config
+    if ours and form is not ExportFormat.FULL:
+        _check_suffix_rows(folder, config)
     if form is ExportFormat.NATIVE:
         _check_family(plain.model_type)
     elif form is ExportFormat.GGUF:
@@ -172,6 +168,15 @@ def _check_family(family: str) -> None:
         raise ProxyByteError(
             f"--format native is not offered for {family!r}, only for {', '.join(sorted(NATIVE_FAMILIES))}: "
             "pass --format full"
+        )
+
+
+def _check_suffix_rows(model: Path, config: "PreTrainedConfig") -> None:
+    section = config.suffix_rows
+    if section is not None and section.mix > 0:
+        raise ProxyByteError(
+            f"{model} reads bytes with suffix rows (suffix_rows.mix={section.mix:g}), for which a plain checkpoint has "
+            "no place: pass --format full, or train until they are faded out"
         )
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _CUT = ("model.embed_tokens.weight", "lm_head.weight")
 _MORE_HEADS = ("pred_heads.weight", "raw_pred_heads.weight")
-_SUFFIX_ROWS = "suffix_rows."
+_SUFFIX_TABLE = ("suffix_rows.edges", "suffix_rows.symbols")
+"""Of suffix rows that are faded out: a plain checkpoint has no place for them."""
 HEADS_FILE = "draft_heads.safetensors"
 """Beside a native model: the heads that predict further, for its ``custom_generate``."""
 
@@ -42,7 +43,7 @@ class PlainModel:
     @classmethod
     def of(cls, model: "PreTrainedModel", folder: Path) -> "PlainModel":
         """The raw rows of ``model``, which is ours, or plain already and has its heads beside it in ``folder``."""
-        state = model.state_dict()
+        state = {name: tensor for name, tensor in model.state_dict().items() if name not in _SUFFIX_TABLE}
         config = copy.deepcopy(model.config.backbone_config if model.config.model_type == "proxybyte" else model.config)
         config.vocab_size = NUM_RAW_SYMBOLS
         opening = getattr(model.config, "document_opening", DocumentOpening.RAW)
@@ -55,12 +56,7 @@ class PlainModel:
             for name, rows in ((_MORE_HEADS[0], model.config.vocab_size), (_MORE_HEADS[1], NUM_RAW_SYMBOLS))
             if name in state
         ]
-        weights = {
-            name: tensor[:NUM_RAW_SYMBOLS].clone() if name in _CUT else tensor
-            for name, tensor in state.items()
-            # Of suffix rows that have been faded out; a model that reads them has no such export.
-            if not name.startswith(_SUFFIX_ROWS)
-        }
+        weights = {name: tensor[:NUM_RAW_SYMBOLS].clone() if name in _CUT else tensor for name, tensor in state.items()}
         if config.tie_word_embeddings:
             weights.pop("lm_head.weight", None)
         if (folder / HEADS_FILE).is_file():

@@ -47,7 +47,17 @@ def load_commands() -> dict[str, Command]:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong with a value as any other bad input is said: in one sentence."""
+    """A parser that says what is wrong with a value as any other bad input is said: in one sentence.
+
+    Attributes:
+        details: what ``--help`` shows at its end, made when it is asked for.
+    """
+
+    details: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        """The help, with its details."""
+        return super().format_help() + (f"\n{self.details()}" if self.details else "")
 
     def error(self, message: str) -> NoReturn:
         """End with the usage and exit code 2, or with the sentence of a type in :mod:`.numbers`."""

@@ -1,7 +1,6 @@
 """Configuration of a ProxyByte model: any Transformers decoder under our vocabulary."""
 
 import copy
-import difflib
 from typing import Any
 
 import transformers
@@ -20,7 +19,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_MAPPING
 
 from .configuration_eva import EVA_LAYER, EvaConfig, validate_but_layer_types
-from .errors import ProxyByteError
+from .errors import ProxyByteError, nearest
 from .suffix_rows import SuffixRowsConfig
 from .symbols import COMPRESSED_OFFSET, DocumentOpening, Special
 
@@ -262,8 +261,8 @@ def _build_backbone(given: Any, vocab_size: int, token_ids: dict[str, Any]) -> P
     settings: dict[str, Any] = {"model_type": "llama"} if given is None else dict(given)
     kind = settings.pop("model_type", None)
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        near = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING.keys()), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "give one that Transformers knows, such as 'llama'"
+        near = nearest(str(kind), CONFIG_MAPPING.keys())
+        hint = f"did you mean {near!r}?" if near else "give one that Transformers knows, such as 'llama'"
         raise ProxyByteError(f"backbone_config has the unknown model_type {kind!r}: {hint}")
     _check_vocabulary(settings.setdefault("vocab_size", vocab_size), vocab_size, "backbone_config.vocab_size")
     config_class = EvaConfig if kind == EvaConfig.model_type else CONFIG_MAPPING[kind]

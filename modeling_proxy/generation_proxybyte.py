@@ -74,6 +74,13 @@ class ProxyByteGenerationMixin(GenerationMixin):
         given = Generation(input_ids, logits_processor, stopping_criteria, generation_config, streamer, model_kwargs)
         return decode_with_drafts(self, request.drafter(self), given)
 
+    def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        # An assistant of another class (a native export) does not know what is ours alone.
+        assistant, model_kwargs = kwargs.get("assistant_model"), kwargs.get("model_kwargs")
+        if assistant is not None and model_kwargs is not None and not isinstance(assistant, ProxyByteGenerationMixin):
+            kwargs["model_kwargs"] = {name: one for name, one in model_kwargs.items() if name != "raw_symbols_only"}
+        return super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
+
     def prepare_inputs_for_generation(self, input_ids: torch.LongTensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Transformers' own, and what suffix rows read where ``input_ids`` are the text so far."""
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
@@ -85,13 +92,6 @@ class ProxyByteGenerationMixin(GenerationMixin):
         if held and input_ids.shape[1] - fed.shape[1] >= min(held, self.suffix_rows.reach):
             inputs["suffix_symbols"] = self.suffix_rows.following(input_ids, fed.shape[1])
         return inputs
-
-    def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        # An assistant of another class (a native export) does not know what is ours alone.
-        assistant, model_kwargs = kwargs.get("assistant_model"), kwargs.get("model_kwargs")
-        if assistant is not None and model_kwargs is not None and not isinstance(assistant, ProxyByteGenerationMixin):
-            kwargs["model_kwargs"] = {name: one for name, one in model_kwargs.items() if name != "raw_symbols_only"}
-        return super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
 
     def _expand_inputs_for_generation(  # type: ignore[override]
         self,

@@ -170,7 +170,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache: off by default with labels or position ids.
             logits_to_keep: how many last positions to return logits for (0: all), or their indices.
             num_items_in_batch: what the loss is divided by; the number of targets in this batch if absent.
-            return_logits: by default without labels, or in evaluation without gradients (``logits_in_evaluation``).
+            return_logits: whether to return logits, where the default is wrong: without labels, and beside a loss where
+                the model is in evaluation mode, gradients are off and ``config.logits_in_evaluation`` is set.
             raw_symbols_only: compute the head's first 320 rows and give minus infinity to the others.
             return_head_logits: whether to return what heads 1 and up draft, at the positions of ``logits_to_keep``.
             next_symbol_only: leave heads 1 and up out of the loss, as evaluation does.
@@ -207,16 +208,18 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         fields: dict[str, Any] = {n: outputs.get(n) for n in ("past_key_values", "hidden_states", "attentions")}
         if targets.labels is not None:
             fields |= self._loss(hidden, targets, targets.labels)
-        return_logits = wanted.logits
-        if return_logits is None:
-            evaluating = self.config.logits_in_evaluation and not (self.training or torch.is_grad_enabled())
-            return_logits = targets.labels is None or evaluating
-        if return_logits:
+        if self._gives_logits(targets, wanted):
             fields |= {"logits": self._logits(kept, wanted.raw_symbols_only), "last_hidden_state": kept}
         if wanted.token_places is not None:
             fields["token_logits"] = self._logits(hidden[tuple(wanted.token_places)], False)[:, COMPRESSED_OFFSET:]
         fields["head_logits"] = self.head_logits(kept) if wanted.head_logits else None
         return ProxyByteOutput(**fields)
+
+    def _gives_logits(self, targets: _Targets, wanted: _Wanted) -> bool:
+        if wanted.logits is not None:
+            return wanted.logits
+        evaluating = self.config.logits_in_evaluation and not (self.training or torch.is_grad_enabled())
+        return targets.labels is None or evaluating
 
     def _embed(
         self,

@@ -19,6 +19,11 @@ def host_memory() -> int:
     return total
 
 
+def free_host_memory() -> int:
+    """Bytes of main memory that this process could take now: what is available, or left of a container's limit."""
+    return min(int(psutil.virtual_memory().available), host_memory())
+
+
 def refuse_beyond(limit: float, wanted: float, what: str, fix: str) -> None:
     """Stop where ``wanted`` bytes are more than ``limit``.
 
@@ -32,8 +37,13 @@ def refuse_beyond(limit: float, wanted: float, what: str, fix: str) -> None:
         ProxyByteError: saying both sizes.
     """
     if wanted > limit:
-        raise ProxyByteError(f"{what} takes {_size(wanted)} of memory and this machine has {_size(limit)}: {fix}")
+        raise ProxyByteError(
+            f"{what} takes {spell_size(wanted)} of memory and this machine has {spell_size(limit)}: {fix}"
+        )
 
 
-def _size(count: float) -> str:
+def spell_size(count: float) -> str:
+    """A number of bytes for people."""
+    if count < 1e9:
+        return f"{count / 1e6:,.1f} MB"
     return f"{count / 1e9:,.1f} GB" if count < 1e15 else f"{count / 1e9:.1e} GB"

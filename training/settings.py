@@ -3,16 +3,19 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from proxybyte.errors import ProxyByteError
+from proxybyte.errors import ProxyByteError, nearest
 from proxybyte.user_paths import name_or_path, user_path
 
 LARGEST_INTEGER = 2**63 - 1
+_LEAST_LETTERS = 4
+"""Shorter keys are found in any sentence."""
 
 NameOrPath = Annotated[str, AfterValidator(name_or_path)]
 """A name, or a path in which ``~`` is a home folder."""
@@ -120,11 +123,44 @@ def parse_override(override: str) -> tuple[str, Any]:
         raise ProxyByteError(f"override {shown!r}: the value is not valid YAML: {error}") from error
 
 
+Choices = Sequence[Sequence[Sequence[str]]]
+"""Groups of keys of which a section has one."""
+
+
+def lay_over(values: Mapping[str, Any], changes: Mapping[str, Any], choices: Choices = ()) -> dict[str, Any]:
+    """``values`` with ``changes``, section by section; anything that is no section is replaced whole.
+
+    Keys that exclude each other are one choice: the change that makes another replaces what the earlier one brought.
+    """
+    merged = dict(values)
+    for alternatives in choices:
+        chosen = [group for group in alternatives if any(changes.get(key) is not None for key in group)]
+        if len(chosen) == 1:
+            others = {key for group in alternatives for key in group} - set(chosen[0])
+            merged = {key: value for key, value in merged.items() if key not in others}
+    for key, change in changes.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(change, Mapping)
+        merged[key] = lay_over(old, change, choices) if both else change  # type: ignore[arg-type]
+    return merged
+
+
+def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections from dotted keys: ``{"a.b": 1}`` becomes ``{"a": {"b": 1}}``."""
+    values: dict[str, Any] = {}
+    for key, value in dotted.items():
+        *sections, leaf = key.split(".")
+        inner: dict[str, Any] = {leaf: value}
+        for section in reversed(sections):
+            inner = {section: inner}
+        values = lay_over(values, inner)
+    return values
+
+
 def parse_settings(
     kind: type[SectionT],
     values: Mapping[str, Any],
     origin: str,
-    nearest: Callable[[str], str],
     if_missing: Callable[[str], str] = lambda _: "",
 ) -> SectionT:
     """``values`` as a ``kind``.
@@ -133,7 +169,6 @@ def parse_settings(
         kind: the outermost section.
         values: keys and values.
         origin: where they came from, for messages.
-        nearest: what to add to the message for an unknown key: the key that may have been meant.
         if_missing: what to add for an absent key: where it may come from.
 
     Raises:
@@ -144,22 +179,82 @@ def parse_settings(
     except ValidationError as error:
         # The first unknown key explains others: a misspelt section makes required ones look absent.
         details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-        raise ProxyByteError(f"{origin}: {_sentence(details[0], nearest, if_missing)}") from error
+        raise ProxyByteError(f"{origin}: {_sentence(details[0], kind, if_missing)}") from error
 
 
-def _sentence(detail: ErrorDetails, nearest: Callable[[str], str], if_missing: Callable[[str], str]) -> str:
+def _sentence(detail: ErrorDetails, kind: type[Section], if_missing: Callable[[str], str]) -> str:
     """One sentence for one of pydantic's findings."""
     key = ".".join(str(part) for part in detail["loc"])
     message = detail["msg"].removeprefix("Value error, ").replace("a valid tuple", "a list")
     match detail["type"]:
         case "extra_forbidden":
-            return f"unknown key {key}{nearest(key)}"
+            return f"unknown key {key}{_meant(key, kind)}"
         case "missing":
             return f"key {key} is missing{if_missing(key)}"
         case "too_short":
             return f"key {key} is empty: it needs at least one"
+        case "model_type" | "model_attributes_type":
+            keys = list(section_at(kind, key).model_fields)
+            meant = _described(key, known_fields(kind)) if "_" in key else None
+            hint = f"did you mean {meant}?" if meant else f"set {key}.{keys[0]} or another of its keys"
+            return f"key {key} is a section of {', '.join(keys)}, not a value: {hint}"
         case "value_error":
             return f"{key}: {message}" if key else message
         case "path_type":
             return f"key {key}: should be a path, not {detail['input']!r}"
     return f"key {key}: {message[:1].lower()}{message[1:]}, not {detail['input']!r}"
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, also where it is one of a dictionary of sections; ``None`` for a value."""
+    choices = (annotation, *get_args(annotation))
+    return next((kind for kind in choices if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def section_at(kind: type[BaseModel], key: str) -> type[BaseModel]:
+    """The innermost section on the way to a dotted key; names of a dictionary's entries stay in their section."""
+    for part in key.split("."):
+        field = kind.model_fields.get(part)
+        kind = (section_of(field.annotation) if field else None) or kind
+    return kind
+
+
+def known_fields(kind: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """Every key of a section by its dotted name, sections among them, in the order in which they are declared."""
+    fields: dict[str, FieldInfo] = {}
+    for name, field in kind.model_fields.items():
+        fields[prefix + name] = field
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            fields |= known_fields(field.annotation, f"{prefix}{name}.")
+    return fields
+
+
+def _meant(key: str, kind: type[Section]) -> str:
+    """The end of the message for an unknown key: the one that may have been meant, else those that there are.
+
+    First what reads alike in full, then what the section's own keys say that they are (``optimizer.learning_rate`` is
+    ``optimizer.lr``, the peak learning rate), then what ends alike in any section.
+    """
+    section, _, leaf = key.rpartition(".")
+    fields = known_fields(kind)
+    within = section_at(kind, section)
+    own = {f"{section}.{name}" if section else name: field for name, field in within.model_fields.items()}
+    names = [*own, *(name for name in fields if name not in own)]
+    by_leaf = {name.rpartition(".")[2]: name for name in reversed(names)}
+    alike = nearest(leaf, by_leaf)
+    found = (
+        nearest(key, names, 0.85)
+        or _described(leaf, own)
+        or nearest(key, names, 0.75)
+        or (by_leaf[alike] if alike else None)
+        or _described(leaf, fields)
+    )
+    return f": did you mean {found}?" if found else f": the keys are {', '.join(within.model_fields)}"
+
+
+def _described(leaf: str, fields: Mapping[str, FieldInfo]) -> str | None:
+    """The first of ``fields`` whose meaning holds the words of ``leaf``."""
+    words = leaf.replace("_", " ").lower()
+    if len(words) < _LEAST_LETTERS:
+        return None
+    return next((name for name, field in fields.items() if words in (field.description or "").lower()), None)

@@ -21,14 +21,16 @@ from safetensors import SafetensorError
 
 from proxybyte.cli import Parser, report_fault, take_common_flags
 from proxybyte.errors import ProxyByteError
+from proxybyte.hub_configs import load_preset
 from proxybyte.locks import hold
 
 from .commands.train import COMMAND
-from .run.assemble import assemble, start_trackers, write_final
-from .run.checkpoint import CheckpointFolder, whole_tensors
+from .run.assemble import PLOT_FILE, assemble, is_finished, resumed, start_trackers, what_next, write_final
+from .run.checkpoint import whole_tensors
 from .run.config import TrainConfig
-from .run.config_io import check_resumable, load_config, save_config
+from .run.config_io import resolve, save_config, to_yaml
 from .run.distributed import Stage, start
+from .run.dry_run import dry_run
 from .run.loop import Loop, Run
 from .run.metrics import MetricsLog, Totals
 from .run.source import open_data
@@ -79,17 +81,16 @@ def train(config: TrainConfig) -> Summary:
 def _train(config: TrainConfig, stage: Stage) -> Summary:
     world = stage.world
     data = open_data(config)
-    checkpoints = CheckpointFolder(config.output, config.checkpoint.keep)
-    found = checkpoints.latest()
-    if found is not None:
-        check_resumable(config, found[1].config, config.output)
-        if found[1].data != data.fingerprint:
-            raise ProxyByteError(
-                f"{config.data} is not the data that the run in {config.output} began with (or an earlier version of "
-                "this program began it): restore the data, or choose another output folder"
-            )
+    found = resumed(config, data)
     step, totals = (found[1].step, Totals.from_dict(found[1].totals)) if found else (0, Totals())
+    done = is_finished(config, data, step)
     world.wait()
+    if done:
+        if world.is_main:
+            log.info("the run in %s is finished: step %d of %d, nothing is left to train", config.output, step, step)
+            log.info("%s", what_next(config, data))
+        stage.accelerator.end_training()
+        return Summary(True, step)
     if world.is_main:
         _open_folder(config, step if found else None)
     job = assemble(config, stage, data, found[0] if found else None)
@@ -103,8 +104,9 @@ def _train(config: TrainConfig, stage: Stage) -> Summary:
         finished = loop.to_the_end()
         if finished:
             _finish(job)
-    if not finished and world.is_main:
-        log.info("stopped after step %d, which is saved: the same command goes on from there", loop.step)
+    if world.is_main:
+        stopped = f"stopped after step {loop.step}, which is saved: the same command goes on from there"
+        log.info("%s", what_next(config, data) if finished else stopped)
     stage.accelerator.end_training()
     return Summary(finished, loop.step, 0 if finished else loop.stopped_by)
 
@@ -136,22 +138,42 @@ def _finish(job: Run) -> None:
     weights = whole_tensors(job.raw_model.state_dict(), keep=job.world.is_main)
     if job.world.is_main:
         log.info("model in %s", write_final(job, weights))
+        if job.config.log.plot:
+            log.info("curves in %s", job.config.output / PLOT_FILE)
     job.world.wait()
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the parsed command; returns the exit code."""
-    config = load_config(arguments.config, arguments.overrides)
+    if arguments.time and not arguments.dry_run:
+        raise ProxyByteError("--time is a part of --dry-run: give both")
+    resolved = resolve(arguments.config, arguments.overrides)
+    config = resolved.config
+    if arguments.print_config:
+        if config.model.preset:
+            load_preset(config.model.preset)
+        _print(to_yaml(config))
+        return 0
     if arguments.dry_run:
-        print(open_data(config).describe())
+        _print(dry_run(resolved, arguments.time))
         return 0
     # As a shell counts Ctrl-C, so that 'train && export' ends there; a scheduler's SIGTERM is no fault.
     return 130 if train(config).stopped_by == signal.SIGINT else 0
 
 
+def _print(text: str) -> None:
+    """Print once, whatever the number of processes."""
+    if _is_first():
+        print(text.rstrip())
+
+
+def _is_first() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run in one process of a launch: 0 when finished or stopped by a signal, 2 for bad input (one sentence)."""
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = _is_first()
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     parser = Parser(

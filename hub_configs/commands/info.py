@@ -10,7 +10,7 @@ from proxybyte.errors import ProxyByteError
 
 if TYPE_CHECKING:
     from proxybyte import ProxyByteConfig
-    from proxybyte.hub_configs import TrainingHints
+    from proxybyte.hub_configs import Preset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         preset = load_preset(args.model)
         heads: dict[str, Any] = {"num_pred_heads": args.heads, "num_raw_pred_heads": args.raw_heads}
         rows = _table(preset.config(args.compressed, **heads), args.length)
-        _print_table([*rows, *_training_rows(preset.training)])
+        _print_table([*rows, *_training_rows(preset)])
 
 
 def _config_of(folder: Path) -> "ProxyByteConfig":
@@ -119,14 +119,13 @@ def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:
     ]
 
 
-def _training_rows(hints: "TrainingHints") -> list[tuple[str, str]]:
-    return [
-        ("learning rate", f"{hints.learning_rate:g} after {hints.warmup_steps} steps, cosine to "
-                          f"{hints.final_learning_rate_share:g} of it"),
-        ("AdamW", f"betas {hints.betas[0]:g} and {hints.betas[1]:g}, weight decay {hints.weight_decay:g}, "
-                  f"clip {hints.clip:g}"),
-        ("steps x symbols a step", f"{hints.steps:,} x {hints.symbols_per_step:,}"),
-    ]  # fmt: skip
+def _training_rows(preset: "Preset") -> list[tuple[str, str]]:
+    """What 'proxybyte train' takes from the preset where recipe and command line are silent."""
+    keys = [
+        (f"  {section}.{key}", value) for section, values in preset.training.items() for key, value in values.items()
+    ]
+    shown = [(key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)) for key, value in keys]
+    return [("training, unless a recipe says otherwise", ""), *shown]
 
 
 def _print_table(rows: list[tuple[str, str]]) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -22,7 +23,8 @@ def test_a_preset_shows_what_it_holds_and_costs(capsys):
     # 6 FLOPs a weight, the head's among them, and 3 x 4 x width x (1024 + 1) / 2 in each of eight layers.
     weights = 8 * (4 * 320**2 + 3 * 320 * 864) + 4416 * 320
     assert f"{6 * weights + 8 * 12 * 320 * 1025 / 2:.4g}" in text
-    assert "0.002 after 200 steps" in text
+    assert re.search(r"optimizer\.lr +0\.002$", text, re.MULTILINE)
+    assert re.search(r"learning_rate\.warmup +0\.04$", text, re.MULTILINE)
 
 
 def test_heads_show_what_they_hold_and_cost(capsys):

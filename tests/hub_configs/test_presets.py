@@ -56,10 +56,11 @@ def test_published_sizes_are_as_published(name):
         vectors = 4
     assert parameters == layers * (4 * hidden**2 + 3 * hidden * mlp + vectors * hidden) + hidden
     assert inner_parameters(name) == parameters
-    training = preset.training
-    assert (training.learning_rate, training.betas, training.weight_decay, training.clip) == (rate, (0.9, 0.95), 0.1, 1)
-    assert (training.warmup_steps, training.final_learning_rate_share) == (500, 0.1)
-    assert (training.symbols_per_step, training.steps) == (2_000_000, 50_000)
+    # 500 steps of warm-up out of 50,000.
+    assert preset.training == {
+        "optimizer": {"lr": rate, "betas": [0.9, 0.95], "weight_decay": 0.1, "clip": 1.0},
+        "learning_rate": {"shape": "cosine", "warmup": 0.01, "final": 0.1},
+    }
 
 
 @pytest.mark.parametrize("name", sorted(OWN))

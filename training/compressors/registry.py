@@ -1,12 +1,11 @@
 """Every family of compressors by name. Modules load on first use, so that listing them imports no torch."""
 
-import difflib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxybyte.errors import ProxyByteError
+from proxybyte.errors import ProxyByteError, nearest
 
 from .fitting import Fitter
 from .protocol import MANIFEST, Compressor
@@ -100,5 +99,5 @@ def _unknown(text: str) -> str:
 
 
 def _nearest(text: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(text, names, n=1)
-    return f"the nearest name is {close[0]!r}" if close else f"the names are {', '.join(names)}"
+    close = nearest(text, names)
+    return f"the nearest name is {close!r}" if close else f"the names are {', '.join(names)}"

@@ -1,16 +1,14 @@
 """Plans on disk, checked with messages that name the key and the fix."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
-
-from pydantic import BaseModel
+from typing import Any
 
 from proxybyte.errors import ProxyByteError
 
-from ..settings import find_settings, parse_override, parse_settings, read_yaml
+from .. import settings
+from ..settings import find_settings, nested, parse_override, parse_settings, read_yaml
 from .schema import ExperimentPlan
 
 _PLANS = Path(str(files("proxybyte.hub_configs"))) / "plans"
@@ -65,40 +63,15 @@ def parse_plan(values: Mapping[str, Any], origin: str) -> ExperimentPlan:
     Raises:
         ProxyByteError: for the first key that is wrong.
     """
-    plan = parse_settings(ExperimentPlan, values, origin, _nearest, _if_missing)
+    plan = parse_settings(ExperimentPlan, values, origin, _if_missing)
     used = {name for arm in plan.arms.values() for name in arm.compressor}
     kept = {name: value for name, value in plan.compressors.items() if name in used}
     return plan.model_copy(update={"compressors": kept})
 
 
 def lay_over(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with ``changes``, section by section; anything that is no section is replaced whole.
-
-    Keys that exclude each other are one choice: the change that makes another replaces what the earlier one brought.
-    """
-    merged = dict(values)
-    for alternatives in _CHOICES:
-        chosen = [group for group in alternatives if any(changes.get(key) is not None for key in group)]
-        if len(chosen) == 1:
-            others = {key for group in alternatives for key in group} - set(chosen[0])
-            merged = {key: value for key, value in merged.items() if key not in others}
-    for key, change in changes.items():
-        old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(change, Mapping)
-        merged[key] = lay_over(old, change) if both else change  # type: ignore[arg-type]
-    return merged
-
-
-def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections from dotted keys: ``{"a.b": 1}`` becomes ``{"a": {"b": 1}}``."""
-    values: dict[str, Any] = {}
-    for key, value in dotted.items():
-        *sections, leaf = key.split(".")
-        inner: dict[str, Any] = {leaf: value}
-        for section in reversed(sections):
-            inner = {section: inner}
-        values = lay_over(values, inner)
-    return values
+    """``values`` with ``changes``; of keys that exclude each other in a plan, the change replaces what was there."""
+    return settings.lay_over(values, changes, _CHOICES)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -113,24 +86,3 @@ def _read(path: Path) -> dict[str, Any]:
 def _if_missing(key: str) -> str:
     """Where an absent key may come from."""
     return f": write it into the plan, or add --size ({', '.join(size_names())})" if key in _LEFT_TO_SIZES else ""
-
-
-def _nearest(key: str) -> str:
-    """Suggestion among the keys that the same section knows."""
-    model: type[BaseModel] = ExperimentPlan
-    *sections, leaf = key.split(".")
-    for section in sections:
-        model = _section_of(model, section) or model
-    known = list(model.model_fields)
-    close = difflib.get_close_matches(leaf, known, n=1, cutoff=0.5)
-    prefix = "".join(f"{section}." for section in sections)
-    return f": did you mean {prefix}{close[0]}?" if close else f": the keys are {', '.join(known)}"
-
-
-def _section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The section under key ``name`` of ``model``, also where it is one of a dictionary of sections."""
-    field = model.model_fields.get(name)
-    if field is None:
-        return None
-    choices = (field.annotation, *get_args(field.annotation))
-    return next((kind for kind in choices if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -1,5 +1,6 @@
 """Put a run together: what the loop calls, wired to data, model, processes and trackers."""
 
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,9 @@ from ..chat import chat_tokenizer_in
 from ..chat.tokenizer import CHAT_FOLDER
 from ..compressors import load_compressor
 from .adapters import Adapter, write_merged
-from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, load_optimizer
+from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, CheckpointFolder, RunState, load_optimizer
 from .config import AdapterKind, FrozenWeights, Precision, TrainConfig
-from .config_io import flatten
+from .config_io import check_resumable, flatten
 from .distributed import Stage, place
 from .loop import Run
 from .metrics import MetricsLog
@@ -106,6 +107,39 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         save_model=adapter or ModelWriter(model, _chat_tokenizer(config, data)),
         evaluate=_validation(config, stage, data, raw_model),
     )
+
+
+def resumed(config: TrainConfig, data: TrainingData) -> tuple[Path, RunState] | None:
+    """The checkpoint that a run goes on from, if its folder holds one that is whole.
+
+    Raises:
+        ProxyByteError: if it was made under another config, or on other data.
+    """
+    found = CheckpointFolder(config.output, config.checkpoint.keep).latest()
+    if found is None:
+        return None
+    check_resumable(config, found[1].config, config.output)
+    if found[1].data != data.fingerprint:
+        raise ProxyByteError(
+            f"{config.data} is not the data that the run in {config.output} began with (or an earlier version of "
+            "this program began it): restore the data, or choose another output folder"
+        )
+    return found
+
+
+def is_finished(config: TrainConfig, data: TrainingData, step: int) -> bool:
+    """Whether a run that came to ``step`` has written all that it leaves behind."""
+    output = config.output
+    left = [output / MODEL_FOLDER / "config.json"]
+    left += [output / COMPRESSOR_FOLDER] * (data.compressor is not None) + [output / PLOT_FILE] * config.log.plot
+    return step == data.steps and all(path.exists() for path in left)
+
+
+def what_next(config: TrainConfig, data: TrainingData) -> str:
+    """The commands that a person would type after a finished run, on one line."""
+    output = shlex.quote(str(config.output))
+    export = f"proxybyte export {output} --format full{' --chat' if data.chat else ''} --out {output}/export"
+    return f"next: {f'proxybyte report {output}, or ' if data.validation is not None else ''}{export}"
 
 
 def _chat_tokenizer(config: TrainConfig, data: TrainingData) -> PreTrainedTokenizerFast | None:

@@ -68,7 +68,7 @@ class ModelConfig(Section):
     preset: str | None = Field(None, description="name of a size in hub_configs/presets")
     backbone_config: dict[str, Any] | None = Field(None, description="a Transformers decoder's config, with model_type")
     checkpoint: Path | None = Field(None, description="model folder whose weights the run starts from")
-    attention: Attention = Attention.SDPA
+    attention: Attention = Field(Attention.SDPA, description="flex_attention has no backward on a CPU")
     num_pred_heads: int | None = Field(None, ge=1, description="heads over all symbols; 1, or the checkpoint's own")
     num_raw_pred_heads: int | None = Field(None, ge=0, description="heads over raw symbols; 0, or the checkpoint's own")
 
@@ -117,13 +117,13 @@ class FrozenWeights(StrEnum):
 class AdapterConfig(Section):
     """An adapter by PEFT; the weights of ``model.checkpoint`` stay as they are."""
 
-    kind: AdapterKind = AdapterKind.NONE
-    rank: int = Field(16, ge=1)
+    kind: AdapterKind = Field(AdapterKind.NONE, description="what is trained in the place of the decoder's weights")
+    rank: int = Field(16, ge=1, description="of the adapter's matrices")
     alpha: float = Field(32.0, gt=0, description="the adapter's output is scaled by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's input")
     targets: str | tuple[str, ...] = Field("all-linear", description="modules of the decoder, as PEFT names them")
-    rows: TrainedRows = TrainedRows.ALL
-    frozen: FrozenWeights = FrozenWeights.FLOAT32
+    rows: TrainedRows = Field(TrainedRows.ALL, description="rows of embedding and head trained beside it")
+    frozen: FrozenWeights = Field(FrozenWeights.FLOAT32, description="numbers that hold the weights under it")
 
 
 class TrainableConfig(Section):
@@ -220,18 +220,18 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class OptimizerConfig(Section):
     """AdamW; weight decay touches matrices only."""
 
-    kind: OptimizerKind = OptimizerKind.ADAMW
+    kind: OptimizerKind = Field(OptimizerKind.ADAMW, description="adamw_8bit needs the package bitsandbytes")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    betas: tuple[Beta, Beta] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0, le=1)
-    weight_decay: float = Field(0.1, ge=0)
+    betas: tuple[Beta, Beta] = Field((0.9, 0.95), description="of AdamW")
+    eps: float = Field(1e-8, gt=0, le=1, description="of AdamW")
+    weight_decay: float = Field(0.1, ge=0, description="on matrices")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
 
 
 class LearningRateConfig(Section):
     """The learning rate's shape over the run, as fractions of its steps and of the peak."""
 
-    shape: Decay = Decay.COSINE
+    shape: Decay = Field(Decay.COSINE, description="after warm-up; wsd is flat, then falls linearly")
     warmup: float = Field(0.02, ge=0, le=1, description="share of steps over which it rises linearly from zero")
     decay: float = Field(0.2, ge=0, le=1, description="share of steps over which wsd falls at the end")
     final: float = Field(0.1, ge=0, le=1, description="last learning rate as a share of the peak")
@@ -247,7 +247,7 @@ class ComputeConfig(Section):
     """How the same arithmetic is carried out; may be changed between a run and its resumption."""
 
     device: str = Field("auto", pattern="^(auto|cpu)$", description="auto (an accelerator if there is one) or cpu")
-    parallel: Parallel = Parallel.DDP
+    parallel: Parallel = Field(Parallel.DDP, description="ddp, or fsdp (FSDP2), which shards the model")
     processes: int | None = Field(None, ge=1, description="stop unless this many processes run")
     timeout: float = Field(
         DEFAULT_SECONDS,
@@ -263,7 +263,7 @@ class LogConfig(Section):
     """What is written while the run goes on."""
 
     every: int = Field(10, ge=1, description="steps between two readings of the device")
-    trackers: tuple[Tracker, ...] = (Tracker.TENSORBOARD,)
+    trackers: tuple[Tracker, ...] = Field((Tracker.TENSORBOARD,), description="where metrics go beside metrics.jsonl")
     project: str = Field(
         "proxybyte", pattern=r"^[\w-][\w .-]*$", max_length=128, description="project name at the trackers"
     )
@@ -295,7 +295,7 @@ class TrainConfig(Section):
     output: Path = Field(description="run folder")
     data: Path = Field(description="folder written by 'proxybyte prepare', or a JSONL file of conversations")
     seed: int = Field(0, ge=0, description="initial weights and dropout; plan.seed is the order of the data")
-    precision: Precision = Precision.AUTO
+    precision: Precision = Field(Precision.AUTO, description="of forward and backward; auto goes by the device")
     model: ModelConfig
     trainable: TrainableConfig = TrainableConfig()
     teacher: TeacherConfig = TeacherConfig()

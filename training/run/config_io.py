@@ -1,26 +1,51 @@
 """Recipes on disk and overrides on the command line, checked with messages that name the key and the fix."""
 
-import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
+from proxybyte.hub_configs import load_preset, preset_names
 
-from ..settings import find_settings, parse_override, parse_settings, read_yaml
+from ..settings import find_settings, known_fields, lay_over, parse_override, parse_settings, read_yaml
 from .config import MAY_CHANGE_ON_RESUME, TrainConfig
 
 CONFIG_FILE = "config.yaml"
+EARLIER_NAMES = {"plan.document_prefix": "plan.document_opening"}
+"""Keys that recipes of earlier versions have, and what they are called today."""
 
 
-def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read a recipe and lay ``key.sub=value`` overrides over it.
+class Origin(StrEnum):
+    """Where a value came from; a later one wins over those before it."""
+
+    DEFAULT = "default"
+    PRESET = "preset"
+    RECIPE = "recipe"
+    COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A run's config and where each value came from.
+
+    Attributes:
+        config: the whole.
+        origins: by dotted key, in the order of :func:`flatten`.
+    """
+
+    config: TrainConfig
+    origins: dict[str, Origin]
+
+
+def resolve(recipe: str | Path, overrides: Sequence[str] = ()) -> Resolved:
+    """Read a recipe, lay it over what its preset says of training, and ``key.sub=value`` overrides over both.
 
     Args:
         recipe: a YAML file, or the name of a recipe that ships with the package (``"quickstart"``).
@@ -34,9 +59,34 @@ def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfi
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise ProxyByteError(f"{path} must hold keys and values at its top level")
+    in_recipe = _names(flatten(values))
     for override in overrides:
         _apply(values, override)
-    return parse_config(values, str(path))
+    config = parse_config(values, str(path))
+    layers = {
+        Origin.COMMAND_LINE: _names(parse_override(override)[0] for override in overrides),
+        Origin.RECIPE: in_recipe,
+        Origin.PRESET: set(flatten(_preset_training(values))),
+    }
+    keys = flatten(config.model_dump(mode="json"))
+    return Resolved(config, {key: _origin(key, layers) for key in keys})
+
+
+def _names(keys: Iterable[str]) -> set[str]:
+    """Keys by the names that they have today."""
+    return {EARLIER_NAMES.get(key, key) for key in keys}
+
+
+def _origin(key: str, layers: Mapping[Origin, set[str]]) -> Origin:
+    """The first layer that gives ``key``, or a section or dictionary that it lies in."""
+    parts = key.split(".")
+    ways = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
+    return next((origin for origin, given in layers.items() if ways & given), Origin.DEFAULT)
+
+
+def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The config alone of :func:`resolve`."""
+    return resolve(recipe, overrides).config
 
 
 def find_recipe(recipe: str | Path) -> Path:
@@ -50,18 +100,34 @@ def find_recipe(recipe: str | Path) -> Path:
 
 
 def parse_config(values: Mapping[str, Any], origin: str) -> TrainConfig:
-    """Check ``values``; ``origin`` says in messages where they came from.
+    """Check ``values``, laid over what their preset says of training; ``origin`` is their source, for messages.
 
     Raises:
         ProxyByteError: for the first key that is wrong.
     """
-    return parse_settings(TrainConfig, values, origin, _nearest)
+    return parse_settings(TrainConfig, lay_over(_preset_training(values), values), origin)
+
+
+def _preset_training(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the preset of a recipe says of training; an unknown one, which makes no model, says nothing."""
+    model = values.get("model")
+    name = model.get("preset") if isinstance(model, Mapping) else None
+    return load_preset(str(name)).training if name in preset_names() else {}
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The whole config as a recipe; :func:`load_config` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def save_config(config: TrainConfig, folder: Path) -> None:
-    """Write the resolved config into ``folder``; :func:`load_config` reads it back to an equal one."""
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    write_text(folder / CONFIG_FILE, text)
+    """Write the resolved config into ``folder``."""
+    write_text(folder / CONFIG_FILE, to_yaml(config))
+
+
+def known_keys() -> list[str]:
+    """Every key of a recipe, dotted, sections among them."""
+    return list(known_fields(TrainConfig))
 
 
 def check_resumable(config: TrainConfig, saved: Mapping[str, Any], folder: Path) -> None:
@@ -112,25 +178,3 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise ProxyByteError(f"override {override!r}: {section} is a single value, not a section")
         inner = inner[section]
     inner[leaf] = value
-
-
-def known_keys(model: type[BaseModel] = TrainConfig, prefix: str = "") -> list[str]:
-    """Every key of the config, dotted, sections among them."""
-    keys: list[str] = []
-    for name, field in model.model_fields.items():
-        keys.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys += known_keys(field.annotation, f"{prefix}{name}.")
-    return keys
-
-
-def _nearest(key: str) -> str:
-    """Suggestion of the nearest known key: by the whole key, then by its last part in any section."""
-    keys = known_keys()
-    matches = difflib.get_close_matches(key, keys, n=1, cutoff=0.75)
-    if not matches:
-        by_leaf = {other.rpartition(".")[2]: other for other in reversed(keys)}
-        matches = [by_leaf[leaf] for leaf in difflib.get_close_matches(key.rpartition(".")[2], by_leaf, n=1)]
-    return (
-        f": did you mean {matches[0]}?" if matches else f": the keys are {', '.join(k for k in keys if '.' not in k)}"
-    )

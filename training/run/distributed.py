@@ -29,7 +29,7 @@ from torch.optim import Optimizer
 from proxybyte.errors import ProxyByteError
 
 from ..processes import check_asked, check_launch, end_with_launcher
-from .config import Attention, ComputeConfig, Parallel, Precision, TrainConfig
+from .config import Attention, BatchConfig, ComputeConfig, Parallel, Precision, TrainConfig
 from .precision import settle_precision
 
 _PATIENCE_SECONDS = 1800.0
@@ -102,22 +102,32 @@ class Stage:
     precision: Precision
 
 
+def check_machine(config: TrainConfig) -> bool:
+    """Refuse what this machine lacks; returns whether the run computes on its CPU.
+
+    Raises:
+        ProxyByteError: if a tracker is not installed, or the attention does not train on a CPU.
+    """
+    for tracker in config.log.trackers:
+        if find_spec(tracker.value) is None:
+            raise ProxyByteError(f"log.trackers names {tracker}, which is not installed: pip install {tracker}")
+    cpu = config.compute.device == "cpu" or not torch.accelerator.is_available()
+    if cpu and config.model.attention is Attention.FLEX:
+        raise ProxyByteError(
+            "model.attention=flex_attention trains on accelerators: on a CPU it has no backward pass; set "
+            "model.attention=sdpa"
+        )
+    return cpu
+
+
 def start(config: TrainConfig) -> Stage:
     """Join the process group and choose this process's device and precision.
 
     Raises:
         ProxyByteError: if the number of processes is not what was asked for, or a tracker is not installed.
     """
-    for tracker in config.log.trackers:
-        if find_spec(tracker.value) is None:
-            raise ProxyByteError(f"log.trackers names {tracker}, which is not installed: pip install {tracker}")
-    cpu = config.compute.device == "cpu" or not torch.accelerator.is_available()
+    cpu = check_machine(config)
     precision = settle_precision(config.precision, cpu)
-    if cpu and config.model.attention is Attention.FLEX:
-        raise ProxyByteError(
-            "model.attention=flex_attention trains on accelerators: on a CPU it has no backward pass; set "
-            "model.attention=sdpa"
-        )
     end_with_launcher()
     handlers: list = [DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)]
     # Who is silent is found and named by its signs of life, before the library gives up.
@@ -151,7 +161,15 @@ def check_size(size: int, config: TrainConfig) -> None:
     """
     check_launch(size)
     check_asked(size, config.compute.processes, "compute.processes asks for")
-    batch = config.batch
+    check_batch(size, config.batch)
+
+
+def check_batch(size: int, batch: BatchConfig) -> None:
+    """Refuse a batch that ``size`` processes cannot share.
+
+    Raises:
+        ProxyByteError: naming the numbers.
+    """
     if batch.rows_per_step % (batch.rows_per_device * size):
         raise ProxyByteError(
             f"batch.rows_per_step ({batch.rows_per_step}) must be a multiple of batch.rows_per_device "

@@ -36,20 +36,29 @@ def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> 
     # A model from a folder, too, may get heads that it did not have.
     torch.manual_seed(config.seed)
     model = _load(folder, config) if folder else _new(config, num_codes)
-    rows = int(model.config.vocab_size)
+    check_fit(config, model.config, num_codes, folder)
+    if config.compute.activation_checkpointing:
+        model.activation_checkpointing_enable()
+    return model.train()
+
+
+def check_fit(config: TrainConfig, shape: ProxyByteConfig, num_codes: int, folder: Path | None) -> None:
+    """Refuse a model that does not fit the data.
+
+    Raises:
+        ProxyByteError: if it lacks symbols of the compressor, or its documents open otherwise.
+    """
+    rows = int(shape.vocab_size)
     if rows < NUM_RAW_SYMBOLS + num_codes:
         raise ProxyByteError(
             f"the model in {folder} has {rows} symbols, but the compressor of {config.data} needs "
             f"{NUM_RAW_SYMBOLS + num_codes}: prepare the data with the compressor that the model was trained with"
         )
-    if model.config.document_opening != config.plan.document_opening:
+    if shape.document_opening != config.plan.document_opening:
         raise ProxyByteError(
-            f"the model in {folder} was trained on documents that open with {model.config.document_opening}: "
-            f"set plan.document_opening='{model.config.document_opening}'"
+            f"the model in {folder} was trained on documents that open with {shape.document_opening}: "
+            f"set plan.document_opening='{shape.document_opening}'"
         )
-    if config.compute.activation_checkpointing:
-        model.activation_checkpointing_enable()
-    return model.train()
 
 
 def new_config(config: TrainConfig, num_codes: int) -> ProxyByteConfig:
@@ -89,8 +98,10 @@ def _named(what: str) -> Iterator[None]:
         raise ProxyByteError(f"{what} makes no model: {reason} ({type(error).__name__})") from error
 
 
-def check_model(config: TrainConfig, shape: ProxyByteConfig, what: str) -> None:
+def check_model(config: TrainConfig, shape: ProxyByteConfig, what: str) -> ProxyByteForCausalLM:
     """Refuse a model that cannot be built, or whose training this machine cannot hold, before anything is laid out.
+
+    Returns the model without storage.
 
     Weights, and on a CPU also gradients and AdamW's two moments, lie in main memory in float32.
 
@@ -112,10 +123,33 @@ def check_model(config: TrainConfig, shape: ProxyByteConfig, what: str) -> None:
     refuse_beyond(
         host_memory(), weights * size, f"training {what} ({weights:,} weights)", "take a smaller one, or fewer heads"
     )
+    return model
+
+
+def model_shape(config: TrainConfig, num_codes: int, folder: Path | None) -> tuple[ProxyByteConfig, str]:
+    """The configuration of a run's model, and what it comes from, for messages.
+
+    Args:
+        config: the run.
+        num_codes: codes of the compressor.
+        folder: whose model it goes on from; ``None`` for a new one.
+
+    Raises:
+        ProxyByteError: if the preset or the folder is absent, or cannot be read.
+    """
+    if folder is None:
+        return new_config(config, num_codes), _what(config.model)
+    if not (folder / "config.json").is_file():
+        raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
+    try:
+        _check_heads(folder, config.model.heads)
+        return ProxyByteConfig.from_pretrained(folder, **config.model.heads), f"the model in {folder}"
+    except _BROKEN as error:
+        raise _cannot_load(folder, config, error) from error
 
 
 def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
-    shape, what = new_config(config, num_codes), _what(config.model)
+    shape, what = model_shape(config, num_codes, None)
     check_model(config, shape, what)
     torch.manual_seed(config.seed)
     with _named(what):
@@ -125,15 +159,9 @@ def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
 
 
 def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:
-    if not (folder / "config.json").is_file():
-        raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
+    shape, what = model_shape(config, 0, folder)
     verify_folder(folder, WEIGHTS)
-    try:
-        _check_heads(folder, config.model.heads)
-        shape = ProxyByteConfig.from_pretrained(folder, **config.model.heads)
-    except _BROKEN as error:
-        raise _cannot_load(folder, config, error) from error
-    check_model(config, shape, f"the model in {folder}")
+    check_model(config, shape, what)
     try:
         return ProxyByteForCausalLM.from_pretrained(
             folder,

@@ -13,12 +13,23 @@ from ..stream.phases import Phase, Phases
 from .config import Decay, LearningRateConfig, OptimizerConfig, OptimizerKind
 
 
+def check_optimizer(config: OptimizerConfig) -> None:
+    """Refuse an optimizer whose package is absent.
+
+    Raises:
+        ProxyByteError: if it is to keep its state in 8 bits and bitsandbytes is not installed.
+    """
+    if config.kind is OptimizerKind.ADAMW_8BIT and find_spec("bitsandbytes") is None:
+        raise ProxyByteError("optimizer.kind=adamw_8bit needs the package bitsandbytes: pip install bitsandbytes")
+
+
 def make_adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters of ``model``; weight decay on matrices, none on norms and biases.
 
     Raises:
         ProxyByteError: if it is to keep its state in 8 bits and bitsandbytes is not installed.
     """
+    check_optimizer(config)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
@@ -32,8 +43,6 @@ def make_adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimiz
 
 
 def _eight_bit_adamw(groups: list[dict[str, Any]], settings: dict[str, Any]) -> torch.optim.Optimizer:
-    if find_spec("bitsandbytes") is None:
-        raise ProxyByteError("optimizer.kind=adamw_8bit needs the package bitsandbytes: pip install bitsandbytes")
     from bitsandbytes.optim import AdamW8bit
 
     return AdamW8bit(groups, **settings)

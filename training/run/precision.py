@@ -19,6 +19,20 @@ def settle_precision(precision: Precision, cpu: bool) -> Precision:
     return precision
 
 
+def why_precision(asked: Precision, cpu: bool) -> str:
+    """Why ``asked`` means what :func:`settle_precision` makes of it."""
+    if asked is not Precision.AUTO:
+        return "as asked"
+    if not cpu:
+        return "auto, on an accelerator"
+    reasons = {
+        Precision.MEDIUM: "the processor has bf16 tiles (AMX)",
+        Precision.BFLOAT16: "the processor has bf16 instructions (AVX512-BF16) and no tiles",
+        Precision.FLOAT32: "the processor has no bf16 instructions",
+    }
+    return f"auto, {reasons[_fastest_on_cpu()]}"
+
+
 def _fastest_on_cpu() -> Precision:
     """By the processor's instructions: bf16 tiles serve float32 too; without tiles bf16 takes autocast."""
     able = torch.cpu.get_capabilities()

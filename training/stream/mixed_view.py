@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, IGNORE_INDEX, Special, View
 
-from .placement import Segments
+from .placement import Offsets, Segments
 from .plan import PlanConfig, StreamPlan
 from .plan_report import report
 from .prepared import PreparedSplit
@@ -137,10 +137,11 @@ class MixedViewDataset(Dataset):
         shape = (len(rows), self.plan.config.row_length)
         pieces = self._pieces(rows)
         spans = self.plan.segments(pieces.index)
+        offsets = Offsets.of(spans, self.plan.config.reserve)
         canvas = _Canvas(*shape, self.plan.config)
-        text_bytes = self._copy_text(canvas.ids, pieces, spans, canvas.prefix)
-        canvas.write_sentinels(pieces, spans)
-        canvas.open_again(pieces, spans)
+        text_bytes = self._copy_text(canvas.ids, pieces, spans, offsets)
+        canvas.write_sentinels(pieces, spans, offsets)
+        canvas.open_again(pieces, spans, offsets)
         return RowBatch(
             rows=tuple(int(row) for row in rows),
             input_ids=canvas.ids.reshape(shape),
@@ -167,16 +168,15 @@ class MixedViewDataset(Dataset):
         target = slot * config.row_length + config.reserve + base + piece_begin - begin[slot]
         return _Pieces(index, piece_begin, piece_end, target, order == 0)
 
-    def _copy_text(self, ids: np.ndarray, pieces: _Pieces, spans: Segments, prefix: int) -> dict[View, float]:
+    def _copy_text(self, ids: np.ndarray, pieces: _Pieces, spans: Segments, offsets: Offsets) -> dict[View, float]:
         """Copy each piece's text into ``ids``; returns the bytes of text that each view's symbols stand for."""
         document = self.plan.placements.document[pieces.index]
         text_bytes = dict.fromkeys(_VIEWS, 0.0)
-        ahead: np.ndarray | int = prefix + 1
         for number in (0, 1):
-            low = np.maximum(pieces.begin, ahead)
-            size = np.minimum(pieces.end, ahead + spans.length[number]) - low
+            low = np.maximum(pieces.begin, offsets.text[number])
+            size = np.minimum(pieces.end, offsets.close[number]) - low
             target = pieces.target + low - pieces.begin
-            source = spans.begin[number] + low - ahead
+            source = spans.begin[number] + low - offsets.text[number]
             for code, view in enumerate(_VIEWS):
                 chosen = np.flatnonzero((spans.view[number] == code) & (size > 0))
                 if len(chosen) == 0:
@@ -184,7 +184,6 @@ class MixedViewDataset(Dataset):
                 columns = (document[chosen], source[chosen], size[chosen], target[chosen])
                 self._copy_spans(ids, view, *(column.tolist() for column in columns))
                 text_bytes[view] += self._bytes_behind(view, columns[0], columns[2], pieces.index[chosen])
-            ahead = ahead + spans.length[number] + 2
         return text_bytes
 
     def _copy_spans(self, ids: np.ndarray, view: View, documents: list, sources: list, sizes: list, targets: list):
@@ -210,7 +209,6 @@ class _Canvas:
     """The flattened batch while it is being written."""
 
     def __init__(self, rows: int, row_length: int, config: PlanConfig):
-        self.prefix = config.reserve - 1
         self.masking = config.document_masking
         self.row_length = row_length
         self.open, self.close = (_OPEN, _CLOSE) if config.view_sentinels else (_ONE_OPEN, _ONE_CLOSE)
@@ -225,43 +223,34 @@ class _Canvas:
         self.starts[::row_length] = True
         self.no_target: list[np.ndarray] = []
 
-    def write_sentinels(self, pieces: _Pieces, spans: Segments) -> None:
+    def write_sentinels(self, pieces: _Pieces, spans: Segments, offsets: Offsets) -> None:
         """Write the opening and closing sentinels, ``<bos>`` and ``<eos>`` that fall inside the pieces."""
-        two = spans.view[1] >= 0
-        every = np.ones_like(two)
-        first_close = self.prefix + 1 + spans.length[0]
-        second_close = first_close + 2 + spans.length[1]
-        last_close = np.where(two, second_close, first_close)
-        begins = np.zeros_like(first_close)
-        if self.prefix:
-            self._put(pieces, every, begins, begins + BOS)
-        self._put(pieces, every, begins + self.prefix, self.first_open[spans.view[0]])
-        self._put(pieces, every, first_close, self.close[spans.view[0]])
-        if two.any():
-            self._put(pieces, two, first_close + 1, self.open[spans.view[1]])
-            self._put(pieces, two, second_close, self.close[spans.view[1]])
-        self._put(pieces, every, last_close + 1, begins + EOS)
+        every = np.ones_like(offsets.two)
+        zeros = np.zeros_like(pieces.begin)
+        if offsets.prefix:
+            self._put(pieces, every, zeros, zeros + BOS)
+        shown = zip((every, offsets.two), spans.view, (self.first_open, self.open), strict=True)
+        for number, (wanted, view, opens) in enumerate(shown):
+            self._put(pieces, wanted, offsets.open[number], opens[view])
+            self._put(pieces, wanted, offsets.close[number], self.close[view])
+        self._put(pieces, every, offsets.eos, zeros + EOS)
 
     def _put(self, pieces: _Pieces, wanted: np.ndarray, offset: np.ndarray, symbol: np.ndarray) -> None:
         inside = wanted & (offset >= pieces.begin) & (offset < pieces.end)
         self.ids[(pieces.target + offset - pieces.begin)[inside]] = symbol[inside]
 
-    def open_again(self, pieces: _Pieces, spans: Segments) -> None:
+    def open_again(self, pieces: _Pieces, spans: Segments, offsets: Offsets) -> None:
         """Fill the reserved slots of rows that begin inside a document, and mark where each document starts."""
-        content = self.prefix + 1
-        first_close = content + spans.length[0]
-        second_open = first_close + 1
-        last_close = np.where(spans.view[1] >= 0, second_open + 1 + spans.length[1], first_close)
-        begin = pieces.begin
-        in_first = (begin >= content) & (begin <= first_close)
-        in_second = (spans.view[1] >= 0) & (begin > second_open) & (begin <= last_close)
+        begin, last_close = pieces.begin, offsets.last_close
+        in_first = (begin >= offsets.text[0]) & (begin <= offsets.close[0])
+        in_second = offsets.two & (begin >= offsets.text[1]) & (begin <= offsets.close[1])
         cut = pieces.starts_row & (in_first | in_second)
         view = np.where(in_second, spans.view[1], spans.view[0])
         start = pieces.target - cut
         self.ids[start[cut]] = self.first_open[view[cut]]
-        closes = cut & ((begin == first_close) | (begin == last_close))
+        closes = cut & ((begin == offsets.close[0]) | (begin == last_close))
         self.no_target.append(pieces.target[closes])
-        if self.prefix:
+        if offsets.prefix:
             # A row that begins on an opening sentinel lacks the <bos> alone.
             lacks = cut | (pieces.starts_row & (begin > 0) & (begin <= last_close))
             start = start - lacks

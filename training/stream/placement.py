@@ -97,7 +97,48 @@ def segments(lengths: Lengths, document: np.ndarray, form: np.ndarray, part: np.
     return Segments(view, begin, length)
 
 
-def stream_lengths(spans: Segments, opening: int) -> np.ndarray:
-    """Symbols that each placement takes in the stream: its spans, sentinels, ``<eos>``; ``opening`` symbols open it."""
-    two = spans.view[1] >= 0
-    return spans.length.sum(axis=0) + opening + 1 + 2 * two + 1
+@dataclass(frozen=True)
+class Offsets:
+    """Where the symbols of placements lie, counted from the first symbol of each; the only place that knows.
+
+    A placement is ``<bos>`` if documents open with one and a sentinel, then each of its spans between an opening and a
+    closing sentinel, then ``<eos>``. Of an absent span the offsets mean nothing.
+
+    Attributes:
+        prefix: symbols before the one that opens the first span: 1 with ``<bos><raw>``, else 0.
+        two: whether there is a second span, shape ``(n,)``.
+        text: where the text of each span begins, shape ``(2, n)``.
+        close: the closing sentinel of each span, shape ``(2, n)``.
+    """
+
+    prefix: int
+    two: np.ndarray
+    text: np.ndarray
+    close: np.ndarray
+
+    @classmethod
+    def of(cls, spans: Segments, opening: int) -> "Offsets":
+        """The offsets of placements made of ``spans``; ``opening`` symbols open each, the first sentinel among them."""
+        first, second = spans.length
+        text = np.stack([np.full_like(first, opening), opening + first + 2])
+        return cls(opening - 1, spans.view[1] >= 0, text, text + np.stack([first, second]))
+
+    @property
+    def open(self) -> np.ndarray:
+        """The opening sentinel of each span, shape ``(2, n)``."""
+        return self.text - 1
+
+    @property
+    def last_close(self) -> np.ndarray:
+        """The closing sentinel of the last span, shape ``(n,)``."""
+        return np.where(self.two, self.close[1], self.close[0])
+
+    @property
+    def eos(self) -> np.ndarray:
+        """``<eos>``, shape ``(n,)``."""
+        return self.last_close + 1
+
+    @property
+    def length(self) -> np.ndarray:
+        """Symbols that each placement takes in the stream, shape ``(n,)``."""
+        return self.eos + 1

@@ -25,7 +25,7 @@ from proxybyte.symbols import DocumentOpening
 from ..memory import host_memory, refuse_beyond
 from ..settings import Section
 from .phases import Phase, Phases
-from .placement import HAND_OFF_PARTS, Form, Lengths, Placements, Segments, segments, stream_lengths
+from .placement import HAND_OFF_PARTS, Form, Lengths, Offsets, Placements, Segments, segments
 from .schedule import Mixture, Pairing, ScheduleConfig
 
 GOLDEN = 0.6180339887498949
@@ -52,10 +52,10 @@ class BudgetUnit(StrEnum):
 class PlanConfig(Section):
     """Everything that a plan depends on beside the documents' lengths."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="order of the documents, their views, the shuffle")
     row_length: int = Field(2048, ge=8, le=2**24, description="symbols in a row")
     budget: float = Field(1.0, gt=0, lt=2**63, description="length of the run, in budget_unit")
-    budget_unit: BudgetUnit = BudgetUnit.EPOCHS
+    budget_unit: BudgetUnit = Field(BudgetUnit.EPOCHS, description="what budget counts")
     document_opening: DocumentOpening = Field(DocumentOpening.RAW, description="how a document opens")
     document_masking: bool = Field(True, description="documents of a row do not see each other")
     view_sentinels: bool = Field(
@@ -240,7 +240,7 @@ class _Layout:
         copies = 1 + (form == Form.PARALLEL_RAW)
         document, form, part = (np.repeat(column, copies) for column in (document, form, part))
         form[np.cumsum(copies)[copies == 2] - 1] = Form.PARALLEL_COMPRESSED
-        length = stream_lengths(segments(self.lengths, document, form, part), self.config.reserve)
+        length = Offsets.of(segments(self.lengths, document, form, part), self.config.reserve).length
         cost = self._cost(document, form, length).astype(np.int64)
         keep = _before(self.budget - self.spent, cost)
         if end is not None:

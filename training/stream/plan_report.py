@@ -3,7 +3,7 @@
 The three differ: at 2.9 bytes a symbol, 90% compressed documents are about 90% of the bytes but 76% of the symbols.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from proxybyte.symbols import View
 from .phases import Phase
 from .placement import Form
 from .plan import StreamPlan
+
+FILLS_A_PHASE = 0.5
+"""A document of this share of a phase's symbols leaves the model little else to see in it."""
 
 _CHUNK = 1_000_000
 
@@ -46,6 +49,9 @@ class PlanReport:
         epochs: passes over the documents, the last one in part.
         raw_only: placements that are raw because the compressor has no code for them.
         shares: by phase and view.
+        seen: different documents in the stream.
+        documents: of the split.
+        largest: the share of each phase's symbols that its largest document takes; of phases that have a step.
     """
 
     rows: int
@@ -54,6 +60,9 @@ class PlanReport:
     epochs: float
     raw_only: int
     shares: tuple[ViewShare, ...]
+    seen: int = 0
+    documents: int = 0
+    largest: dict[Phase, float] = field(default_factory=dict)
 
     def to_json(self) -> dict:
         """Plain data for a JSON file."""
@@ -61,20 +70,35 @@ class PlanReport:
 
     def table(self) -> str:
         """The shares as text, percentages within each phase."""
-        head = f"{'phase':<8} {'view':<11} {'documents':>10} {'text bytes':>15} {'symbols':>15}   share of each"
+        columns = f"{'phase':<8} {'view':<11} {'documents':>10} {'text bytes':>15} {'symbols':>15}"
+        empty = [f"{phase} is empty: {self._why_empty(phase)}" for phase in Phase if phase not in self.begins]
         lines = [
             f"{self.rows:,} rows, {self.placements:,} documents placed, {self.epochs:.2f} epochs, "
-            f"{self.raw_only:,} raw for want of a code",
-            ", ".join(f"{phase} from step {step:,}" for phase, step in self.begins.items()),
-            head,
+            f"{self.raw_only:,} raw because the compressor cannot code them",
+            "; ".join([", ".join(f"{phase} from step {step:,}" for phase, step in self.begins.items()), *empty]),
+            f"{columns} {'% documents':>12} {'% bytes':>8} {'% symbols':>10}",
         ]
         for share in self.shares:
             counts = [_counts(other) for other in self.shares if other.phase == share.phase]
             parts = zip(_counts(share), np.sum(counts, axis=0), strict=True)
-            percent = " ".join(f"{100 * part / max(whole, 1):5.1f}%" for part, whole in parts)
+            shown = (f"{100 * part / max(whole, 1):.1f}%" for part, whole in parts)
+            percent = "{:>12} {:>8} {:>10}".format(*shown)
             views, text_bytes, symbols = _counts(share)
-            lines.append(f"{share.phase:<8} {share.view:<11} {views:>10,} {text_bytes:>15,} {symbols:>15,}   {percent}")
+            lines.append(f"{share.phase:<8} {share.view:<11} {views:>10,} {text_bytes:>15,} {symbols:>15,} {percent}")
         return "\n".join(lines)
+
+    def _why_empty(self, phase: Phase) -> str:
+        """Of a phase in which no document begins."""
+        return "one document that began before fills it" if phase in self.largest else "it has no step"
+
+    def warnings(self) -> list[str]:
+        """Where the plan will disappoint, one sentence each."""
+        return [
+            f"one document fills {share:.0%} of the {phase} phase: cut the corpus into shorter documents "
+            "('proxybyte corpus --cut-bytes 4096'), or raise plan.budget"
+            for phase, share in self.largest.items()
+            if share >= FILLS_A_PHASE
+        ]
 
 
 def _counts(share: ViewShare) -> tuple[int, int, int]:
@@ -109,4 +133,23 @@ def report(plan: StreamPlan) -> PlanReport:
         epochs=float(once.sum() / len(plan.lengths)),
         raw_only=int((plan.lengths.n_symbols[placed.document] < 0).sum()),
         shares=shares,
+        seen=len(np.unique(placed.document)),
+        documents=len(plan.lengths),
+        largest=_largest(plan),
     )
+
+
+def _largest(plan: StreamPlan) -> dict[Phase, float]:
+    """The share of each phase's symbols that its largest document takes, over all its appearances."""
+    start, document = plan.placements.start, plan.placements.document
+    step_length = plan.rows_per_step * plan.config.row_capacity
+    shares = {}
+    for phase in Phase:
+        first, last = (step * step_length for step in plan.phases.span(phase))
+        last = min(last, int(start[-1]))
+        if first >= last:
+            continue
+        low, high = np.searchsorted(start, first, "right") - 1, np.searchsorted(start, last, "left")
+        length = np.minimum(start[low + 1 : high + 1], last) - np.maximum(start[low:high], first)
+        shares[phase] = float(np.bincount(document[low:high], weights=length).max() / (last - first))
+    return shares

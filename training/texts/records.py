@@ -1,6 +1,5 @@
 """What a reader yields: documents, and what it had to leave out."""
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.errors import nearest as nearest_name
 from proxybyte.numbers import MEGABYTE
 
 DEFAULT_SUFFIXES = (".py",)
@@ -190,9 +190,8 @@ class Reader(Protocol):
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of an error sentence: the known name nearest to ``name``, or all of them where none is near."""
     names = [str(each) for each in known]
-    close = difflib.get_close_matches(name, names, n=1)
-    if close:
-        return f"did you mean '{close[0]}'?"
+    if close := nearest_name(name, names):
+        return f"did you mean '{close}'?"
     return f"there are: {', '.join(names[:20])}" if names else "there are none"
 
 

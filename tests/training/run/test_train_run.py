@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import shutil
 from importlib.util import find_spec
 
@@ -10,6 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from proxybyte import ProxyByteForCausalLM
+from proxybyte.cli import build_parser, load_commands
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring, bits_per_byte
 from proxybyte.training.compressors import load_compressor
@@ -147,6 +149,32 @@ def test_a_finished_run_started_again_trains_no_step(finished, recipe, tmp_path)
     before = (finished / "metrics.jsonl").read_text()
     run(recipe, tmp_path)
     assert (finished / "metrics.jsonl").read_text() == before
+
+
+def test_a_finished_run_started_again_says_so_and_what_comes_next(finished, recipe, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run(recipe, tmp_path)
+    said = [record.getMessage() for record in caplog.records]
+    assert f"the run in {finished} is finished: step {STEPS} of {STEPS}, nothing is left to train" in said
+    assert said[-1].startswith(f"next: proxybyte report {finished}, or proxybyte export {finished} --format full")
+
+
+def test_a_run_without_its_model_is_not_finished(finished, recipe, tmp_path):
+    shutil.rmtree(finished / "model")
+    run(recipe, tmp_path)
+    assert (finished / "model" / "config.json").is_file()
+
+
+def test_a_run_ends_with_its_model_its_plot_and_commands_that_parse(recipe, tmp_path, caplog):
+    caplog.set_level("INFO")
+    folder = run(recipe, tmp_path, output="a run", log={"trackers": [], "plot": True})
+    *_, model, plot, last = [record.getMessage() for record in caplog.records]
+    assert model == f"model in {folder / 'model'}"
+    assert plot == f"curves in {folder / 'loss.png'}" and (folder / "loss.png").is_file()
+    parser = build_parser(load_commands())
+    for command in last.removeprefix("next: ").split(", or "):
+        program, *words = shlex.split(command)
+        assert program == "proxybyte" and str(folder) in map(str, vars(parser.parse_args(words)).values())
 
 
 def test_a_run_goes_on_from_its_newest_whole_checkpoint(finished, recipe, tmp_path, read_losses):

@@ -1,0 +1,257 @@
+"""What ``train --dry-run`` says: all that a run will be, found as the run itself finds it, without writing anything."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import psutil
+import torch
+from torch import nn
+
+from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
+from proxybyte.flops import training_flops
+
+from ..memory import spell_size
+from ..processes import asked_processes
+from ..stream.mixed_view import MixedViewDataset
+from ..stream.phases import Phases
+from ..stream.plan_report import report
+from .adapters import Adapter
+from .assemble import assemble, is_finished, resumed
+from .config import AdapterKind, Decay, Parallel, TrainConfig
+from .config_io import Resolved, flatten
+from .distributed import check_batch, check_machine, start
+from .memory_use import MemoryUse, free_memory
+from .metrics import Count
+from .model_source import check_fit, check_model, model_shape
+from .optim import check_optimizer, learning_rate
+from .precision import settle_precision, why_precision
+from .rows import fetch_ahead
+from .source import TrainingData, open_data
+from .step import train_step
+
+TIMED_STEPS = 2
+_FEW_EVALUATIONS = 2
+"""Those before the first step and at the end."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The run's model without storage.
+
+    Attributes:
+        shape: its configuration.
+        what: what it comes from.
+        weights: all parameters, those of an adapter among them.
+        inner: those beside embedding and heads.
+        trained: those that the run moves.
+    """
+
+    shape: ProxyByteConfig
+    what: str
+    weights: int
+    inner: int
+    trained: int
+
+
+def dry_run(resolved: Resolved, timed: bool = False) -> str:
+    """Check a run as far as its first step and say what it will be.
+
+    Args:
+        resolved: the run, and where its values came from.
+        timed: whether to take a few steps, to say how long the run will take; they leave nothing behind.
+
+    Raises:
+        ProxyByteError: for whatever would stop the run before its first step.
+    """
+    config = resolved.config
+    cpu = check_machine(config)
+    check_optimizer(config.optimizer)
+    precision = settle_precision(config.precision, cpu)
+    command = psutil.Process(os.getppid()).cmdline()
+    processes = config.compute.processes or asked_processes(os.environ, command) or 1
+    check_batch(processes, config.batch)
+    data = open_data(config)
+    found = resumed(config, data)
+    begun = found[1].step if found else 0
+    model = _model(config, data)
+    shards = processes if config.compute.parallel is Parallel.FSDP else 1
+    use = MemoryUse.of(config, model.shape, precision, (model.trained, model.weights - model.trained), shards)
+    rows = [
+        ("run", _state(config, data, begun if found else None)),
+        ("steps", _steps(config, data, model)),
+        ("model", f"{model.what}: {model.weights:,} parameters, {model.inner:,} beside embedding and heads"
+                  f"{f', {model.trained:,} trained' if model.trained < model.weights else ''}"),
+        ("compute", _compute(config, data, model)),
+        ("learning rate", _learning_rate(config, data.steps)),
+        ("precision", f"{precision} ({why_precision(config.precision, cpu)})"),
+        ("device", f"{'cpu' if cpu else torch.accelerator.current_accelerator()}, {processes} process(es)"
+                   f"{f' under {config.compute.parallel}' if processes > 1 else ''}"),
+        ("memory", use.sentence(free_memory(cpu))),
+        ("time", _time(config, data, begun) if timed else "not measured: --time takes two steps and says"),
+        ("checkpoints", f"every {config.checkpoint.every:,} steps and at the end; {config.checkpoint.keep} are kept"),
+        ("evaluation", _evaluation(config, data)),
+        ("trackers", ", ".join(config.log.trackers) or "none, metrics.jsonl alone"),
+    ]  # fmt: skip
+    width = max(len(name) for name, _ in rows)
+    sections = [
+        "\n".join(f"{name:<{width}}  {text}" for name, text in rows),
+        data.describe(),
+        _configuration(resolved),
+        "\n".join(f"warning: {sentence}" for sentence in _warnings(config, data, model, use, cpu)),
+    ]
+    return "\n\n".join(section for section in sections if section)
+
+
+def _model(config: TrainConfig, data: TrainingData) -> _Model:
+    folder = config.model.checkpoint
+    shape, what = model_shape(config, data.num_codes, folder)
+    model = check_model(config, shape, what)
+    check_fit(config, shape, data.num_codes, folder)
+    inner = _count(model) - _ends(model)
+    if config.trainable.adapter.kind is AdapterKind.NONE:
+        return _Model(shape, what, _count(model), inner, _count(model))
+    with torch.device("meta"):
+        Adapter.attach(model, config.trainable.adapter, config.seed)
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    return _Model(shape, what, _count(model), inner, trained)
+
+
+def _count(model: nn.Module) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def _ends(model: ProxyByteForCausalLM) -> int:
+    """Parameters of the embedding and of all heads; tied ones count once."""
+    ends = [model.get_input_embeddings().weight, model.lm_head.weight]
+    further = [weight for name, weight in model.named_parameters() if "pred_heads." in name]
+    return sum({id(weight): weight.numel() for weight in [*ends, *further]}.values())
+
+
+def _state(config: TrainConfig, data: TrainingData, begun: int | None) -> str:
+    if begun is None:
+        return f"{config.output}, new"
+    if is_finished(config, data, begun):
+        return f"{config.output}, finished: step {begun:,} of {data.steps:,}"
+    return f"{config.output}, goes on from step {begun:,} of {data.steps:,}"
+
+
+def _symbols(config: TrainConfig, data: TrainingData) -> int:
+    return data.steps * config.batch.rows_per_step * config.plan.row_length
+
+
+def _steps(config: TrainConfig, data: TrainingData, model: _Model) -> str:
+    symbols = _symbols(config, data)
+    return (
+        f"{data.steps:,} of {config.batch.rows_per_step} rows of {config.plan.row_length:,} symbols: {symbols:,} "
+        f"symbols, {symbols / model.inner:.3g} for each weight beside embedding and heads"
+    )
+
+
+def _compute(config: TrainConfig, data: TrainingData, model: _Model) -> str:
+    row = training_flops(model.shape, config.plan.row_length, data.document_length)
+    step = row * config.batch.rows_per_step
+    return f"{step * data.steps:.3g} FLOPs, {step:.3g} a step, {row / config.plan.row_length:.3g} a symbol"
+
+
+def _learning_rate(config: TrainConfig, steps: int) -> str:
+    shape, peak = config.learning_rate, config.optimizer.lr
+    phases = Phases.of(steps, shape.warmup, shape.decay if shape.shape is Decay.WSD else 0.0)
+    last = learning_rate(shape, peak, steps - 1, steps)
+    rise = f"rises over {phases.steady:,} steps to {peak:g}"
+    match shape.shape:
+        case Decay.CONSTANT:
+            return f"{rise}, then constant"
+        case Decay.WSD:
+            return f"{rise}, falls linearly over the last {steps - phases.decay:,} of {steps:,} to {last:.3g} (wsd)"
+    return f"{rise}, falls to {last:.3g} at step {steps:,} (cosine)"
+
+
+def _evaluation(config: TrainConfig, data: TrainingData) -> str:
+    every, documents = config.evaluation.every, len(data.validation_documents(config.evaluation))
+    if not every or not documents:
+        return "none"
+    return (
+        f"{_times(config, data):,} times (before the first step, every {every:,} steps, at the end), on {documents:,} "
+        f"documents in {' and '.join(config.evaluation.views)} view"
+    )
+
+
+def _times(config: TrainConfig, data: TrainingData) -> int:
+    """Evaluations of the whole run."""
+    every = config.evaluation.every
+    return 1 + data.steps // every + (data.steps % every > 0)
+
+
+def _time(config: TrainConfig, data: TrainingData, begun: int) -> str:
+    seconds = _seconds_per_step(config, data)
+    left = (data.steps - begun) * seconds
+    shown = f"{left / 3600:.1f} h" if left >= 5400 else f"{left / 60:.1f} min" if left >= 90 else f"{left:.0f} s"
+    return f"about {shown}: {data.steps - begun:,} steps of {seconds:.3g} s, beside evaluations and checkpoints"
+
+
+def _seconds_per_step(config: TrainConfig, data: TrainingData) -> float:
+    """Seconds of an optimizer step, the mean of a few after a first one that warms up."""
+    stage = start(config)
+    job = assemble(config, stage, data, None)
+    wanted = range(min(1 + TIMED_STEPS, data.steps))
+    since = time.perf_counter()
+    for step, batches in enumerate(islice(fetch_ahead(data.dataset, job.share, wanted), len(wanted))):
+        targets = stage.world.gather(np.array([batches.counts[:, Count.TARGETS].sum()])).sum()
+        rate = learning_rate(config.learning_rate, config.optimizer.lr, step, data.steps)
+        train_step(job.engine, batches.batches, step, float(targets), rate).grad_norm.item()
+        if step == 0 and len(wanted) > 1:
+            since = time.perf_counter()
+    stage.accelerator.free_memory()
+    return (time.perf_counter() - since) / max(1, len(wanted) - 1)
+
+
+def _configuration(resolved: Resolved) -> str:
+    values = flatten(resolved.config.model_dump(mode="json"))
+    spelled = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    keys, width = max(map(len, spelled)), min(40, max(map(len, spelled.values())))
+    lines = [f"  {key:<{keys}}  {text:<{width}}  {resolved.origins[key]}" for key, text in spelled.items()]
+    return "\n".join(["configuration, and where each value comes from", *lines])
+
+
+def _warnings(config: TrainConfig, data: TrainingData, model: _Model, use: MemoryUse, cpu: bool) -> Sequence[str]:
+    """Where the run will disappoint, one sentence each."""
+    told: list[str] = []
+    if isinstance(data.dataset, MixedViewDataset):
+        told += report(data.dataset.plan).warnings()
+    symbols = _symbols(config, data)
+    if symbols < model.inner:
+        told.append(
+            f"{symbols:,} symbols are fewer than one for each of {model.inner:,} weights: raise plan.budget, or take "
+            "a smaller model"
+        )
+    told += _never_due(config, data)
+    free = free_memory(cpu)
+    if use.total > free:
+        told.append(f"about {spell_size(use.total)} is needed and {spell_size(free)} is free: {use.fix}")
+    return told
+
+
+def _never_due(config: TrainConfig, data: TrainingData) -> list[str]:
+    """What is to happen while the run goes on, and does not."""
+    told = []
+    every = config.evaluation.every
+    if data.validation is None:
+        told.append(f"nothing is evaluated: {config.data} has no validation split")
+    elif not every:
+        told.append("nothing is evaluated: evaluation.every is 0")
+    elif _times(config, data) <= _FEW_EVALUATIONS:
+        told.append(
+            f"evaluation never falls due between start and end: evaluation.every is {every:,} and the run has "
+            f"{data.steps:,} steps"
+        )
+    if config.checkpoint.every >= data.steps:
+        told.append(
+            f"no checkpoint is written before the end: checkpoint.every is {config.checkpoint.every:,} and the run has "
+            f"{data.steps:,} steps"
+        )
+    return told
