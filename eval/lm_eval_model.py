@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
-from tqdm import tqdm
 
 from proxybyte.artefacts import find_model, is_hub_name
 from proxybyte.byte_codec import encode_bytes
@@ -30,7 +30,8 @@ from proxybyte.eval.drafting import drafting_options
 from proxybyte.eval.lm_eval_chat import ChatLayout, ChatPrompt, carried_chat_tokenizer
 from proxybyte.eval.loading import ModelKind, model_kind
 from proxybyte.eval.scoring import Scoring, Sequences, bare, score_sequences
-from proxybyte.model_loading import loading
+from proxybyte.faults import loading
+from proxybyte.progress import Progress
 from proxybyte.symbols import NUM_RAW_SYMBOLS, DocumentOpening, Special, document_opening
 from proxybyte.tokenization_proxybyte import build_tokenizer
 from proxybyte.user_paths import name_or_path
@@ -83,7 +84,7 @@ class ProxyByteLM(HFLM):
                 pretrained = str(find_model(pretrained).model)
         _refuse_what_would_change_nothing(pretrained, kwargs)
         self._most_rows = kwargs.get("max_batch_size")
-        with loading(f"cannot load the model in {pretrained}"):
+        with loading(Path(str(pretrained)), "model"):
             super().__init__(pretrained, **kwargs)
         if model_kind(self.model) is ModelKind.TOKENS:
             raise ProxyByteError(f"{pretrained} is a tokenizer model: use --model hf for it")
@@ -170,7 +171,7 @@ class ProxyByteLM(HFLM):
         for number, (context, settings) in enumerate(arguments):
             groups[json.dumps([isinstance(context, ChatPrompt), settings], sort_keys=True, default=str)].append(number)
         rows = min(_AUTO_ROWS, self._most_rows or _AUTO_ROWS) if self.batch_size == "auto" else int(self.batch_size)
-        with tqdm(total=len(requests), desc="generating", disable=disable_tqdm or self.rank != 0) as bar:
+        with Progress(total=len(requests), desc="generating", disable=disable_tqdm or self.rank != 0) as bar:
             for numbers in groups.values():
                 numbers.sort(key=lambda number: -len(arguments[number][0]))
                 for start in range(0, len(numbers), rows):
@@ -234,7 +235,7 @@ class ProxyByteLM(HFLM):
             raise ProxyByteError("peft and delta cannot be used together: give one of them")
         from peft import PeftModel
 
-        with loading(f"cannot load the model in {peft}"):
+        with loading(Path(str(peft)), "adapter"):
             self._model = PeftModel.from_pretrained(self._model, peft, revision=kwargs.get("revision"))
 
     def _create_tokenizer(self, *_args: Any, **_kwargs: Any) -> None:

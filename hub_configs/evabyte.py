@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from proxybyte import EvaConfig, EvaModel, ProxyByteConfig
 from proxybyte.checksums import WEIGHTS, digest_of_input, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
+from proxybyte.progress import Progress
 from proxybyte.symbols import COMPRESSED_OFFSET, DocumentOpening
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
@@ -189,8 +189,8 @@ def _published(config: ProxyByteConfig, source: Path) -> _Layout:
 def _read_settings(folder: Path, model_type: str) -> dict[str, Any]:
     path = folder / _CONFIG
     try:
-        settings = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        settings = dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ProxyByteError(f"{path} cannot be read: give the folder of a checkpoint ({error})") from error
     if settings.get("model_type") != model_type:
         raise ProxyByteError(f"{path} is of a {settings.get('model_type')!r} model: this takes {model_type!r}")
@@ -217,8 +217,10 @@ def _weights(path: Path, only: str | None = None) -> Iterator[tuple[str, torch.T
 def _files(folder: Path) -> list[str]:
     """The weight files of a checkpoint."""
     if (folder / _INDEX).exists():
-        index = json.loads((folder / _INDEX).read_bytes())
-        return sorted(set(index["weight_map"].values()))
+        try:
+            return sorted(set(json.loads((folder / _INDEX).read_bytes())["weight_map"].values()))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ProxyByteError(f"{folder / _INDEX} cannot be read: fetch it again ({error})") from error
     if (folder / _SINGLE).exists():
         return [_SINGLE]
     raise ProxyByteError(f"{folder} has neither {_SINGLE} nor {_INDEX}: give a checkpoint in safetensors format")
@@ -250,7 +252,7 @@ def _convert(
 def _write(source: Path, folder: Path, layout: _Layout, convert: _Convert) -> None:
     verify_folder(source, WEIGHTS)
     missing, places, size = _shapes(layout), {}, 0
-    for file in tqdm(_files(source), desc="weights", delay=2):
+    for file in Progress(_files(source), desc="weights", delay=2):
         weights: dict[str, torch.Tensor] = {}
         for name, weight in _weights(source / file):
             _check(source / file, name, weight, missing.pop(name, None))

@@ -1,32 +1,16 @@
 """Load what lies in a model folder, or say in one sentence why not. No model needs it, so it stays at home."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .artefacts import CHAT_FOLDER, CONFIG_FILE, TOKENIZER_FILE
 from .checksums import WEIGHTS, verify_folder
 from .errors import ProxyByteError
+from .faults import loading
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
-
-
-@contextmanager
-def loading(beginning: str) -> Iterator[None]:
-    """Turn what Transformers raises for a folder that is none, or a broken one, into one sentence."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except ProxyByteError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
-        raise ProxyByteError(f"{beginning}: {reason}") from error
 
 
 def load_config(folder: Path) -> "PreTrainedConfig":
@@ -41,7 +25,7 @@ def load_config(folder: Path) -> "PreTrainedConfig":
 
     if not (folder / CONFIG_FILE).is_file():
         raise ProxyByteError(f"{folder} is no model folder: it has no {CONFIG_FILE}")
-    with loading(f"{folder / CONFIG_FILE} cannot be read"):
+    with loading(folder, "configuration"):
         return AutoConfig.from_pretrained(folder)
 
 
@@ -56,10 +40,12 @@ def load_causal_model(folder: Path, dtype: str = "auto") -> "PreTrainedModel":
         ProxyByteError: if a weight is absent, odd, of another shape or unreadable.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     config = load_config(folder)
     verify_folder(folder, WEIGHTS)
-    with loading(f"cannot load the model in {folder}"):
+    with loading(folder, "weights"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
@@ -81,7 +67,7 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with loading(f"cannot load the tokenizer in {folder}"):
+    with loading(folder, "tokenizer"):
         return AutoTokenizer.from_pretrained(folder)
 
 

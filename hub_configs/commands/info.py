@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
-from proxybyte.artefacts import CONFIG_FILE, MODEL_HELP, find_model, is_hub_name
+from proxybyte.artefacts import MODEL_HELP, find_model, is_hub_name
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
+from proxybyte.faults import loading
 
 if TYPE_CHECKING:
     from proxybyte import ProxyByteConfig
@@ -71,15 +72,13 @@ def _config_of(folder: Path) -> "ProxyByteConfig":
     from proxybyte import ProxyByteConfig
     from proxybyte.symbols import NUM_RAW_SYMBOLS
 
-    try:
+    with loading(folder, "configuration"):
         settings, _ = ProxyByteConfig.get_config_dict(folder)
-    except OSError as error:
-        raise ProxyByteError(f"{folder / CONFIG_FILE} is no JSON file: write the folder again") from error
-    if settings.get("model_type") == ProxyByteConfig.model_type:
-        return ProxyByteConfig.from_dict(settings)
-    if settings.get("vocab_size") == NUM_RAW_SYMBOLS:  # a native export: the backbone alone
-        return ProxyByteConfig(backbone_config=settings, num_compressed_symbols=0)
-    raise ProxyByteError(f"{folder} holds a {settings.get('model_type')!r} model, not a 'proxybyte' one")
+        if settings.get("model_type") == ProxyByteConfig.model_type:
+            return ProxyByteConfig.from_dict(settings)
+        if settings.get("vocab_size") == NUM_RAW_SYMBOLS:  # a native export: the backbone alone
+            return ProxyByteConfig(backbone_config=settings, num_compressed_symbols=0)
+        raise ProxyByteError(f"{folder} holds a {settings.get('model_type')!r} model, not a 'proxybyte' one")
 
 
 def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:

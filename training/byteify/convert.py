@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER
 from proxybyte.folders import output_folder, whole_folder, write_json
 from proxybyte.privacy import shown_name
+from proxybyte.progress import Progress
 
 from .base import ENDS, Base, open_base, renamed
 from .chat_template import save_chat_tokenizer
@@ -65,7 +65,7 @@ def byteify(given: str, out: Path, options: ByteifyOptions = ByteifyOptions()) -
 
 def _byteify(given: str, out: Path, options: ByteifyOptions) -> dict[str, Any]:
     transformers_logging.disable_progress_bar()
-    with tqdm(total=5, desc="byteify", delay=2, unit="step") as bar:
+    with Progress(total=5, desc="byteify", delay=2, unit="step") as bar:
         base = open_base(given)
         dtype = options.dtype or _saved_dtype(base)
         check_memory(base, dtype)

@@ -1,6 +1,7 @@
 """``proxybyte compressor compile M1``: the neural compressor's model as a table that needs no model."""
 
 import argparse
+import shlex
 
 from proxybyte import numbers
 from proxybyte.cli import Command
@@ -17,7 +18,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> None:
     with output_folder(args.out, output_kind("codebook")):
         print(COMPILER.fit(args))
-    print(f"saved to {args.out}; use it with 'proxybyte prepare --compressor {args.out}'")
+    print(f"saved to {args.out}")
+    if args.picture:
+        print(f"drawn in {args.picture}")
+    print(f"next: proxybyte prepare CORPUS --compressor {shlex.quote(str(args.out))} --out FOLDER")
 
 
 COMMAND = Command(COMPILER.summary, COMPILER.examples, _add_arguments, _run)

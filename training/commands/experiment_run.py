@@ -39,7 +39,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="list the cells and stop")
     parser.add_argument(
-        "--cells", metavar="I/N", help="only every N-th cell from the I-th on (1/4 to 4/4), or the cell of this name"
+        "--cells",
+        type=numbers.name,
+        metavar="I/N",
+        help="only every N-th cell from the I-th on (1/4 to 4/4), or the cell of this name",
     )
     parser.add_argument(
         "--launch", default="", metavar="WORDS", help="command before the training module, for several processes"
@@ -55,9 +58,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from proxybyte.training.experiments.grid import expand
+    from proxybyte.training.experiments.grid import choose_cells, expand
     from proxybyte.training.experiments.plan_io import load_plan
-    from proxybyte.training.experiments.runner import RunOptions, choose_cells, run_plan
 
     plan = load_plan(args.plan, args.size, args.set)
     if args.list:
@@ -65,9 +67,11 @@ def _run(args: argparse.Namespace) -> int:
         print("\n".join(f"{cell.name}  {cell.kind}" for cell in cells))
         print(f"{len(cells)} cells, each of {plan.match.budget:g} ({plan.match.by})")
         return 0
+    from proxybyte.training.experiments.runner import RunOptions, run_plan  # waits for torch
+
     output = args.out or Path("runs") / Path(args.plan).stem
     progress = run_plan(plan, RunOptions(output, tuple(shlex.split(args.launch)), args.workers, args.cells))
-    print(f"{len(progress.finished)} cells finished in {output}: 'proxybyte experiment report {output}' compares them")
+    print(f"{len(progress.finished)} cells finished in {output}; next: proxybyte experiment report {output}")
     if progress.elsewhere:
         print(f"{len(progress.elsewhere)} are being run by other processes: {', '.join(progress.elsewhere)}")
     if progress.stopped:

@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-mb", type=numbers.megabytes, metavar="MB", help="text to reweigh on, at most")
     add_text_options(parser)
-    parser.add_argument("--picture", type=numbers.path, metavar="FILE", help="draw a part of the trie as PNG or SVG")
+    parser.add_argument("--picture", type=numbers.picture, metavar="FILE", help="draw a part of the trie as PNG or SVG")
     parser.add_argument("--picture-from", default="self", metavar="TEXT", help="which part (default: below 'self')")
 
 
@@ -58,8 +58,12 @@ def compile_codebook(args: argparse.Namespace) -> str:
     """Grow, reweigh if asked, save.
 
     Raises:
-        ProxyByteError: if ``args.m1`` is no neural compressor.
+        ProxyByteError: if ``args.m1`` is no neural compressor, or the picture asked for cannot be drawn.
     """
+    if args.picture is not None and args.picture.suffix not in (".png", ".svg"):
+        raise ProxyByteError(f"--picture {args.picture}: name a .png or .svg file")
+    if not args.picture_from:
+        raise ProxyByteError("--picture-from is empty: give the bytes that the part begins with")
     from proxybyte.training.texts import source_of
 
     from .codebook import Boundary, CodebookCompressor

@@ -14,7 +14,7 @@ from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, CONFIG_FILE, fin
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
 from proxybyte.flops import training_flops
-from proxybyte.folders import whole_folder
+from proxybyte.folders import check_output, whole_folder
 from proxybyte.model_loading import chat_tokenizer_in
 from proxybyte.symbols import View
 
@@ -188,6 +188,16 @@ def start_trackers(run: Run, begun: int | None) -> None:
         )
 
 
+def check_final(output: Path) -> None:
+    """Refuse what :func:`write_final` would not replace.
+
+    Raises:
+        ProxyByteError: if one of its folders is there and another program wrote it, or into it.
+    """
+    for name in (MODEL_FOLDER, ADAPTER_FOLDER, COMPRESSOR_FOLDER):
+        check_output(output / name, RUN_KIND)
+
+
 def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:
     """Write the final model, the compressor it was trained with, and the picture; one process calls this."""
     output = run.config.output
@@ -205,5 +215,5 @@ def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:
     if run.config.log.plot:
         from .plots import draw  # matplotlib takes a second to import
 
-        draw(MetricsLog(output).read(), output / PLOT_FILE)
+        draw(MetricsLog(output).read(), output / PLOT_FILE, run.data.phases)
     return output / MODEL_FOLDER

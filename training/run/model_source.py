@@ -12,8 +12,8 @@ from transformers.utils import logging as transformers_logging
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
 from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
+from proxybyte.faults import loading
 from proxybyte.hub_configs import load_preset
-from proxybyte.model_loading import loading
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from ..memory import host_memory, refuse_beyond
@@ -172,7 +172,7 @@ def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:
 def _in_our_words(folder: Path, attention: Attention) -> Iterator[None]:
     """As :func:`loading`; our own errors name the folder, and a refused implementation of attention its setting."""
     try:
-        with loading(f"cannot load the model in {folder}"):
+        with loading(folder, "model"):
             yield
     except ProxyByteError as error:
         if "does not support an attention implementation" in str(error):
