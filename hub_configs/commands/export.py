@@ -26,7 +26,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from proxybyte.hub_configs.model_folder import COMPRESSOR_FOLDER, find_model
+    from proxybyte.artefacts import COMPRESSOR_FOLDER, find_model
 
     find_model(args.source)  # before torch is waited for
     from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
