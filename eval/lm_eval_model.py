@@ -20,7 +20,6 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
-from tqdm import tqdm
 
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
@@ -30,6 +29,7 @@ from proxybyte.eval.drafting import drafting_options
 from proxybyte.eval.lm_eval_chat import ChatLayout, ChatPrompt, carried_chat_tokenizer
 from proxybyte.eval.loading import BROKEN, ModelKind, cannot_load, model_kind
 from proxybyte.eval.scoring import Scoring, Sequences, bare, score_sequences
+from proxybyte.progress import Progress
 from proxybyte.symbols import NUM_RAW_SYMBOLS, DocumentOpening, Special, document_opening
 from proxybyte.tokenization_proxybyte import build_tokenizer
 from proxybyte.user_paths import name_or_path
@@ -173,7 +173,7 @@ class ProxyByteLM(HFLM):
         for number, (context, settings) in enumerate(arguments):
             groups[json.dumps([isinstance(context, ChatPrompt), settings], sort_keys=True, default=str)].append(number)
         rows = min(_AUTO_ROWS, self._most_rows or _AUTO_ROWS) if self.batch_size == "auto" else int(self.batch_size)
-        with tqdm(total=len(requests), desc="generating", disable=disable_tqdm or self.rank != 0) as bar:
+        with Progress(total=len(requests), desc="generating", disable=disable_tqdm or self.rank != 0) as bar:
             for numbers in groups.values():
                 numbers.sort(key=lambda number: -len(arguments[number][0]))
                 for start in range(0, len(numbers), rows):

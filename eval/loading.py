@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 import proxybyte.modeling_proxybyte  # noqa: F401  (makes the Auto classes know our models)
 from proxybyte.checksums import WEIGHTS, verify_folder
@@ -43,6 +44,7 @@ def load_model(folder: Path, device: str, dtype: str) -> Any:
         advice = f"give {folder / 'model'}" if inside else "give an export, or a run's model/ or checkpoints/STEP/model"
         raise ProxyByteError(f"{folder} is no model folder (it has no config.json): {advice}")
     verify_folder(folder, WEIGHTS)
+    transformers_logging.disable_progress_bar()
     with loading(folder, "model"):
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     return model.to(pick_device(device)).eval()

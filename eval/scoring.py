@@ -14,9 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate.utils import extract_model_from_parallel
-from tqdm import tqdm
 
 from proxybyte.eval.windows import WindowRule, WindowTable, plan_windows
+from proxybyte.progress import Progress
 from proxybyte.symbols import IGNORE_INDEX, NUM_RAW_SYMBOLS
 
 DEFAULT_POSITIONS = 2048
@@ -149,7 +149,9 @@ def score_sequences(model: Any, sequences: Sequences, scoring: Scoring, *, want_
 
     was_training = model.training
     model.eval()
-    bar = tqdm(total=n_positions, unit="sym", unit_scale=True, delay=2, disable=not scoring.progress, desc="scoring")
+    bar = Progress(
+        total=n_positions, unit="sym", unit_scale=True, delay=2, disable=not scoring.progress, desc="scoring"
+    )
     try:
         # Not inference_mode: parameters that FSDP gathers inside it could not be trained on afterwards.
         with torch.no_grad(), bar:

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
-from tqdm import tqdm
 
 from proxybyte.byte_codec import decode_bytes, encode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.scoring import Scoring, Sequences, bare, position_limit, score_sequences
-from proxybyte.eval.transfer_data import Pair, TwoViewModel
+from proxybyte.eval.transfer_data import Pair, TwoViewModel, pair_up
+from proxybyte.progress import Progress
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_RAW_SYMBOLS, View, document_opening
 from proxybyte.training import Compressor
 
@@ -93,9 +93,9 @@ def translate(two: TwoViewModel, pairs: Sequence[Pair], direction: Direction, pr
     Raises:
         ProxyByteError: if a document does not fit into the model's positions twice.
     """
-    _check_fits(two, pairs)
+    check_fits(two, pairs)
     written = []
-    for pair in tqdm(pairs, desc=direction, unit="doc", delay=2, disable=not progress):
+    for pair in Progress(pairs, desc=direction, unit="doc", delay=2, disable=not progress):
         prompt = _context(two, pair, direction)
         limit = len(view_symbols(pair, direction.target)) * 5 // 4 + _SLACK
         room = position_limit(two.model) - len(prompt)
@@ -108,7 +108,7 @@ def translate(two: TwoViewModel, pairs: Sequence[Pair], direction: Direction, pr
 def continue_text(two: TwoViewModel, pairs: Sequence[Pair], view: View, progress: bool = False) -> list[Written]:
     """Continue the first half of each document through one view, as long as the second half; greedy."""
     written = []
-    for pair in tqdm(pairs, desc=f"continuing {view}", unit="doc", delay=2, disable=not progress):
+    for pair in Progress(pairs, desc=f"continuing {view}", unit="doc", delay=2, disable=not progress):
         half = max(1, len(pair.text) // 2)
         (code,) = two.compressor.encode_batch([pair.text[:half]])
         if not isinstance(code, np.ndarray) or half == len(pair.text):
@@ -130,7 +130,7 @@ def translation_bpb(two: TwoViewModel, pairs: Sequence[Pair], direction: Directi
     Raises:
         ProxyByteError: if a document does not fit into the model's positions twice.
     """
-    _check_fits(two, pairs)
+    check_fits(two, pairs)
     opening = len(document_opening(bare(two.model).config, direction.target))
     contexts = [_context(two, pair, direction) for pair in pairs]
     answers = [view_symbols(pair, direction.target) for pair in pairs]
@@ -201,7 +201,20 @@ def symbols_of_both(pair: Pair) -> int:
     return len(pair.text) + len(pair.codes) + 5
 
 
-def _check_fits(two: TwoViewModel, pairs: Sequence[Pair]) -> None:
+def fitting_bytes(two: TwoViewModel, texts: Sequence[bytes], most: int) -> int:
+    """How many bytes of each text, ``most`` at most, the model's positions hold in both views."""
+    limit, size = position_limit(two.model), most
+    while size > 1 and max(map(symbols_of_both, pair_up(texts, two.compressor, size)[0])) > limit:
+        size = max(1, size * 7 // 8)
+    return size
+
+
+def check_fits(two: TwoViewModel, pairs: Sequence[Pair]) -> None:
+    """Refuse documents that are too long for the model in both views.
+
+    Raises:
+        ProxyByteError: naming the first.
+    """
     limit = position_limit(two.model)
     for number, pair in enumerate(pairs):
         needed = symbols_of_both(pair)

@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from proxybyte import EvaConfig, EvaModel, ProxyByteConfig
 from proxybyte.checksums import WEIGHTS, digest_of_input, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
+from proxybyte.progress import Progress
 from proxybyte.symbols import COMPRESSED_OFFSET, DocumentOpening
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
@@ -252,7 +252,7 @@ def _convert(
 def _write(source: Path, folder: Path, layout: _Layout, convert: _Convert) -> None:
     verify_folder(source, WEIGHTS)
     missing, places, size = _shapes(layout), {}, 0
-    for file in tqdm(_files(source), desc="weights", delay=2):
+    for file in Progress(_files(source), desc="weights", delay=2):
         weights: dict[str, torch.Tensor] = {}
         for name, weight in _weights(source / file):
             _check(source / file, name, weight, missing.pop(name, None))

@@ -10,7 +10,13 @@ import torch
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.faults import loading
-from proxybyte.hub_configs.model_folder import ModelFolder, context_length, find_model, load_causal_model
+from proxybyte.hub_configs.model_folder import (
+    ModelFolder,
+    context_length,
+    find_model,
+    load_causal_model,
+    load_config,
+)
 from proxybyte.streaming import ByteStreamer
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 from proxybyte.utf8 import Utf8LogitsProcessor
@@ -19,12 +25,15 @@ if TYPE_CHECKING:
     from proxybyte.draft_report import DraftReport
 
 
+DEFAULT_NEW_BYTES = 200
+
+
 @dataclass(frozen=True)
 class GenerateOptions:
     """How to generate.
 
     Attributes:
-        max_new_bytes: at most so many.
+        max_new_bytes: at most so many; absent, 200 or what the prompt leaves of the model's context.
         temperature: 0 takes the likeliest byte, above 0 draws from the whole distribution.
         seed: of the draws.
         utf8: let nothing but valid UTF-8 come out.
@@ -34,7 +43,7 @@ class GenerateOptions:
         draft_bytes: how many at most.
     """
 
-    max_new_bytes: int
+    max_new_bytes: int | None = None
     temperature: float = 0.0
     seed: int = 0
     utf8: bool = False
@@ -71,22 +80,17 @@ def generate_bytes(
 
     found = find_model(source)
     folder = found.model
-    model: Any = load_causal_model(folder)  # of whatever family, with generate()
-    rows = model.get_input_embeddings().num_embeddings
-    if model.config.model_type != "proxybyte" and rows != NUM_RAW_SYMBOLS:
+    config = load_config(folder)
+    rows = config.vocab_size
+    if config.model_type != "proxybyte" and rows != NUM_RAW_SYMBOLS:
         raise ProxyByteError(f"{folder} is no byte model: it has {rows} symbols, a plain byte model {NUM_RAW_SYMBOLS}")
     if not (folder / "tokenizer.json").is_file():
         raise ProxyByteError(f"{folder} holds no tokenizer.json: give a run or an export, or copy in a byte tokenizer")
     with loading(folder, "tokenizer"):
         opening = AutoTokenizer.from_pretrained(folder)("")["input_ids"]
     symbols = torch.tensor([[*opening, *encode_bytes(prompt).tolist()]])
-    limit = symbols.shape[1] + options.max_new_bytes
-    context = context_length(model.config)
-    if context is not None and limit > context:
-        raise ProxyByteError(
-            f"a prompt of {len(prompt)} bytes and {options.max_new_bytes} new ones exceed the model's context of "
-            f"{context}: shorten the prompt or lower --max-new-bytes"
-        )
+    limit = symbols.shape[1] + _new_bytes(context_length(config), symbols.shape[1], options.max_new_bytes)
+    model: Any = load_causal_model(folder)  # of whatever family, with generate()
     device = _device(options.device)
     torch.manual_seed(options.seed)
     drawing = {"do_sample": True, "temperature": options.temperature, "top_k": 0, "top_p": 1.0}
@@ -103,6 +107,28 @@ def generate_bytes(
         **_drafting(model, found, options),
     )
     return written.drafts if options.drafts else None
+
+
+def _new_bytes(context: int | None, used: int, asked: int | None) -> int:
+    """How many bytes to write after ``used`` symbols, opening and prompt.
+
+    Raises:
+        ProxyByteError: if the prompt leaves no room in the context, or not as much as is asked for.
+    """
+    if context is None:
+        return asked or DEFAULT_NEW_BYTES
+    room = context - used
+    if room < 1:
+        raise ProxyByteError(
+            f"a prompt of {used} symbols leaves no room in the model's context of {context}: shorten it to at most "
+            f"{context - 1}"
+        )
+    if asked is not None and asked > room:
+        raise ProxyByteError(
+            f"a prompt of {used} symbols and {asked} new bytes exceed the model's context of {context}: shorten the "
+            f"prompt, or lower --max-new-bytes to at most {room}"
+        )
+    return asked or min(DEFAULT_NEW_BYTES, room)
 
 
 def _drafting(model: Any, found: ModelFolder, options: GenerateOptions) -> dict[str, Any]:

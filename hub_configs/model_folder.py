@@ -86,7 +86,9 @@ def load_causal_model(folder: Path) -> "PreTrainedModel":
         ProxyByteError: if a weight is absent, odd or unreadable.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     config = load_config(folder)
     verify_folder(folder, WEIGHTS)
     with loading(folder, "weights"):

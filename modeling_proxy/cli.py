@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points, version
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .checksums import SKIP_FLAG, SKIP_VARIABLE, SUMS
 from .errors import ProxyByteError
@@ -39,6 +39,17 @@ class Command:
     examples: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int | None]
+
+
+class _PrintCompletion(argparse.Action):
+    """``--print-completion bash``: the script of ``shtab``, imported for this alone."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> NoReturn:
+        """Print it for the shell that is named, and stop."""
+        import shtab
+
+        print(shtab.complete(parser, shell=given[1]))
+        parser.exit()
 
 
 def load_commands() -> dict[str, Command]:
@@ -77,6 +88,12 @@ def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
         f"with {SUMS}).",
     )
     parser.add_argument("--version", action="version", version=f"proxybyte {version('proxybyte')}")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=["bash", "zsh", "tcsh"],
+        help="print a script that completes commands and options in that shell, and stop",
+    )
     top = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     groups: dict[str, argparse._SubParsersAction] = {}
     for name, command in commands.items():

@@ -4,11 +4,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tqdm import tqdm
-
 from proxybyte.eval.code.completers import Completer
 from proxybyte.eval.code.problems import Problem
 from proxybyte.eval.code.samples import Sample, SampleFile
+from proxybyte.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,9 @@ def generate_samples(
     ]
     total = len(problems) * plan.samples
     missing = sum(len(batch) for _, batch in pending)
-    with tqdm(total=total, initial=total - missing, desc="generating", unit="sample", disable=not plan.progress) as bar:
+    with Progress(
+        total=total, initial=total - missing, desc="generating", unit="sample", disable=not plan.progress
+    ) as bar:
         for number, batch in pending:
             prompts = [problem.prompt for problem, _ in batch]
             seed = zlib.crc32(f"{plan.seed}/{number}".encode("ascii"))

@@ -74,6 +74,7 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps({name: result.as_dict() for name, result in results.items()}, indent=2))
     else:
         print(_table(results))
+        print("next: --view compressed scores the other view, --json writes figures down", file=sys.stderr)
     return 0
 
 

@@ -1,6 +1,7 @@
 """``proxybyte eval code``: pass@k on HumanEval, MBPP and their plus sets, generated code in a sandbox."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,9 @@ def _run(args: argparse.Namespace) -> int:
     problems = whole_set[: args.limit]
     samples, about = _samples(args, problems, whole_set)
     if bench is None:
-        print(f"{len(samples)} samples in {args.output / 'samples.jsonl'}")
+        made = args.output / "samples.jsonl"
+        print(f"{len(samples)} samples in {made}")
+        print(f"next: proxybyte eval code --samples {shlex.quote(str(made))} --confirm-run-unsafe-code")
         return 0
     outcomes = judge(problems, samples, bench)
     scores = score(problems, samples, outcomes)
@@ -89,6 +92,8 @@ def _run(args: argparse.Namespace) -> int:
     if scores.missing:
         print(_missing(scores), file=sys.stderr)
     print(json.dumps(results, indent=2) if args.json else _table(scores, ks))
+    if args.output is not None:
+        print(f"every verdict is in {args.output / 'results.json'}", file=sys.stderr)
     return 0
 
 
@@ -151,7 +156,7 @@ def _table(scores: "Scores", ks: list[int]) -> str:
         lines.append(f"{f'pass@{k}':<10}  {found.mean:>7.2%}  {found.low:.2%} to {found.high:.2%}")
     lines.append(f"{int((scores.correct > 0).sum())} of {len(scores.task_ids)} problems solved by at least one sample")
     if scores.missing:
-        lines.append(f"NOT SCORED for want of a sample: {len(scores.missing)} problems")
+        lines.append(f"NOT SCORED, as they have no sample: {len(scores.missing)} problems")
     lines.append("programs: " + ", ".join(f"{count} {ending}" for ending, count in sorted(scores.endings.items())))
     return "\n".join(lines)
 

@@ -80,6 +80,7 @@ def _run(args: argparse.Namespace) -> int:
     }
     write_json(args.output / "results.json", results)
     print(json.dumps(results, indent=2) if args.json else rows_as_table(rows, ks[0]))
+    print(f"samples and rows are in {args.output}", file=sys.stderr)
     return 0
 
 

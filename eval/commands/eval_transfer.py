@@ -12,6 +12,7 @@ from proxybyte.folders import write_text
 
 if TYPE_CHECKING:
     from proxybyte.eval.transfer import Written
+    from proxybyte.eval.transfer_data import Pair
 
 EXAMPLES = """\
   proxybyte eval transfer runs/quickstart/run --data runs/quickstart/prepared
@@ -20,6 +21,9 @@ EXAMPLES = """\
   proxybyte eval transfer exported/full --data prepared --set humaneval --confirm-run-unsafe-code   # pass@1 as well
 
 The compressor is the one in the run or the full export; --compressor names another copy of it."""
+
+DEFAULT_TRANSLATED = 192
+"""Bytes of each document that are translated, where the model's context holds them in both views."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +58,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--translate-bytes",
         type=numbers.count,
-        default=192,
         metavar="N",
-        help="translated of each document (default: 192)",
+        help="translated of each document (default: 192, or what the model's context holds in both views)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: an accelerator if there is one)")
     parser.add_argument(
@@ -90,13 +93,13 @@ def _run(args: argparse.Namespace) -> int:
     pairs, left_out = pair_up(texts, two.compressor, args.max_bytes)
     if left_out:
         print(f"{left_out} documents have no codes and are left out", file=sys.stderr)
+    short = _to_translate(two, texts, args.translate_bytes)  # what does not fit is said before the work
     scoring = Scoring(progress=True)
     sizes = [len(pair.text) for pair in pairs]
     views = {
         "raw": bits_per_byte(two.model, [pair.text for pair in pairs], scoring).as_dict(),
         "compressed": compressed_bits_per_byte(two.model, [p.codes for p in pairs], sizes, scoring).as_dict(),
     }
-    short, _ = pair_up(texts, two.compressor, args.translate_bytes)
     figures, samples = _translations(two, short)
     figures = {"compressor": two.compressor.name, "views": views, **figures}
     if bench is not None:
@@ -104,7 +107,28 @@ def _run(args: argparse.Namespace) -> int:
     if args.samples:
         write_text(args.samples, "".join(json.dumps(line) + "\n" for line in samples))
     print(json.dumps(figures, indent=2) if args.json else _table(figures))
+    if args.samples:
+        print(f"every translation is in {args.samples}", file=sys.stderr)
+    else:
+        print("--samples FILE writes every translation down", file=sys.stderr)
     return 0
+
+
+def _to_translate(two: Any, texts: Sequence[bytes], asked: int | None) -> "Sequence[Pair]":
+    """Heads of the documents in both views, of ``asked`` bytes or as many as fit.
+
+    Raises:
+        ProxyByteError: if ``asked`` bytes are too many for the model's positions.
+    """
+    from proxybyte.eval.transfer import check_fits, fitting_bytes
+    from proxybyte.eval.transfer_data import pair_up
+
+    size = asked or fitting_bytes(two, texts, DEFAULT_TRANSLATED)
+    if asked is None and size < DEFAULT_TRANSLATED:
+        print(f"{size} bytes of each document are translated: the model's context holds no more twice", file=sys.stderr)
+    pairs, _ = pair_up(texts, two.compressor, size)
+    check_fits(two, pairs)
+    return pairs
 
 
 def _bench(args: argparse.Namespace) -> Any:

@@ -5,10 +5,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from tqdm import tqdm
-
 from proxybyte.eval.sandbox.limits import Limits, Outcome, Trial, Wall
 from proxybyte.eval.sandbox.runner import Launcher
+from proxybyte.progress import Progress
 
 
 def run_programs(
@@ -35,7 +34,7 @@ def run_programs(
     """
     outcomes: dict[Trial | str, Outcome] = {}
     distinct = list(dict.fromkeys(programs))
-    with tqdm(total=len(distinct), desc="running tests", unit="program", disable=not progress) as bar:
+    with Progress(total=len(distinct), desc="running tests", unit="program", disable=not progress) as bar:
         for program, outcome in _run_each(distinct, limits, wall, workers or usable_cores()):
             outcomes[program] = outcome
             if on_outcome is not None:

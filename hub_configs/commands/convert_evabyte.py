@@ -1,6 +1,7 @@
 """``proxybyte convert evabyte``: checkpoints in the published EvaByte layout, to our layout and back."""
 
 import argparse
+import shlex
 
 from proxybyte import numbers
 from proxybyte.cli import Command
@@ -34,7 +35,9 @@ def _run(args: argparse.Namespace) -> int:
         to_evabyte(args.source, args.out)
     else:
         from_evabyte(args.source, args.out, args.opening or DocumentOpening.BOS)
-    print(f"{args.out}: written")
+    print(f"written to {args.out}")
+    if not args.back:
+        print(f"next: proxybyte generate {shlex.quote(str(args.out))} --prompt TEXT --utf8")
     return 0
 
 

@@ -1,6 +1,7 @@
 """``proxybyte export``: a trained model as a folder for the Hub."""
 
 import argparse
+import shlex
 
 from proxybyte import numbers
 from proxybyte.cli import Command
@@ -25,9 +26,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from proxybyte.hub_configs.model_folder import COMPRESSOR_FOLDER, find_model
+
+    find_model(args.source)  # before torch is waited for
     from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
     from proxybyte.hub_configs.gguf_file import GgufType
-    from proxybyte.hub_configs.model_folder import COMPRESSOR_FOLDER
 
     options = ExportOptions(ExportFormat(args.format), args.chat, args.force, GgufType(args.gguf_type))
     export_model(args.source, args.out, options)
@@ -41,6 +44,7 @@ def _run(args: argparse.Namespace) -> int:
     print(f"  AutoModelForCausalLM.from_pretrained({str(args.out)!r}{trust})")
     if args.format == "full" and not (args.out / COMPRESSOR_FOLDER).exists():
         print("no compressor lies beside the model, so the folder carries none")
+    print(f"next: proxybyte generate {shlex.quote(str(args.out))} --prompt TEXT --utf8")
     return 0
 
 

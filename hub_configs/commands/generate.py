@@ -20,7 +20,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", help="text to continue (default: the bytes on standard input)")
     prompt.add_argument("--prompt-file", type=numbers.path, help="file whose bytes to continue")
-    parser.add_argument("--max-new-bytes", type=numbers.count, default=200, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--max-new-bytes", type=numbers.count, metavar="N", help="default: 200, or what the context leaves"
+    )
     parser.add_argument(
         "--temperature", type=numbers.temperature, default=0.0, help="0 (default) takes the likeliest byte"
     )
@@ -42,10 +44,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from proxybyte.hub_configs.generate import GenerateOptions, generate_bytes
     from proxybyte.hub_configs.model_folder import find_model
 
-    find_model(args.folder)  # before a prompt is waited for
+    find_model(args.folder)  # before a prompt, and torch, is waited for
+    prompt = _prompt(args)
+    from proxybyte.hub_configs.generate import GenerateOptions, generate_bytes
+
     options = GenerateOptions(
         max_new_bytes=args.max_new_bytes,
         temperature=args.temperature,
@@ -56,7 +60,7 @@ def _run(args: argparse.Namespace) -> int:
         draft_repeats=args.draft_repeats,
         draft_bytes=args.draft_bytes,
     )
-    drafts = generate_bytes(args.folder, _prompt(args), options, _write)
+    drafts = generate_bytes(args.folder, prompt, options, _write)
     if drafts is not None and args.report:
         shares = " ".join(f"{share:.0%}" for share in drafts.acceptance)
         print(

@@ -21,6 +21,7 @@ from proxybyte.eval.transfer import (
     Direction,
     Written,
     continue_text,
+    fitting_bytes,
     spell,
     translate,
     translation_bpb,
@@ -214,6 +215,23 @@ def test_documents_that_do_not_fit_twice_are_refused(two):
     long, _ = pair_up([TEXTS[0] * 4], two.compressor, 1000)
     with pytest.raises(ProxyByteError, match=r"takes \d+ symbols in both views, but the model knows 96 positions"):
         translate(two, long, Direction.TO_RAW)
+
+
+def test_by_default_as_much_is_translated_as_the_context_holds_twice(two, run_folder, capsys):
+    text = TEXTS[0] * 4
+    size = fitting_bytes(two, [text], 192)
+    (pair,), _ = pair_up([text], two.compressor, size)
+    assert size < 96 and len(pair.text) + len(pair.codes) + 5 <= 96
+    assert fitting_bytes(two, TEXTS, 20) == 20
+    data = run_folder / "long.py"
+    data.write_bytes(text)
+    words = ["eval", "transfer", str(run_folder), "--data", str(data), "--device", "cpu"]
+    assert main(words) == 0
+    assert f"{size} bytes of each document are translated" in capsys.readouterr().err
+    assert main([*words, "--translate-bytes", "192"]) == 2
+    said = capsys.readouterr()
+    assert "lower --translate-bytes" in said.err
+    assert "scoring" not in said.err
 
 
 def test_documents_that_cannot_be_coded_are_counted(two):

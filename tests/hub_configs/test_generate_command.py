@@ -1,4 +1,5 @@
 import io
+import shutil
 import sys
 
 import pytest
@@ -107,7 +108,8 @@ def test_what_cannot_draft_says_so(model_writer, exported, tmp_path, run, capsys
         (["RUN", "--max-new-bytes", "0"], "--max-new-bytes must be at least 1, not 0"),
         (["RUN", "--temperature", "-1"], "--temperature must be at least 0, not -1"),
         (["RUN", "--prompt-file", "absent"], "--prompt-file absent cannot be read"),
-        (["RUN", "--prompt", "x" * 200], "context of 256"),
+        (["RUN", "--prompt", "x" * 256], "a prompt of 257 symbols leaves no room in the model's context of 256"),
+        (["RUN", "--prompt", "x" * 200, "--max-new-bytes", "100"], "lower --max-new-bytes to at most 55"),
         (["RUN", "--prompt", "x", "--device", "nonsense"], "--device nonsense cannot be used"),
     ],
 )
@@ -115,6 +117,23 @@ def test_mistakes_get_one_sentence_and_exit_code_2(arguments, sentence, llama_ru
     monkeypatch.chdir(tmp_path)
     assert main(["generate", *(str(llama_run) if argument == "RUN" else argument for argument in arguments)]) == 2
     assert sentence in capfd.readouterr().err
+
+
+def test_the_default_is_what_the_context_leaves(llama_run, run):
+    assert len(run(llama_run, "--prompt", "x" * 10)[1]) == 200
+    assert len(run(llama_run, "--prompt", "x" * 240)[1]) == 256 - 241
+
+
+def test_a_prompt_beyond_the_context_is_said_before_the_weights_are_read(llama_run, run, tmp_path, capsys):
+    shutil.copytree(llama_run / "model", tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert run(tmp_path / "model", "--prompt", "x" * 500)[0] == 2
+    assert "leaves no room in the model's context of 256" in capsys.readouterr().err
+
+
+def test_loading_draws_no_bars(llama_run, run, capfd):
+    run(llama_run, "--prompt", "x", "--max-new-bytes", 2)
+    assert "Loading" not in capfd.readouterr().err
 
 
 def test_a_model_of_tokens_is_refused(tmp_path, run, capsys):

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.folders import output_folder, whole_folder, write_json
 from proxybyte.privacy import shown_name
+from proxybyte.progress import Progress
 
 from ..chat.tokenizer import CHAT_FOLDER
 from ..compressors.registry import CARRIED
@@ -66,7 +66,7 @@ def byteify(given: str, out: Path, options: ByteifyOptions = ByteifyOptions()) -
 
 def _byteify(given: str, out: Path, options: ByteifyOptions) -> dict[str, Any]:
     transformers_logging.disable_progress_bar()
-    with tqdm(total=5, desc="byteify", delay=2, unit="step") as bar:
+    with Progress(total=5, desc="byteify", delay=2, unit="step") as bar:
         base = open_base(given)
         dtype = options.dtype or _saved_dtype(base)
         check_memory(base, dtype)

@@ -1,6 +1,7 @@
 """``proxybyte adapter merge``: write a model with an adapter merged into its weights."""
 
 import argparse
+import shlex
 
 from proxybyte import numbers
 from proxybyte.cli import Command
@@ -22,6 +23,7 @@ def _run(args: argparse.Namespace) -> None:
 
     write_merged(args.base, args.adapter, args.out)
     print(f"written to {args.out}")
+    print(f"next: proxybyte export {shlex.quote(str(args.out))} --format native --out FOLDER")
 
 
 COMMAND = Command("merge a LoRA or DoRA adapter into a model's weights", EXAMPLES, _add_arguments, _run)

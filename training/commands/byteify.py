@@ -1,6 +1,7 @@
 """``proxybyte byteify``: turn a tokenizer model into one that reads raw bytes."""
 
 import argparse
+import shlex
 
 from proxybyte import numbers
 from proxybyte.cli import Command
@@ -49,6 +50,8 @@ def _run(args: argparse.Namespace) -> None:
     for ours, theirs in report["specials"].items():
         print(f"  {ours:<24} starts as {theirs}")
     print(f"written to {args.out}")
+    compressor = shlex.quote(str(args.out / "compressor"))
+    print(f"next: proxybyte prepare CORPUS --compressor {compressor} --out FOLDER, then train (--help shows how)")
 
 
 COMMAND = Command("turn a tokenizer model into one that reads raw bytes", EXAMPLES, _add_arguments, _run)

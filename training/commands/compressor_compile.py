@@ -1,6 +1,7 @@
 """``proxybyte compressor compile M1``: the neural compressor's model as a table that needs no model."""
 
 import argparse
+import shlex
 
 from proxybyte import numbers
 from proxybyte.cli import Command
@@ -64,6 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Grow, reweigh if asked, save."""
+    if args.picture is not None and args.picture.suffix not in (".png", ".svg"):
+        raise ProxyByteError(f"--picture {args.picture}: name a .png or .svg file")
+    if not args.picture_from:
+        raise ProxyByteError("--picture-from is empty: give the bytes that the part begins with")
     with output_folder(args.out, output_kind("codebook")):
         _compile(args)
 
@@ -92,11 +97,13 @@ def _compile(args: argparse.Namespace) -> None:
     parts = [f"codebook-{len(trie)}", *([rule.boundary.value] if args.boundary != "none" else [])]
     compressor = CodebookCompressor(trie, "-".join([*parts, *(["reweighed"] if args.reweigh else [])]), made)
     compressor.save(args.out)
-    if args.picture:
-        draw_trie(trie, args.picture_from.encode(), args.picture)
     lengths = trie.spellings.lengths
     print(f"{compressor.name}: strings of 1 to {lengths.max()} bytes, {lengths.mean():.1f} on average")
-    print(f"saved to {args.out}; use it with 'proxybyte prepare --compressor {args.out}'")
+    print(f"saved to {args.out}")
+    if args.picture:
+        draw_trie(trie, args.picture_from.encode(), args.picture)
+        print(f"drawn in {args.picture}")
+    print(f"next: proxybyte prepare CORPUS --compressor {shlex.quote(str(args.out))} --out FOLDER")
 
 
 COMMAND = Command(

@@ -1,6 +1,7 @@
 """``proxybyte compressor fit FAMILY``: learn a compressor from text. Each family brings its own options."""
 
 import argparse
+import shlex
 
 from proxybyte import numbers
 from proxybyte.checksums import verify_folder
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> None:
             if path.is_dir():
                 verify_folder(path)
         print(args.fit(args))
-    print(f"saved to {args.out}; use it with 'proxybyte prepare --compressor {args.out}'")
+    print(f"saved to {args.out}")
+    print(f"next: proxybyte prepare CORPUS --compressor {shlex.quote(str(args.out))} --out FOLDER")
 
 
 COMMAND = Command(summary="train a compressor on a corpus", examples=EXAMPLES, add_arguments=add_arguments, run=run)

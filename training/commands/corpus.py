@@ -1,6 +1,7 @@
 """``proxybyte corpus``: collect text into a corpus folder."""
 
 import argparse
+import shlex
 
 from proxybyte import numbers
 from proxybyte.cli import Command
@@ -114,6 +115,7 @@ def run(args: argparse.Namespace) -> None:
     )
     print(collect_corpus(options))
     print(f"written to {args.out}, report in {args.out / 'corpus.json'}")
+    print(f"next: proxybyte compressor fit bpe --corpus {shlex.quote(str(args.out))} --out FOLDER")
 
 
 COMMAND = Command(

@@ -4,6 +4,7 @@ import argparse
 
 from proxybyte import numbers
 from proxybyte.cli import Command
+from proxybyte.errors import ProxyByteError
 
 EXAMPLES = """\
   proxybyte experiment report runs/raw_share
@@ -19,6 +20,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from proxybyte.training.experiments.plan_io import PLAN_FILE
+
+    if not (args.folder / PLAN_FILE).is_file():  # before torch is waited for
+        raise ProxyByteError(f"{args.folder} is no experiment: it has no {PLAN_FILE} ('proxybyte experiment run')")
     from proxybyte.training.experiments.report import read_report
     from proxybyte.training.experiments.report_output import as_markdown, write_report
 

@@ -58,9 +58,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from proxybyte.training.experiments.grid import expand
+    from proxybyte.training.experiments.grid import choose_cells, expand
     from proxybyte.training.experiments.plan_io import load_plan
-    from proxybyte.training.experiments.runner import RunOptions, choose_cells, run_plan
 
     plan = load_plan(args.plan, args.size, args.set)
     if args.list:
@@ -68,9 +67,11 @@ def _run(args: argparse.Namespace) -> int:
         print("\n".join(f"{cell.name}  {cell.kind}" for cell in cells))
         print(f"{len(cells)} cells, each of {plan.match.budget:g} ({plan.match.by})")
         return 0
+    from proxybyte.training.experiments.runner import RunOptions, run_plan  # waits for torch
+
     output = args.out or Path("runs") / Path(args.plan).stem
     progress = run_plan(plan, RunOptions(output, tuple(shlex.split(args.launch)), args.workers, args.cells))
-    print(f"{len(progress.finished)} cells finished in {output}: 'proxybyte experiment report {output}' compares them")
+    print(f"{len(progress.finished)} cells finished in {output}; next: proxybyte experiment report {output}")
     if progress.elsewhere:
         print(f"{len(progress.elsewhere)} are being run by other processes: {', '.join(progress.elsewhere)}")
     if progress.stopped:

@@ -2,19 +2,20 @@
 
 import argparse
 import os
+import shlex
 
 from proxybyte import numbers
 from proxybyte.cli import Command
 
 EXAMPLES = """\
-  proxybyte prepare corpus --compressor bpe-16384 --out prepared
+  proxybyte prepare corpus --compressor runs/bpe16k --out prepared
   proxybyte prepare corpus --compressor gzip --out prepared-gzip --workers 2 --verify sample
-  accelerate launch --num_processes 8 -m proxybyte.cli prepare corpus --compressor m1 --out prepared-neural
-  torchrun --nproc-per-node 8 -m proxybyte.cli prepare corpus --compressor m1 --out prepared-neural
+  accelerate launch --num_processes 8 -m proxybyte.cli prepare corpus --compressor runs/m1 --out prepared-neural
+  torchrun --nproc-per-node 8 -m proxybyte.cli prepare corpus --compressor runs/m1 --out prepared-neural
 
 An interrupted run goes on where it stopped. A finished output is left alone while corpus, compressor and options are
-the same, and replaced when they are not. What the compressor cannot code stays raw, and is counted by reason. Under a
-launcher its processes share the work, each on its own device; the output is the same."""
+the same, and replaced when they are not. What the compressor cannot code is shown in its raw view alone, and counted
+by reason. Under a launcher its processes share the work, each on its own device; the output is the same."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--verify",
         choices=["all", "sample", "none"],
         default="all",
-        help="decode each document, or one in 16, and compare; one that differs stays raw (default: %(default)s)",
+        help="decode each document, or one in 16, and compare; one that differs has no code (default: %(default)s)",
     )
 
 
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> None:
     manifest = prepare_corpus(options)
     if os.environ.get("RANK", "0") == "0":
         print(manifest)
-        print(f"prepared folder: {args.out}")
+        print(f"written to {args.out}")
+        print(f"next: proxybyte train --config quickstart data={shlex.quote(str(args.out))} output=RUN --dry-run")
 
 
 COMMAND = Command(

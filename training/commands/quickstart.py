@@ -19,14 +19,16 @@ STOCK_SCRIPT = """\
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 logging.disable_progress_bar()
-folder, prompt = sys.argv[1:]
+folder, prompt, out = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForCausalLM.from_pretrained(folder)
 assert not any(name.split(".")[0] == "proxybyte" for name in sys.modules)
 inputs = tokenizer(prompt, return_tensors="pt")
 symbols = model.generate(**inputs, max_new_tokens=200, do_sample=False)[0]
-print(f"{type(model).__name__}, {model.config.vocab_size} symbols, {model.num_parameters():,} parameters")
-print(tokenizer.decode(symbols, skip_special_tokens=True))
+with open(out, "w", encoding="utf-8") as file:
+    name, size = type(model).__name__, model.num_parameters()
+    print(f"{name}, {model.config.vocab_size} symbols, {size:,} parameters", file=file)
+    print(tokenizer.decode(symbols, skip_special_tokens=True), file=file)
 """
 
 
@@ -124,8 +126,10 @@ def run(args: argparse.Namespace) -> int:
             return code
     print(f"\n[{len(plan) + 1}/{len(plan) + 1}] load it with stock Transformers and let it write bytes", flush=True)
     native = args.out / "native"
-    if _run("-c", STOCK_SCRIPT, str(native), PROMPT):
+    said = args.out / "stock.txt"
+    if not said.exists() and _run("-c", STOCK_SCRIPT, str(native), PROMPT, str(said)):
         raise ProxyByteError(f"stock Transformers could not run {native}: its message is above")
+    print(said.read_text(encoding="utf-8"), end="")
     print(_what_next(args.out, (time.perf_counter() - started) / 60))
     return 0
 

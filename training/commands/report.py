@@ -1,6 +1,7 @@
 """``proxybyte report``: one page about a finished run."""
 
 import argparse
+import shlex
 
 from proxybyte import numbers
 from proxybyte.cli import Command
@@ -31,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure, print the table and the sample, write the page."""
     from proxybyte.folders import write_text
+    from proxybyte.training.run.config_io import finished_run
+
+    finished_run(args.folder)  # before torch is waited for
     from proxybyte.training.run.assemble import PLOT_FILE
     from proxybyte.training.run_page.findings import measure
     from proxybyte.training.run_page.html import page, why_files_win
@@ -48,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
     for title, text in (("prompt", sample.prompt), ("the model goes on", sample.written), ("the text", sample.text)):
         print(f"--- {title}\n{text.decode('utf-8', 'replace')}")
     print(f"---\nthe same with curves, both views and the cost of each byte: {out}")
+    print(f"next: proxybyte export {shlex.quote(str(args.folder))} --format native --out FOLDER")
 
 
 COMMAND = Command("one page about a finished run: figures, curves, both views, a sample", EXAMPLES, add_arguments, run)

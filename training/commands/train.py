@@ -38,6 +38,9 @@ def _keys() -> str:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from proxybyte.training.run.config_io import load_config
+
+    load_config(args.config, args.overrides)  # a wrong key is refused before torch is waited for
     from proxybyte.training.train import run
 
     return run(args)

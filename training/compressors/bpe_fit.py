@@ -1,6 +1,7 @@
 """``proxybyte compressor fit bpe``."""
 
 import argparse
+import sys
 
 from proxybyte import numbers
 
@@ -29,7 +30,8 @@ def fit(args: argparse.Namespace) -> str:
 
     source = source_of(args, args.corpus)
     seen = Seen()
-    compressor = train_bpe(source.read(progress="reading"), args.symbols, Split(args.split), seen=seen, progress=True)
+    documents, bars = source.read(progress="reading"), sys.stderr.isatty()  # elsewhere the bars are blank lines
+    compressor = train_bpe(documents, args.symbols, Split(args.split), seen=seen, progress=bars)
     compressor.save(args.out)
     left_out = f"; {seen.not_utf8} documents are not UTF-8 and were left out" if seen.not_utf8 else ""
     fewer = f" ({args.symbols} were asked: no pairs are left to merge)" if compressor.num_symbols < args.symbols else ""

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.progress import Progress
 from proxybyte.training.texts import batches
 
 from .measures import (
@@ -199,5 +199,5 @@ def _stability(compressor: Compressor, edited: EditedSamples) -> Stability:
         return stability(compressor, edited, bar.update)
 
 
-def _bar(what: str, total: int, unit: str) -> tqdm:
-    return tqdm(desc=what, total=total, unit=unit, unit_scale=True, leave=False, delay=1)
+def _bar(what: str, total: int, unit: str) -> Progress:
+    return Progress(desc=what, total=total, unit=unit, unit_scale=True, leave=False, delay=1)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from proxybyte.folders import write_figure, write_json
 
+from ..colours import distinct_colours
 from .report import CompressorReport, Report
 
 REPORT_JSON = "report.json"
@@ -114,12 +115,12 @@ def _plot_bars(report: Report, folder: Path) -> Path:
 
 def _plot_ranks(report: Report, folder: Path) -> Path:
     """Share of occurrences by rank."""
-    figure, axes = _figure(1, 1, 7, 4.5)
-    for one in report.compressors:
+    figure, axes = _figure(1, 1, 9, 4.5)
+    for one, colour in zip(report.compressors, distinct_colours(len(report.compressors)), strict=True):
         ranks, shares = zip(*one.frequencies.by_rank, strict=True)
-        axes[0, 0].loglog(ranks, shares, marker=".", label=one.name)
+        axes[0, 0].loglog(ranks, shares, marker=".", color=colour, label=one.name)
     axes[0, 0].set(xlabel="rank of the symbol", ylabel="share of occurrences")
-    axes[0, 0].legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     return _save(figure, folder / "compressors_frequencies.png")
 
 
@@ -127,10 +128,11 @@ def _plot_choice(report: Report, folder: Path) -> Path:
     """Ratio against stability: a good proxy lies to the lower right."""
     figure, axes = _figure(1, 1, 8, 4.5)
     markers = "osD^v<>"  # seven, so that they do not repeat in step with the ten colours
-    for place, one in enumerate(report.compressors):
+    palette = distinct_colours(len(report.compressors))
+    for place, (one, colour) in enumerate(zip(report.compressors, palette, strict=True)):
         if one.stability is not None:
-            marker = markers[place % len(markers)]
-            axes[0, 0].scatter(one.bytes_per_symbol, one.stability.distance, marker=marker, label=one.name)
+            spot = {"marker": markers[place % len(markers)], "color": [colour], "label": one.name}
+            axes[0, 0].scatter(one.bytes_per_symbol, one.stability.distance, **spot)
     figure.legend(loc="outside right upper", fontsize=8)
     axes[0, 0].set(xlabel="bytes per symbol", ylabel="distance after deletions", ylim=(0, 1))
     return _save(figure, folder / "compressors_choice.png")

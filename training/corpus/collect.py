@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
-from tqdm import tqdm
 
 from proxybyte.checksums import digest_of_input
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import check_output, is_made_of, locked_output, whole_folder, write_text
+from proxybyte.progress import Progress
 from proxybyte.training.corpus.cut import CutReader
 from proxybyte.training.corpus.report import LISTED_PACKAGES, REPORT, CorpusReport, read_report
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
@@ -230,6 +230,6 @@ def _asked(options: CorpusOptions) -> dict[str, Any]:
     return TypeAdapter(CorpusOptions).dump_python(asked, mode="json")
 
 
-def _bar(what: str, total: int) -> tqdm:
+def _bar(what: str, total: int) -> Progress:
     """A progress bar in bytes that shows itself after two seconds."""
-    return tqdm(total=total, desc=what, unit="B", unit_scale=True, delay=2)
+    return Progress(total=total, desc=what, unit="B", unit_scale=True, delay=2)

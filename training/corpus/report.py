@@ -62,7 +62,7 @@ class CorpusReport:
         if self.over_cap.documents:
             lines.append(_line("over --max-mb", self.over_cap, "dropped"))
         if self.packages:
-            lines.append(f"packages          {self.packages:>12,}  of which {self.packages_held_out:,} held out")
+            lines.append(f"groups            {self.packages:>12,}  of which {self.packages_held_out:,} held out")
         return "\n".join([*lines, *left_out_lines(self.left_out, self.passed_over, self.examples)])
 
 

@@ -1,7 +1,8 @@
 """From a plan to its cells: one training run each, with every key settled but those that depend on the data."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,3 +161,20 @@ def _schedule(kind: ArmKind, point: Mapping[str, Any]) -> dict[str, Any]:
 def _evaluation(plan: ExperimentPlan, kind: ArmKind) -> dict[str, Any]:
     views = ["compressed"] if kind is ArmKind.COMPRESSED else ["raw"]
     return {"documents": plan.evaluation.documents, "max_bytes": plan.evaluation.max_bytes, "views": views}
+
+
+def choose_cells(cells: Sequence[Cell], which: str | None) -> list[Cell]:
+    """Those of ``which``: ``i/n`` for every n-th from the i-th on (from 1), or one cell's name; ``None`` for all.
+
+    Raises:
+        ProxyByteError: if it is neither.
+    """
+    if which is None:
+        return list(cells)
+    named = [cell for cell in cells if cell.name == which]
+    if named:
+        return named
+    share = re.fullmatch(r"(\d{1,9})/(\d{1,9})", which)
+    if share is None or not 1 <= int(share[1]) <= int(share[2]):
+        raise ProxyByteError(f"--cells {which}: give i/n with i from 1 to n, or a cell's name ('--list' shows them)")
+    return list(cells[int(share[1]) - 1 :: int(share[2])])

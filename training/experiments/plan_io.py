@@ -11,6 +11,8 @@ from .. import settings
 from ..settings import find_settings, nested, parse_override, parse_settings, read_yaml
 from .schema import ExperimentPlan
 
+PLAN_FILE = "plan.json"
+"""The plan that an experiment's folder was made by."""
 _PLANS = Path(str(files("proxybyte.hub_configs"))) / "plans"
 _SIZES = _PLANS / "sizes"
 _LEFT_TO_SIZES = ("corpus", "models", "match", "match.budget")

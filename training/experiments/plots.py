@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..colours import distinct_colours
 from .report import Condition, CurvePoint, Report, curve
 
 _MARKERS = "osD^v<>Ph*"
@@ -40,9 +41,10 @@ def _figure(report: Report, draw: Callable[[Axes, Report], None]) -> bytes:
 
 def _seeds(axes: Axes, report: Report) -> None:
     """The final figure of each cell, and the mean of each condition."""
+    palette = distinct_colours(len(report.conditions))
     for place, condition in enumerate(report.conditions):
         values = [result.bits_per_byte for result in condition.results]
-        axes.plot(values, [place] * len(values), "o", color=f"C{place % 10}", alpha=0.6)
+        axes.plot(values, [place] * len(values), "o", color=palette[place], alpha=0.6)
         axes.plot([sum(values) / len(values)], [place], "|", color="black", markersize=18)
     axes.set_yticks(range(len(report.conditions)), [condition.name for condition in report.conditions])
     axes.invert_yaxis()
@@ -51,11 +53,12 @@ def _seeds(axes: Axes, report: Report) -> None:
 
 def _curves(axes: Axes, report: Report, label: str, place: Callable[[CurvePoint], float]) -> None:
     """Evaluations during training; the band reaches from the lowest seed to the highest."""
+    palette = distinct_colours(len(report.conditions))
     for number, condition in enumerate(report.conditions):
         points = [point for point in curve(condition) if point.flops > 0]
         if not points:
             continue
-        x, colour = [place(point) for point in points], f"C{number % 10}"
+        x, colour = [place(point) for point in points], palette[number]
         marker = _MARKERS[number % len(_MARKERS)]
         axes.plot(x, [p.bits_per_byte for p in points], marker=marker, color=colour, label=condition.name)
         axes.fill_between(x, [p.lowest for p in points], [p.highest for p in points], color=colour, alpha=0.15)
@@ -69,7 +72,7 @@ def _scaling(axes: Axes, report: Report) -> None:
     for condition in report.conditions:
         name = condition.name.removesuffix(f"-{condition.first.model}")
         lines.setdefault(name, []).append(condition)
-    for name, conditions in lines.items():
+    for (name, conditions), colour in zip(lines.items(), distinct_colours(len(lines)), strict=True):
         ordered = sorted(conditions, key=lambda c: c.results[0].backbone_parameters)
         intervals = [condition.bits_per_byte for condition in ordered]
         axes.errorbar(
@@ -78,6 +81,7 @@ def _scaling(axes: Axes, report: Report) -> None:
             yerr=[interval.deviation for interval in intervals],
             marker="o",
             capsize=3,
+            color=colour,
             label=name,
         )
     axes.set(xlabel="weights beside embedding and head", ylabel="bits per byte", title=report.plan.title)

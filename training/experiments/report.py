@@ -9,9 +9,9 @@ from pathlib import Path
 from proxybyte.errors import ProxyByteError
 
 from .grid import Cell, expand
-from .plan_io import parse_plan
+from .plan_io import PLAN_FILE, parse_plan
 from .results import CellResult, load_result
-from .runner import PLAN_FILE, cell_folder
+from .runner import cell_folder
 from .schema import ArmKind, ExperimentPlan
 from .statistics import Interval, PairedTest, holm, mean_interval, paired_test
 

@@ -2,12 +2,9 @@
 
 import json
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
@@ -15,13 +12,13 @@ from proxybyte.locks import hold_if_free
 
 from .artefacts import Artefacts
 from .cell_run import CellJob, run_cell
-from .grid import Cell, expand
+from .grid import Cell, choose_cells, expand
+from .plan_io import PLAN_FILE
 from .results import load_result
 from .schema import ExperimentPlan
 
 log = logging.getLogger(__name__)
 
-PLAN_FILE = "plan.json"
 CELLS, SHARED = "cells", "shared"
 
 
@@ -33,7 +30,7 @@ class RunOptions:
         output: folder of the plan; processes that name the same one share the work.
         launcher: words that start the training entry on several processes; empty to train in this process.
         workers: processes for preparing data; 0 for one a core.
-        cells: which cells, as :func:`choose_cells` reads it; ``None`` for all.
+        cells: which cells, as :func:`.grid.choose_cells` reads it; ``None`` for all.
     """
 
     output: Path
@@ -57,23 +54,6 @@ def cell_folder(output: Path, cell: Cell) -> Path:
     return output / CELLS / cell.name
 
 
-def choose_cells(cells: Sequence[Cell], which: str | None) -> list[Cell]:
-    """Those of ``which``: ``i/n`` for every n-th from the i-th on (from 1), or one cell's name; ``None`` for all.
-
-    Raises:
-        ProxyByteError: if it is neither.
-    """
-    if which is None:
-        return list(cells)
-    named = [cell for cell in cells if cell.name == which]
-    if named:
-        return named
-    share = re.fullmatch(r"(\d{1,9})/(\d{1,9})", which)
-    if share is None or not 1 <= int(share[1]) <= int(share[2]):
-        raise ProxyByteError(f"--cells {which}: give i/n with i from 1 to n, or a cell's name ('--list' shows them)")
-    return list(cells[int(share[1]) - 1 :: int(share[2])])
-
-
 def run_plan(plan: ExperimentPlan, options: RunOptions) -> Progress:
     """Run what is left of a plan, cell by cell.
 
@@ -88,12 +68,11 @@ def run_plan(plan: ExperimentPlan, options: RunOptions) -> Progress:
         load_result(cell_folder(options.output, cell), cell)
     _note_plan(plan, options.output)
     left = cells
-    with tqdm(total=len(cells), desc="cells", unit="cell", delay=2) as bar:
-        while left and progress.stopped is None:
-            held = _one_round(left, _Job(plan, options, progress, bar))
-            if len(held) == len(left):
-                break
-            left = held
+    while left and progress.stopped is None:
+        held = _one_round(left, _Job(plan, options, progress, len(cells)))
+        if len(held) == len(left):
+            break
+        left = held
     progress.elsewhere = [cell.name for cell in left]
     return progress
 
@@ -105,7 +84,7 @@ class _Job:
     plan: ExperimentPlan
     options: RunOptions
     progress: Progress
-    bar: tqdm
+    total: int
 
 
 def _note_plan(plan: ExperimentPlan, output: Path) -> None:
@@ -124,7 +103,6 @@ def _one_round(cells: Sequence[Cell], job: _Job) -> list[Cell]:
         folder = cell_folder(job.options.output, cell)
         if load_result(folder, cell) is not None:
             job.progress.finished.append(cell.name)
-            job.bar.update()
             continue
         with hold_if_free(folder) as mine:
             if not mine:
@@ -133,9 +111,10 @@ def _one_round(cells: Sequence[Cell], job: _Job) -> list[Cell]:
             # Under the claim, so that others pass the cell over instead of waiting for the same data.
             data = shared.prepared(cell.compressor)
             work = CellJob(folder, data, job.plan.match.by, job.plan.evaluation, job.options.launcher)
+            ended = len(job.progress.finished) + len(job.progress.failed)
+            log.info("cell %s, %d of %d are done", cell.name, ended, job.total)
             if not _run_one(cell, work, job.progress):
                 break
-        job.bar.update()
     return held
 
 

@@ -117,13 +117,13 @@ class PreparedManifest:
 
     def __str__(self) -> str:
         total = self.total
-        lines = [f"{'':<12}{'documents':>12}{'MB':>12}{'symbols':>16}{'bytes/symbol':>14}{'stay raw':>10}"]
+        lines = [f"{'':<12}{'documents':>12}{'MB':>12}{'symbols':>16}{'bytes/symbol':>14}{'raw alone':>10}"]
         for name, part in (("train", self.train), ("validation", self.validation), ("total", total)):
             lines.append(
                 f"{name:<12}{part.documents:>12,}{part.bytes / 1e6:>12,.1f}{part.symbols:>16,}{part.ratio:>14.3f}"
                 f"{part.raw_documents:>10,}"
             )
-        lines.extend(f"stays raw {count:>10,}  {reason}" for reason, count in total.raw_reasons.items())
+        lines.extend(f"raw alone {count:>10,}  {reason}" for reason, count in total.raw_reasons.items())
         if not self.compressor.lossless:
             share = total.cut_windows / max(1, total.symbols)
             lines.append(f"cut windows {total.cut_windows:>8,}  symbols ({share:.1%}) do not determine their last byte")
@@ -137,13 +137,13 @@ _MANIFEST = TypeAdapter(PreparedManifest)
 TOTALS = TypeAdapter(SplitTotals)
 
 
-def read_manifest(folder: Path) -> PreparedManifest:
+def read_manifest(folder: Path | str) -> PreparedManifest:
     """Read ``folder/prepared.json``.
 
     Raises:
         ProxyByteError: if there is none, or it is damaged.
     """
-    path = folder / MANIFEST
+    path = Path(folder) / MANIFEST
     try:
         return _MANIFEST.validate_json(path.read_bytes())
     except OSError as error:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from proxybyte.checksums import file_digest
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import check_output, finish, output_folder, partial_folder, publish, write_text
+from proxybyte.progress import Progress
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.launch import Crew, crew
@@ -206,7 +205,7 @@ def _encode(job: Job, left: list[ShardTask], before: int, together: Crew, worker
     total = before + sum(task.n_bytes for task in mine)
     progress = "preparing" if together.size == 1 else f"preparing, process 1 of {together.size}"
     shown = {"unit": "B", "unit_scale": True, "delay": 2, "disable": not together.is_first}
-    with tqdm(total=total, initial=before, desc=progress, **shown) as bar:
+    with Progress(total=total, initial=before, desc=progress, **shown) as bar:
 
         def advance(n_bytes: int) -> None:
             if n_bytes:  # the workers' count is asked for often, and the bar would print each time

@@ -215,5 +215,5 @@ def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:
     if run.config.log.plot:
         from .plots import draw  # matplotlib takes a second to import
 
-        draw(MetricsLog(output).read(), output / PLOT_FILE)
+        draw(MetricsLog(output).read(), output / PLOT_FILE, run.data.phases)
     return output / MODEL_FOLDER

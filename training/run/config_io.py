@@ -130,6 +130,17 @@ def known_keys() -> list[str]:
     return list(known_fields(TrainConfig))
 
 
+def finished_run(folder: Path) -> TrainConfig:
+    """What a run that wrote its final model was told.
+
+    Raises:
+        ProxyByteError: if ``folder`` holds none.
+    """
+    if not (folder / CONFIG_FILE).is_file() or not (folder / "model" / "config.json").is_file():
+        raise ProxyByteError(f"{folder} is no finished run: give the output folder of 'proxybyte train'")
+    return load_config(folder / CONFIG_FILE)
+
+
 def check_resumable(config: TrainConfig, saved: Mapping[str, Any], folder: Path) -> None:
     """Refuse to go on with a run under another config.
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
+
+from proxybyte.progress import Progress
 
 from .checkpoint import CheckpointFolder, RunState, optimizer_tensors, whole_tensors
 from .config import TrainConfig
@@ -83,14 +84,13 @@ class Loop:
         self.stopped_by = 0
         self._pending: list[_Pending] = []
         self._since = time.perf_counter()
-        self._bar = tqdm(
+        self._bar = Progress(
             total=run.steps,
             initial=step,
             unit="step",
             desc="training",
             disable=not run.world.is_main,
-            # A terminal shows every half second; a log file should not fill with bars.
-            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+            mininterval=0.5,
         )
 
     def to_the_end(self) -> bool:

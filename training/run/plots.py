@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from proxybyte.folders import write_figure
 from proxybyte.symbols import View
 
+from ..stream.phases import Phase, Phases
 from .metrics import head_metric
 
 _COLOURS = {View.RAW: "tab:blue", View.COMPRESSED: "tab:orange"}
@@ -21,8 +22,14 @@ _POINTS = 200
 Colour = str | tuple[float, float, float, float]
 
 
-def draw(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw the lines of ``metrics.jsonl`` into ``path``: loss, bits per byte of text, and loss by head."""
+def draw(lines: Sequence[Mapping[str, Any]], path: Path, phases: Phases | None = None) -> None:
+    """Draw the lines of ``metrics.jsonl`` into ``path``: loss, bits per byte of text, and loss by head.
+
+    Args:
+        lines: of one run.
+        path: a PNG.
+        phases: of the run's plan, to be marked.
+    """
     training = [line for line in lines if line["kind"] == "train"]
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     heads = _heads(training)
@@ -46,8 +53,25 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     for axes in (losses, bits, *by_head):
         axes.grid(alpha=0.3)
         if axes.has_data():
-            axes.legend()
+            axes.legend(fontsize="small", framealpha=0.9, loc="upper right")
+            if phases is not None:
+                _mark(axes, phases)
     write_figure(path, figure, dpi=120)
+
+
+def _mark(axes: Axes, phases: Phases) -> None:
+    """A line where each phase begins, and its name in a stripe below the curves."""
+    spans = [(phase, *phases.span(phase)) for phase in Phase]
+    present = [(phase, first, end) for phase, first, end in spans if end > first]
+    if len(present) < 2:
+        return
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.06 * (high - low), high)
+    for phase, first, end in present:
+        if first:
+            axes.axvline(first, color="grey", linestyle=":", linewidth=1.2)
+        middle, frame = (first + end) / 2, axes.get_xaxis_transform()
+        axes.text(middle, 0.015, phase, transform=frame, ha="center", fontsize="x-small", color="dimgrey")
 
 
 def _heads(lines: Sequence[Mapping[str, Any]]) -> list[int]:

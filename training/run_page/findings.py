@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteForCausalLM
 from proxybyte.byte_codec import encode_bytes
@@ -25,8 +26,8 @@ from proxybyte.eval import (
 from proxybyte.faults import loading
 from proxybyte.symbols import document_opening
 
-from ..compressors import CannotEncode, load_compressor
-from ..run.config_io import CONFIG_FILE, load_config
+from ..compressors import CannotEncode, Compressor, load_compressor
+from ..run.config_io import finished_run
 from ..stream.prepared import PreparedSplit
 
 SHOWN_BYTES = 1200
@@ -113,9 +114,8 @@ def measure(run: Path, max_bytes: int) -> Findings:
     Raises:
         ProxyByteError: if the run is not finished, or its data has no validation split.
     """
-    if not (run / CONFIG_FILE).is_file() or not (run / "model" / "config.json").is_file():
-        raise ProxyByteError(f"{run} is no finished run: give the output folder of 'proxybyte train'")
-    config = load_config(run / CONFIG_FILE)
+    config = finished_run(run)
+    transformers_logging.disable_progress_bar()
     if not (config.data / "validation").is_dir():
         raise ProxyByteError(f"{config.data} holds no validation documents: the page has nothing to show")
     texts = _documents(PreparedSplit(config.data / "validation"), max_bytes)
@@ -169,11 +169,13 @@ def _prompt(text: bytes, size: int, whole: int) -> tuple[bytes, bytes]:
 
 
 def _views(model: Any, texts: Sequence[bytes], compressor_folder: Path) -> TwoViewsOfText:
-    """The beginning of the document that the compressor codes at an ordinary ratio, in both views."""
+    """A piece of a document, of those that the compressor codes at an ordinary ratio, in both views."""
     compressor = load_compressor(compressor_folder)
     limit = min(SHOWN_BYTES, model.config.max_position_embeddings - 2)
-    text = _whole_characters(max(texts, key=lambda text: min(len(text), limit))[:limit])
-    (codes,) = compressor.encode_batch([text])
+    pieces = [_whole_characters(_prompt(text, limit, limit)[0]) for text in texts]
+    longest = max(map(len, pieces))
+    # As long as any, and of these the one in the middle: the first lines of a file are often its banner.
+    text, codes = _ordinary(compressor, [piece for piece in pieces if len(piece) >= 0.9 * longest])
     coded = not isinstance(codes, CannotEncode)
     return TwoViewsOfText(
         text=text,
@@ -182,6 +184,14 @@ def _views(model: Any, texts: Sequence[bytes], compressor_folder: Path) -> TwoVi
         compressor=compressor.name,
         codes=len(codes) if coded else 0,
     )
+
+
+def _ordinary(compressor: Compressor, pieces: Sequence[bytes]) -> tuple[bytes, np.ndarray | CannotEncode]:
+    """The piece whose ratio is the median of those that have a code, with its code."""
+    coded = list(zip(pieces, compressor.encode_batch(pieces), strict=True))
+    able = [(piece, codes) for piece, codes in coded if not isinstance(codes, CannotEncode)] or coded[:1]
+    by_ratio = sorted(able, key=lambda pair: len(pair[1]) / len(pair[0]) if isinstance(pair[1], np.ndarray) else 0.0)
+    return by_ratio[len(by_ratio) // 2]
 
 
 def _whole_characters(text: bytes) -> bytes:

@@ -21,6 +21,7 @@ pre { font: 13px/1.55 ui-monospace, monospace; white-space: pre-wrap; overflow-w
   border: 1px solid #ddd; padding: .7rem; }
 .prompt { color: #666; } .note { color: #555; font-size: .92rem; } img { max-width: 100%; }
 .a { background: #dbe9f6; } .b { background: #f6e7d2; } .a, .b { border-radius: 2px; }
+@media (max-width: 40rem) { td.bar { width: 7rem; } }
 .scale span { padding: 0 .5rem; }
 """
 _MOST_BITS = 8.0

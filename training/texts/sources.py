@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
 from proxybyte.errors import ProxyByteError
+from proxybyte.progress import Progress
 from proxybyte.training.texts.records import DEFAULT_SUFFIXES, Document, LeftOut, Reader, TextRules
 from proxybyte.training.texts.tables import DatasetName, DatasetReader, ParquetReader, is_saved_dataset
 from proxybyte.training.texts.trees import file_reader, folder_reader
@@ -76,7 +75,9 @@ class TextSource:
         """
         readers = [reader for path in self.paths for reader in self._open(Path(path))]
         total = 0
-        with tqdm(desc=progress, total=self.max_bytes, unit="B", unit_scale=True, delay=1, disable=not progress) as bar:
+        with Progress(
+            desc=progress, total=self.max_bytes, unit="B", unit_scale=True, delay=1, disable=not progress
+        ) as bar:
             for item in (item for reader in readers for item in reader.read(lambda _: None)):
                 if not isinstance(item, Document):
                     self.left_out.add(item)

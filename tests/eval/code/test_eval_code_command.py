@@ -68,7 +68,7 @@ def test_samples_are_judged_without_a_model(solver, problems_file, tmp_path, cap
     assert run("--samples", foreign, "--data", problems_file, YES) == 0
     said = capsys.readouterr()
     assert "1 of 1 problems solved" in said.out
-    assert "NOT SCORED for want of a sample: 2 problems" in said.out
+    assert "NOT SCORED, as they have no sample: 2 problems" in said.out
     assert "2 of the 3 problems have no sample and are not in the scores: Tiny/0, Tiny/1" in said.err
     assert run("--samples", foreign, "--data", problems_file, "--json", YES) == 0
     assert json.loads(capsys.readouterr().out)["problems_without_samples"] == ["Tiny/0", "Tiny/1"]

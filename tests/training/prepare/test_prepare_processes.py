@@ -53,7 +53,7 @@ def test_two_processes_write_the_bytes_of_one(corpus, m1, tmp_path):
     assert (one.workers, two.workers) == (1, 2)
     assert one.fingerprint == two.fingerprint
     assert one.total.cut_windows == two.total.cut_windows > 0
-    assert done.stdout.count("prepared folder:") == 1
+    assert done.stdout.count("next: proxybyte train") == 1
     again = launched(TWO, corpus, "--compressor", m1, "--out", tmp_path / "two")
     assert again.returncode == 0 and "is up to date" in again.stderr
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.progress import Progress
 
 from ..neural.byte_lm import FREQUENCY_BITS, LOGIT_BITS, ByteLM
 from .boundaries import Boundary, joins
@@ -116,7 +116,7 @@ def grow(lm: ByteLM, rule: GrowthRule) -> Trie:
         ProxyByteError: if fewer strings than ``rule.symbols`` are allowed.
     """
     forest = _Forest(lm, rule)
-    with tqdm(total=rule.symbols, desc="growing codebook", unit="string", delay=2) as bar:
+    with Progress(total=rule.symbols, desc="growing codebook", unit="string", delay=2) as bar:
         while True:
             limit = forest.limit()
             waiting = np.flatnonzero(forest.waiting & (forest.cost <= limit))

@@ -9,7 +9,8 @@ nothing extends make room for the longer strings with the largest counts, as lon
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
+
+from proxybyte.progress import Progress
 
 from .automaton import Automaton
 from .boundaries import Boundary, joins
@@ -49,7 +50,7 @@ def reweigh(trie: Trie, documents: list[bytes], boundary: Boundary, rounds: int 
     lengths = np.array([len(document) for document in documents], np.int64)
     starts = np.cumsum(lengths) - lengths
     allowed = joins(boundary).ravel()
-    for _ in tqdm(range(rounds), desc="reweighing", unit="round", delay=2):
+    for _ in Progress(range(rounds), desc="reweighing", unit="round", delay=2):
         parsed = _count(trie, text, starts)
         may = allowed[trie.last_bytes[parsed.longer >> 8].astype(np.int64) << 8 | parsed.longer & 255]
         may &= trie.spellings.lengths[parsed.longer >> 8] < LONGEST

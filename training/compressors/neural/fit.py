@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
-from tqdm import tqdm
 
 from proxybyte.checksums import seal, unseal
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_bytes
+from proxybyte.progress import Progress
 
 from .float_lm import FloatByteLM
 from .sampling import NO_TARGET, TextSampler
@@ -104,7 +104,7 @@ def fit(
     key = json.dumps({**asdict(options), "text": hashlib.sha256(memoryview(sampler.text)).hexdigest()})
     if path.exists():
         _resume(run, path, key)
-    bar = tqdm(total=options.steps, initial=run.step, desc="fitting M1", unit="step", delay=2)
+    bar = Progress(total=options.steps, initial=run.step, desc="fitting M1", unit="step", delay=2)
     with bar, _saved_on_exit(run, path, key):
         saved = time.monotonic()
         while run.step < options.steps:
