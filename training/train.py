@@ -93,9 +93,10 @@ def _train(config: TrainConfig, stage: Stage) -> Summary:
         stage.accelerator.end_training()
         return Summary(True, step)
     if world.is_main:
-        _open_folder(config, step if found else None)
+        check_final(config.output)  # now, and not when all steps are done
     job = assemble(config, stage, data, found[0] if found else None)
     if world.is_main:
+        _open_folder(config, step if found else None)  # a model that cannot be made leaves nothing behind
         log.info("%s", data.describe())
         if found:
             log.info("going on from %s", found[0])
@@ -129,9 +130,8 @@ def _open_folder(config: TrainConfig, begun: int | None) -> None:
     """Make the run folder ready to go on after step ``begun``; ``None`` to begin.
 
     Raises:
-        ProxyByteError: if it cannot be written, or what the run will write would replace what another program wrote.
+        ProxyByteError: if it cannot be written.
     """
-    check_final(config.output)  # now, and not when all steps are done
     try:
         config.output.mkdir(parents=True, exist_ok=True)
         save_config(config, config.output)

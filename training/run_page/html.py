@@ -30,7 +30,7 @@ _MOST_BITS = 8.0
 def page(findings: Findings, curves: Path | None) -> str:
     """The whole page; ``curves`` is a PNG to show, if there is one."""
     parts = [
-        f"<h1>{_text(str(findings.run))}</h1>",
+        f"<h1>{_text(findings.run.name)}</h1>",
         f"<p>{findings.parameters:,} parameters. Figures are over {findings.documents:,} held-out documents, "
         f"{findings.n_bytes:,} bytes, each read alone.</p>",
         *_figures(findings),
