@@ -98,10 +98,10 @@ class ProxyByteConfig(PreTrainedConfig):
     sub_configs = {"backbone_config": AutoConfig, "suffix_rows": SuffixRowsConfig}
     keys_to_ignore_at_inference = ["past_key_values", "target_nll", "head_nll", "head_targets", "last_hidden_state"]
 
-    # Whatever was given, it is a configuration once this one is built.
+    # Whatever was given, these are a configuration and a value of DocumentOpening once this one is built.
     backbone_config: Any = None
     num_compressed_symbols: int | None = None
-    document_opening: str | None = None
+    document_opening: Any = None
     tie_word_embeddings: bool | None = None
     loss_chunk_size: int = 512
     logits_in_evaluation: bool = True
@@ -119,12 +119,12 @@ class ProxyByteConfig(PreTrainedConfig):
         if self.num_compressed_symbols is None:
             _check_count("vocab_size", COMPRESSED_OFFSET if rows is None else rows, at_least=COMPRESSED_OFFSET)
             super().__setattr__("num_compressed_symbols", 0 if rows is None else rows - COMPRESSED_OFFSET)
-        _check_count("num_compressed_symbols", self.num_compressed_symbols, at_least=0)
+        codes = _check_count("num_compressed_symbols", self.num_compressed_symbols, at_least=0)
         _check_count("loss_chunk_size", self.loss_chunk_size, at_least=1)
         _check_count("num_pred_heads", self.num_pred_heads, at_least=1)
         _check_count("num_raw_pred_heads", self.num_raw_pred_heads, at_least=0)
         self.suffix_rows = SuffixRowsConfig.of(self.suffix_rows)
-        vocab_size = COMPRESSED_OFFSET + self.num_compressed_symbols
+        vocab_size = COMPRESSED_OFFSET + codes
         _check_vocabulary(vocab_size if rows is None else rows, vocab_size, "vocab_size")
         sizes = {name: kwargs.pop(name) for name in _SIZES if name in kwargs}
         if misplaced := sorted(DELEGATED & kwargs.keys()):
@@ -278,9 +278,10 @@ def _model_class(backbone: PreTrainedConfig) -> type | None:
     return found[0] if isinstance(found, tuple) else found
 
 
-def _check_count(name: str, value: Any, at_least: int) -> None:
+def _check_count(name: str, value: Any, at_least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise ProxyByteError(f"{name} is {value!r}: give a whole number of at least {at_least}")
+    return value
 
 
 def _check_vocabulary(found: Any, expected: int, name: str) -> None:

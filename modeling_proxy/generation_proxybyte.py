@@ -1,15 +1,20 @@
 """Transformers' own ``generate`` for texts in two views, and the ways to draft that it does not have."""
 
+from contextlib import suppress
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
+from transformers.generation.candidate_generator import AssistedCandidateGenerator
 
+from .configuration_eva import EvaConfig
 from .configuration_proxybyte import ProxyByteConfig
 from .draft_request import DraftRequest
+from .errors import ProxyByteError
 from .multibyte_decoding import Generation, decode_with_drafts
 from .suffix_rows import SuffixRows
-from .symbols import Special
+from .symbols import COMPRESSED_OFFSET, NUM_RAW_SYMBOLS, Special
 from .view_rule import ViewLogitsProcessor, ViewState, view_states
 
 
@@ -46,7 +51,11 @@ class ProxyByteGenerationMixin(GenerationMixin):
     ) -> None:
         if (request := DraftRequest.of(generation_config)) is not None:
             request.check(generation_mode, generation_config, generation_mode_kwargs)
-        super()._validate_generation_mode(generation_mode, generation_config, generation_mode_kwargs)  # type: ignore[misc]
+        others = generation_mode_kwargs
+        if _has_raw_rows_alone(others.get("assistant_model")) and "assistant_tokenizer" not in others:
+            # Transformers takes a vocabulary of another size for another tokenizer's.
+            others = {key: value for key, value in others.items() if key != "assistant_model"}
+        super()._validate_generation_mode(generation_mode, generation_config, others)  # type: ignore[misc]
 
     def _sample(  # type: ignore[override]
         self,
@@ -74,12 +83,53 @@ class ProxyByteGenerationMixin(GenerationMixin):
         given = Generation(input_ids, logits_processor, stopping_criteria, generation_config, streamer, model_kwargs)
         return decode_with_drafts(self, request.drafter(self), given)
 
-    def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        # An assistant of another class (a native export) does not know what is ours alone.
-        assistant, model_kwargs = kwargs.get("assistant_model"), kwargs.get("model_kwargs")
-        if assistant is not None and model_kwargs is not None and not isinstance(assistant, ProxyByteGenerationMixin):
-            kwargs["model_kwargs"] = {name: one for name, one in model_kwargs.items() if name != "raw_symbols_only"}
-        return super()._get_candidate_generator(*args, **kwargs)  # type: ignore[misc]
+    def _get_candidate_generator(self, **kwargs: Any) -> Any:  # type: ignore[override]
+        assistant = kwargs.get("assistant_model")
+        if assistant is not None and assistant.config.model_type != ProxyByteConfig.model_type:
+            # An assistant of another class (a native export) does not know what is ours alone.
+            known = {name: one for name, one in kwargs["model_kwargs"].items() if name != "raw_symbols_only"}
+            kwargs["model_kwargs"] = known
+        generator = super()._get_candidate_generator(**kwargs)  # type: ignore[misc]
+        if type(generator) is not AssistedCandidateGenerator or not _has_raw_rows_alone(assistant):
+            return generator
+        if bool((kwargs["input_ids"] >= COMPRESSED_OFFSET).any()):
+            raise ProxyByteError("assistant_model reads raw symbols alone: give a prompt without compressed symbols")
+        of_tokenizers = ("target_tokenizer", "assistant_tokenizer")
+        return _RawCandidates(self.config.vocab_size, **{k: v for k, v in kwargs.items() if k not in of_tokenizers})
+
+    def adjust_generation_fn(  # type: ignore[override]
+        self,
+        generation_config: GenerationConfig | None,
+        from_auto_class: bool,
+        from_pipeline: str | None,
+        pretrained_model_name_or_path: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Read the folder's generation configuration, also what Transformers does not know in one that it made itself.
+
+        Folders of earlier versions call theirs a copy of the model's configuration, of which Transformers takes only
+        what it knows: ``draft`` would be dropped.
+        """
+        where = (from_auto_class, from_pipeline, pretrained_model_name_or_path)
+        super().adjust_generation_fn(generation_config, *where, **kwargs)  # type: ignore[misc]
+        if generation_config is None and self.generation_config._from_model_config:
+            kwargs.pop("trust_remote_code", None)
+            with suppress(OSError):  # there is no such file
+                self.generation_config = GenerationConfig.from_pretrained(
+                    pretrained_model_name_or_path, _from_model_config=False, **kwargs
+                )
+
+    def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
+        """As Transformers', which keeps keys and values by pages.
+
+        Raises:
+            ProxyByteError: on a backbone whose cache cannot be kept so, and with suffix rows, which read the text.
+        """
+        kind = self.config.backbone_config.model_type
+        hindrance = f"backbone {kind!r}" if kind == EvaConfig.model_type else "suffix rows"
+        if kind == EvaConfig.model_type or self.reads_suffixes:
+            raise ProxyByteError(f"continuous batching (generate_batch) does not run with {hindrance}: use generate")
+        return super().init_continuous_batching(*args, **kwargs)  # type: ignore[misc]
 
     def prepare_inputs_for_generation(self, input_ids: torch.LongTensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Transformers' own, and what suffix rows read where ``input_ids`` are the text so far."""
@@ -120,3 +170,28 @@ class ProxyByteGenerationMixin(GenerationMixin):
         rule = ViewLogitsProcessor(self.config.vocab_size, end_of_turn, kwargs.get("device"))
         kwargs["logits_processor"] = LogitsProcessorList([*(logits_processor or []), rule])
         return super()._get_logits_processor(generation_config, *args, **kwargs)  # type: ignore[misc]
+
+
+def _has_raw_rows_alone(assistant: Any) -> bool:
+    """Whether ``assistant``, if there is one, is a model over the 320 raw symbols, such as a native export."""
+    return assistant is not None and assistant.config.get_text_config().vocab_size == NUM_RAW_SYMBOLS
+
+
+class _RawCandidates(AssistedCandidateGenerator):
+    """Candidates of such an assistant, their logits as wide as the model's own: compressed symbols are never drafted.
+
+    Args:
+        vocab_size: of the model.
+        **kwargs: of Transformers' own generator.
+    """
+
+    def __init__(self, vocab_size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._missing = vocab_size - NUM_RAW_SYMBOLS
+
+    def get_candidates(
+        self, input_ids: torch.LongTensor, **kwargs: Any
+    ) -> tuple[torch.LongTensor, torch.Tensor | None]:
+        """Symbols ``(1, T + n)``, and logits ``(1, n, V)`` or ``None`` where there is no room for any."""
+        candidates, logits = super().get_candidates(input_ids, **kwargs)
+        return candidates, None if logits is None else F.pad(logits, (0, self._missing), value=-torch.inf)

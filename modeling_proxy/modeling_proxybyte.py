@@ -116,6 +116,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         self._tied_weights_keys = {"lm_head.weight": f"model.{embedding}.weight"}
         for name in _SUPPORTS:
             setattr(self, name, getattr(self.model, name))
+        # What the backbone fell back to (Gemma 2 runs no SDPA): continuous batching asks the outer configuration.
+        config._attn_implementation_internal = self.model.config._attn_implementation
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         # Beside the generator and after lm_head, so that no other weight depends on how many heads there are.
         with torch.random.fork_rng(devices=[]):
@@ -326,8 +328,9 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         """
         if new_num_tokens not in (None, self.config.vocab_size) or args or kwargs.get("pad_to_multiple_of"):
             raise ProxyByteError(
-                f"the vocabulary is fixed by the symbol layout to {self.config.vocab_size} rows: "
-                "build a model with another num_compressed_symbols instead of resizing"
+                f"resize_token_embeddings: the vocabulary is fixed by the symbol layout to {self.config.vocab_size} "
+                "rows, so a tokenizer takes no new token (use a spare one, such as <extra_id_19>); build a model with "
+                "another num_compressed_symbols instead of resizing"
             )
         return self.get_input_embeddings()  # type: ignore[return-value]
 

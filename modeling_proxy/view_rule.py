@@ -61,6 +61,9 @@ class ViewLogitsProcessor(LogitsProcessor):
         device: of the scores.
     """
 
+    # Of the last symbol of each text alone: see view_states.
+    supports_continuous_batching = True
+
     def __init__(self, vocab_size: int, end_of_turn: bool, device: torch.device | str | None = None) -> None:
         allowed = torch.zeros(len(ViewState), vocab_size, dtype=torch.bool)
         allowed[:, Special.EOS] = True

@@ -1,5 +1,7 @@
 """Fixtures shared by all rooms' tests."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -57,3 +59,15 @@ def prepared_split(tmp_path) -> Callable:
         return PreparedSplit(write_prepared(tmp_path / "split", documents, raw_only))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trl(tmp_path_factory):
+    """The package TRL, in a folder that goes away with the tests."""
+    folder = tmp_path_factory.mktemp("trl")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), "trl==1.16.0"]
+    if subprocess.run(install, check=False, capture_output=True).returncode:
+        pytest.skip("no package index at hand")
+    sys.path.insert(0, str(folder))
+    yield pytest.importorskip("trl")
+    sys.path.remove(str(folder))

@@ -1,8 +1,5 @@
 """TRL's own trainer on a native export, by the recipe of docs/serving.md."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from datasets import Dataset
@@ -13,17 +10,6 @@ from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_mod
 
 pytestmark = pytest.mark.slow
 TEXT = "The capital of France is Paris."
-
-
-@pytest.fixture(scope="module")
-def trl(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trl")
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), "trl==1.16.0"]
-    if subprocess.run(install, check=False, capture_output=True).returncode:
-        pytest.skip("no package index at hand")
-    sys.path.insert(0, str(folder))
-    yield pytest.importorskip("trl")
-    sys.path.remove(str(folder))
 
 
 @pytest.mark.parametrize("recipe", [True, False])

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from proxybyte import ProxyByteForCausalLM
+from proxybyte.training.run.adapters import Adapter, write_merged
+from proxybyte.training.run.config import AdapterConfig
 
 peft = pytest.importorskip("peft")
 SYMBOLS = torch.randint(64, 320, (2, 12), generator=torch.Generator().manual_seed(2))
@@ -65,3 +67,42 @@ def test_an_adapted_model_generates_raw_text_alone(tiny_model):
     wrapped = adapted(tiny_model(), ["q_proj", "lm_head"])
     new = wrapped.generate(input_ids=torch.tensor([[12, 70, 80]]), max_new_tokens=10)[0, 3:].tolist()
     assert set(new) <= set(range(64, 320)) | {0, 2, 13}
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize(
+    ("targets", "rows"),
+    [
+        (["q_proj", "embed_tokens"], None),
+        (["q_proj", "lm_head"], None),
+        (["embed_tokens", "lm_head"], None),
+        (["q_proj"], {"modules_to_save": ["embed_tokens"]}),
+        (["q_proj"], {"modules_to_save": ["lm_head"]}),
+        (["q_proj"], {"trainable_token_indices": {"embed_tokens": [70, 71]}}),
+        (["q_proj"], "all"),
+        (["q_proj"], "raw"),
+    ],
+    ids=str,
+)
+def test_what_is_merged_is_base_and_adapter_also_when_it_is_read_back(tiny_model, tmp_path, tied, targets, rows):
+    """PEFT's own forward pass under the adapter says what is right; float64 from end to end."""
+    base = tiny_model(tie_word_embeddings=tied)
+    base.save_pretrained(tmp_path / "base")
+    before = base(SYMBOLS).logits.detach()
+    if isinstance(rows, str):
+        wrapped = Adapter.attach(base, AdapterConfig(targets=targets, rows=rows, rank=2), seed=1).peft
+    else:
+        wrapped = adapted(base, targets, **(rows or {}))
+    wrapped = wrapped.double().eval()
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in wrapped.parameters():
+            if weight.requires_grad:
+                weight += 0.1 * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+        expected = wrapped(SYMBOLS).logits
+    assert (expected - before).abs().max() > 1e-2
+    wrapped.save_pretrained(tmp_path / "adapter")
+    write_merged(tmp_path / "base", tmp_path / "adapter", tmp_path / "merged")
+    merged = ProxyByteForCausalLM.from_pretrained(tmp_path / "merged")
+    assert merged.dtype == torch.float64
+    torch.testing.assert_close(merged(SYMBOLS).logits, expected, rtol=0, atol=1e-9)

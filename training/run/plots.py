@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from proxybyte.folders import write_figure
 from proxybyte.symbols import View
 
 from ..stream.phases import Phase, Phases
@@ -55,7 +56,7 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, phases: Phases | None =
             axes.legend(fontsize="small", framealpha=0.9, loc="upper right")
             if phases is not None:
                 _mark(axes, phases)
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure, dpi=120)
 
 
 def _mark(axes: Axes, phases: Phases) -> None:

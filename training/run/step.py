@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 
+from proxybyte.losses import mean_loss
 from proxybyte.modeling_proxybyte import ProxyByteOutput
 
 from ..stream.mixed_view import PackedBatch
@@ -91,7 +92,7 @@ def _losses(engine: Engine, batch: PackedBatch, step: int, share: float) -> tupl
         output = engine.model(**inputs)
         return output.loss, output
     output = engine.model(**inputs, **lesson.asks)
-    return output.loss + lesson.loss(output) / share, output
+    return output.loss + mean_loss(lesson.loss(output), share), output
 
 
 def seed_by_row(seed: int, row: int, device: torch.device) -> None:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from proxybyte import ProxyByteForCausalLM
 from proxybyte.errors import ProxyByteError
@@ -33,6 +34,24 @@ def test_both_views_are_those_of_the_saved_model_on_the_same_documents(recipe):
     assert last["validation/raw_bpb"] == pytest.approx(bits_per_byte(model, texts, scoring).bits_per_byte, rel=1e-6)
     compressed = compressed_bits_per_byte(model, two.codes, sizes, scoring).bits_per_byte
     assert last["validation/compressed_bpb"] == pytest.approx(compressed, rel=1e-6)
+
+
+def test_validation_holds_no_logits_beside_a_loss(recipe, monkeypatch):
+    """A vocabulary whose logits do not fit is scored by its losses, as that of 65,856 rows is."""
+    monkeypatch.setattr("proxybyte.eval.scoring.LOGITS_IN_A_PASS", 1)
+    seen = []
+    forward = ProxyByteForCausalLM.forward
+
+    def watched(self, *args, **kwargs):
+        output = forward(self, *args, **kwargs)
+        if not torch.is_grad_enabled():
+            seen.append((kwargs.get("labels") is not None, output.logits is not None))
+        return output
+
+    monkeypatch.setattr(ProxyByteForCausalLM, "forward", watched)
+    train(load_config(recipe(), ["evaluation.views=[raw, compressed]"]))
+    assert (True, False) in seen
+    assert (True, True) not in seen
 
 
 def test_the_compressed_view_alone(recipe):
