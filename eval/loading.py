@@ -13,6 +13,7 @@ from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import embedding_rows
 from proxybyte.eval.scoring import gives_target_nll
+from proxybyte.faults import loading
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 BROKEN = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
@@ -42,10 +43,8 @@ def load_model(folder: Path, device: str, dtype: str) -> Any:
         advice = f"give {folder / 'model'}" if inside else "give an export, or a run's model/ or checkpoints/STEP/model"
         raise ProxyByteError(f"{folder} is no model folder (it has no config.json): {advice}")
     verify_folder(folder, WEIGHTS)
-    try:
+    with loading(folder, "model"):
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-    except BROKEN as error:
-        raise cannot_load(folder, error) from error
     return model.to(pick_device(device)).eval()
 
 
@@ -61,10 +60,8 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         ProxyByteError: if the folder has none that loads.
     """
-    try:
+    with loading(folder, "tokenizer"):
         return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ProxyByteError(f"cannot load the tokenizer in {folder}: {' '.join(str(error).split())}") from error
 
 
 def model_kind(model: Any) -> ModelKind:

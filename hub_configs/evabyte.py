@@ -189,8 +189,8 @@ def _published(config: ProxyByteConfig, source: Path) -> _Layout:
 def _read_settings(folder: Path, model_type: str) -> dict[str, Any]:
     path = folder / _CONFIG
     try:
-        settings = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        settings = dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ProxyByteError(f"{path} cannot be read: give the folder of a checkpoint ({error})") from error
     if settings.get("model_type") != model_type:
         raise ProxyByteError(f"{path} is of a {settings.get('model_type')!r} model: this takes {model_type!r}")
@@ -217,8 +217,10 @@ def _weights(path: Path, only: str | None = None) -> Iterator[tuple[str, torch.T
 def _files(folder: Path) -> list[str]:
     """The weight files of a checkpoint."""
     if (folder / _INDEX).exists():
-        index = json.loads((folder / _INDEX).read_bytes())
-        return sorted(set(index["weight_map"].values()))
+        try:
+            return sorted(set(json.loads((folder / _INDEX).read_bytes())["weight_map"].values()))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise ProxyByteError(f"{folder / _INDEX} cannot be read: fetch it again ({error})") from error
     if (folder / _SINGLE).exists():
         return [_SINGLE]
     raise ProxyByteError(f"{folder} has neither {_SINGLE} nor {_INDEX}: give a checkpoint in safetensors format")

@@ -22,6 +22,7 @@ import proxybyte
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.checksums import digest_of_input
 from proxybyte.errors import ProxyByteError
+from proxybyte.faults import loading
 from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
 from proxybyte.hub_configs.gguf_file import GgufText, GgufType, check_gguf_family, write_gguf
 from proxybyte.hub_configs.model_card import CardFacts, write_model_card
@@ -217,7 +218,8 @@ def _tokenizer(found: ModelFolder, model: "PreTrainedModel", chat: bool) -> "Pre
         if not chat or carried.chat_template is not None:
             return carried  # type: ignore[return-value]
     if chat and (found.model / CHAT_FOLDER / "tokenizer.json").is_file():
-        return AutoTokenizer.from_pretrained(found.model / CHAT_FOLDER)  # type: ignore[return-value]
+        with loading(found.model / CHAT_FOLDER, "chat tokenizer"):
+            return AutoTokenizer.from_pretrained(found.model / CHAT_FOLDER)  # type: ignore[return-value]
     return build_tokenizer(
         opening=getattr(model.config, "document_opening", DocumentOpening.RAW),
         chat=chat,

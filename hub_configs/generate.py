@@ -9,6 +9,7 @@ import torch
 
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
+from proxybyte.faults import loading
 from proxybyte.hub_configs.model_folder import ModelFolder, context_length, find_model, load_causal_model
 from proxybyte.streaming import ByteStreamer
 from proxybyte.symbols import NUM_RAW_SYMBOLS
@@ -74,7 +75,10 @@ def generate_bytes(
     rows = model.get_input_embeddings().num_embeddings
     if model.config.model_type != "proxybyte" and rows != NUM_RAW_SYMBOLS:
         raise ProxyByteError(f"{folder} is no byte model: it has {rows} symbols, a plain byte model {NUM_RAW_SYMBOLS}")
-    opening = AutoTokenizer.from_pretrained(folder)("")["input_ids"]
+    if not (folder / "tokenizer.json").is_file():
+        raise ProxyByteError(f"{folder} holds no tokenizer.json: give a run or an export, or copy in a byte tokenizer")
+    with loading(folder, "tokenizer"):
+        opening = AutoTokenizer.from_pretrained(folder)("")["input_ids"]
     symbols = torch.tensor([[*opening, *encode_bytes(prompt).tolist()]])
     limit = symbols.shape[1] + options.max_new_bytes
     context = context_length(model.config)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
+from proxybyte.faults import loading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -69,7 +70,7 @@ def load_config(folder: Path) -> "PreTrainedConfig":
 
     try:
         return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever a damaged or foreign file provokes
         raise ProxyByteError(f"{folder / CONFIG_FILE} cannot be read: {_first_line(error)}") from error
 
 
@@ -84,17 +85,14 @@ def load_causal_model(folder: Path) -> "PreTrainedModel":
     Raises:
         ProxyByteError: if a weight is absent, odd or unreadable.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     config = load_config(folder)
     verify_folder(folder, WEIGHTS)
-    try:
+    with loading(folder, "weights"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ProxyByteError(f"the weights in {folder} cannot be loaded: {_first_line(error)}") from error
     model, report = loaded
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[kind]:

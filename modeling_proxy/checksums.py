@@ -79,7 +79,7 @@ def read_record(folder: Path) -> Record | None:
     """
     path = folder / SUMS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

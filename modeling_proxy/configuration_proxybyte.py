@@ -123,8 +123,8 @@ class ProxyByteConfig(PreTrainedConfig):
         _check_count("loss_chunk_size", self.loss_chunk_size, at_least=1)
         _check_count("num_pred_heads", self.num_pred_heads, at_least=1)
         _check_count("num_raw_pred_heads", self.num_raw_pred_heads, at_least=0)
-        self.suffix_rows = SuffixRowsConfig.of(self.suffix_rows)
         vocab_size = COMPRESSED_OFFSET + self.num_compressed_symbols
+        self.suffix_rows = SuffixRowsConfig.of(self.suffix_rows)
         _check_vocabulary(vocab_size if rows is None else rows, vocab_size, "vocab_size")
         sizes = {name: kwargs.pop(name) for name in _SIZES if name in kwargs}
         if misplaced := sorted(DELEGATED & kwargs.keys()):

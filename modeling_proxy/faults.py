@@ -5,9 +5,14 @@ tells is one. No model needs this module, so it does not travel to the Hub.
 """
 
 import errno
+import json
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import ProxyByteError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _FULL_WORDS = ("no space left on device", "disk quota exceeded", "file too large", "storagefull", "os error 28")
@@ -29,6 +34,46 @@ def is_disk_full(error: BaseException) -> bool:
         (isinstance(each, OSError) and each.errno in _FULL) or any(word in str(each).lower() for word in _FULL_WORDS)
         for each in causes(error)
     )
+
+
+@contextmanager
+def faults_named(path: Path) -> Iterator[None]:
+    """Let what the system refuses inside the block name ``path``: by itself it does so for opening, not for writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+@contextmanager
+def loading(folder: Path, what: str) -> Iterator[None]:
+    """Whatever a library meets while it loads ``what`` (a model, a tokenizer) from ``folder``, as one sentence.
+
+    A damaged file makes libraries fail in any way: the file of JSON that is none is looked for, and named.
+
+    Raises:
+        ProxyByteError: in the place of any other error.
+    """
+    try:
+        yield
+    except (ProxyByteError, MemoryError):
+        raise
+    except Exception as error:
+        reason = damaged_json(folder) or next(iter(str(error).splitlines()), type(error).__name__)
+        raise ProxyByteError(f"cannot load the {what} in {folder}: {reason}") from error
+
+
+def damaged_json(folder: Path) -> str | None:
+    """The first JSON file in ``folder`` that holds no object, and why; ``None`` where there is none."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            if not isinstance(json.loads(path.read_bytes()), dict):
+                return f"{path.name} holds no JSON object: copy it again"
+        except (OSError, ValueError, RecursionError) as error:
+            return f"{path.name} is damaged ({next(iter(str(error).splitlines()), '')}): copy it again"
+    return None
 
 
 def disk_full_sentence(error: BaseException, path: Path | None = None) -> str | None:

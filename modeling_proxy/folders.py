@@ -14,6 +14,7 @@ No model needs this module, so it does not travel to the Hub.
 
 import ctypes
 import errno
+import io
 import json
 import logging
 import os
@@ -21,13 +22,16 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .checksums import SUMS, files_in, folder_record, read_record, verify_folder
 from .errors import ProxyByteError
-from .faults import disk_full_sentence
+from .faults import disk_full_sentence, faults_named
 from .locks import hold
 from .privacy import forget_paths
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +62,13 @@ def sync_tree(folder: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, never a part."""
+    """Write a file so that a reader finds the old content or the new, never a part; its folder is made if absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
-        sync(temporary)
+        with faults_named(path):
+            temporary.write_bytes(content)
+            sync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -77,6 +83,13 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """:func:`write_bytes` of JSON, indented, with a line feed at its end."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_figure(path: Path, figure: "Figure", dpi: int) -> None:
+    """:func:`write_bytes` of a Matplotlib figure, in the format that the name's ending says."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix.removeprefix("."), dpi=dpi)
+    write_bytes(path, drawn.getvalue())
 
 
 @contextmanager

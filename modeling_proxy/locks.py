@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .errors import ProxyByteError
+from .faults import faults_named
 
 _ATTEMPTS = 5
 """How often to look again where a lock was let go in the very moment that it was asked for."""
@@ -160,7 +161,13 @@ def _take(path: Path, target: Path, again: bool) -> None:
                 if attempt + 1 == _ATTEMPTS or owner is not None:
                     raise HeldError(target, owner) from None
                 time.sleep(0.05)  # it was let go this instant, or its owner has not written its name yet
-        path.write_text(json.dumps(asdict(_this_process())), encoding="utf-8")
+        try:
+            with faults_named(path):
+                path.write_text(json.dumps(asdict(_this_process())), encoding="utf-8")
+        except OSError:
+            path.unlink(missing_ok=True)
+            lock.release()
+            raise
         _held[path] = _Held(lock, os.getpid(), threading.get_ident())
 
 

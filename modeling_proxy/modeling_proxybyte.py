@@ -170,8 +170,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             use_cache: off by default with labels or position ids.
             logits_to_keep: how many last positions to return logits for (0: all), or their indices.
             num_items_in_batch: what the loss is divided by; the number of targets in this batch if absent.
-            return_logits: whether to return logits, where the default is wrong: without labels, and beside a loss where
-                the model is in evaluation mode, gradients are off and ``config.logits_in_evaluation`` is set.
+            return_logits: by default without labels, and with ``config.logits_in_evaluation`` in such an evaluation.
             raw_symbols_only: compute the head's first 320 rows and give minus infinity to the others.
             return_head_logits: whether to return what heads 1 and up draft, at the positions of ``logits_to_keep``.
             next_symbol_only: leave heads 1 and up out of the loss, as evaluation does.
@@ -235,11 +234,6 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         embedding = self.get_input_embeddings()
         mixed, seen = self.suffix_rows.read(embedding, input_ids, position_ids, cache, suffixes)
         return {"inputs_embeds": mixed}, seen
-
-    @property
-    def reads_suffixes(self) -> bool:
-        """Whether bytes are read with the rows of longer tokens."""
-        return self.config.suffix_rows is not None and self.config.suffix_rows.mix > 0
 
     def add_suffix_rows(self, table: SuffixTable, mix: float) -> None:
         """Read bytes with the rows of the tokens that end there from now on; a table that is there is replaced."""

@@ -133,6 +133,14 @@ def path(text: str) -> Path:
         raise NotTaken(f"is no path: {error}") from None
 
 
+def picture(text: str) -> Path:
+    """A :func:`path` of a picture to draw."""
+    found = path(text)
+    if found.suffix.lower() not in (".png", ".svg"):
+        raise NotTaken(f"must end in .png or .svg, not {_shown(text)}")
+    return found
+
+
 def path_or_name(text: str) -> str:
     """What may be a path or a name, as of a shipped recipe or a model on the Hub; ``~`` is expanded."""
     try:

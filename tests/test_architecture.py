@@ -14,7 +14,7 @@ ROOMS = {
     "eval": "proxybyte.eval",
     "hub_configs": "proxybyte.hub_configs",
 }
-FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py") if path.parent.name != "templates")
 HUB_MAY_IMPORT = {"torch", "transformers", "numpy", "tokenizers", "huggingface_hub", "safetensors"}
 HOUSE_MAY_IMPORT = HUB_MAY_IMPORT | {"filelock"}
 STAYS_HOME = {"cli", "numbers", "user_paths", "folders", "locks", "checksums", "faults", "privacy"}

@@ -17,7 +17,7 @@ from datetime import timedelta
 
 DEFAULT_SECONDS = 600.0
 _EVERY_SECONDS = 5.0
-_ENDED = b"ended"
+_ENDED = "ended"
 
 
 @contextmanager
@@ -77,7 +77,7 @@ class _Watch(threading.Thread):
         sign = self._store.get(key) if self._store.check([key]) else b""
         if fellow not in seen or seen[fellow][0] != sign:
             seen[fellow] = sign, now
-        elif sign != _ENDED and now - seen[fellow][1] > self.seconds:
+        elif sign != _ENDED.encode() and now - seen[fellow][1] > self.seconds:
             who = _key("who", fellow)
             self._end_all(self._store.get(who).decode() if self._store.check([who]) else f"process {fellow}")
 

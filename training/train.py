@@ -21,11 +21,12 @@ from safetensors import SafetensorError
 
 from proxybyte.cli import Parser, report_fault, take_common_flags
 from proxybyte.errors import ProxyByteError
+from proxybyte.faults import disk_full_sentence
 from proxybyte.hub_configs import load_preset
 from proxybyte.locks import hold
 
 from .commands.train import COMMAND
-from .run.assemble import PLOT_FILE, assemble, is_finished, resumed, start_trackers, what_next, write_final
+from .run.assemble import PLOT_FILE, assemble, check_final, is_finished, resumed, start_trackers, what_next, write_final
 from .run.checkpoint import whole_tensors
 from .run.config import TrainConfig
 from .run.config_io import resolve, save_config, to_yaml
@@ -125,13 +126,19 @@ def _named_if_unwritable(folder: Path, loop: Loop) -> Iterator[None]:
 
 
 def _open_folder(config: TrainConfig, begun: int | None) -> None:
-    """Make the run folder ready to go on after step ``begun``; ``None`` to begin."""
+    """Make the run folder ready to go on after step ``begun``; ``None`` to begin.
+
+    Raises:
+        ProxyByteError: if it cannot be written, or what the run will write would replace what another program wrote.
+    """
+    check_final(config.output)  # now, and not when all steps are done
     try:
         config.output.mkdir(parents=True, exist_ok=True)
         save_config(config, config.output)
         MetricsLog(config.output).cut(begun)
     except OSError as error:
-        raise ProxyByteError(f"the run folder {config.output} cannot be written: {error}") from error
+        refused = f"the run folder {config.output} cannot be written: {error}"
+        raise ProxyByteError(disk_full_sentence(error, config.output) or refused) from error
 
 
 def _finish(job: Run) -> None:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Self
 
+from proxybyte.faults import faults_named
 from proxybyte.locks import hold
 
 
@@ -27,20 +28,30 @@ class JsonlLog:
     def __init__(self, path: Path) -> None:
         self._lock = ExitStack()
         self._lock.enter_context(hold(path, again=False))
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] = path.open("a+b")
+        # Unbuffered: what a full disk did not take is not tried again when the file is closed.
+        self._file: IO[bytes] = path.open("a+b", buffering=0)
         self._file.seek(0)
         data = self._file.read()
         self.content = data[: data.rfind(b"\n") + 1]
         self._has_half_a_line = len(data) > len(self.content)
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Write ``rows``; they are on the disk when this returns."""
+        """Write ``rows``; they are on the disk when this returns.
+
+        Raises:
+            OSError: if the disk does not take them all; the message names the file.
+        """
+        with faults_named(self._path):
+            self._add("".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
+
+    def _add(self, content: bytes) -> None:
         if self._has_half_a_line:
             self._file.truncate(len(self.content))
             self._has_half_a_line = False
-        self._file.write("".join(json.dumps(row) + "\n" for row in rows).encode("ascii"))
-        self._file.flush()
+        while content:  # a disk that is nearly full takes a part
+            content = content[self._file.write(content) :]
         os.fsync(self._file.fileno())
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
+from proxybyte.privacy import shown_name
 
 if TYPE_CHECKING:
     from proxybyte.eval.code.judging import Scores
@@ -111,7 +112,7 @@ def _samples(
         return _generate(args, problems)
     header, samples = read_samples(args.samples)
     if header is None:
-        return samples, {"model": f"samples in {args.samples}"}
+        return samples, {"model": f"samples in {args.samples.name}"}
     if (header.problems, header.prompts) not in ((args.set, fingerprint_problems(ps)) for ps in (problems, whole_set)):
         raise ProxyByteError(
             f"{args.samples} holds samples of {header.problems}, asked with other prompts than these: "
@@ -130,12 +131,12 @@ def _generate(args: argparse.Namespace, problems: "Sequence[Problem]") -> "tuple
     from proxybyte.eval.code.samples import Header, SampleFile, fingerprint_problems
 
     model = load_completer(args)
-    prompts = fingerprint_problems(problems)
-    header = Header(args.set, prompts, model.fingerprint, str(model.folder), model.settings)
+    prompts, shown = fingerprint_problems(problems), shown_name(str(model.folder))
+    header = Header(args.set, prompts, model.fingerprint, shown, model.settings)
     with SampleFile(args.output / "samples.jsonl", header) as file:
         samples = generate_samples(model.completer, problems, model.plan, file)
     return samples, {
-        "model": str(model.folder),
+        "model": shown,
         "fingerprint": model.fingerprint,
         "symbols": str(model.completer.kind),
         "settings": model.settings,

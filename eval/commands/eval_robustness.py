@@ -8,6 +8,7 @@ from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
+from proxybyte.privacy import shown_name
 
 if TYPE_CHECKING:
     from proxybyte.eval.code.samples import Sample
@@ -71,7 +72,7 @@ def _run(args: argparse.Namespace) -> int:
     results = {
         **about,
         "set": args.set,
-        "perturbations": args.recode or "built-in",
+        "perturbations": shown_name(args.recode) if args.recode else "built-in",
         "problems": len(problems.nominal.problems),
         "k": ks[0],
         "sandbox": str(bench.wall),
@@ -120,16 +121,17 @@ def _generate(args: argparse.Namespace, problems: "RobustnessSet") -> "tuple[dic
     from proxybyte.eval.code.samples import Header, SampleFile, fingerprint_problems
 
     model = load_completer(args)
+    shown = shown_name(str(model.folder))
     samples = {}
     variants = problems.all()
     for number, variant in enumerate(variants, start=1):
         print(f"{variant.name} ({number} of {len(variants)})", file=sys.stderr)
         prompts = fingerprint_problems(variant.problems)
-        header = Header(f"{args.set} {variant.name}", prompts, model.fingerprint, str(model.folder), model.settings)
+        header = Header(f"{args.set} {variant.name}", prompts, model.fingerprint, shown, model.settings)
         with SampleFile(args.output / "samples" / f"{variant.name}.jsonl", header) as file:
             samples[variant.name] = generate_samples(model.completer, variant.problems, model.plan, file)
     cut = sum(model.completer.cuts(problem.prompt) for variant in variants for problem in variant.problems)
-    about = {"model": str(model.folder), "fingerprint": model.fingerprint, "settings": model.settings}
+    about = {"model": shown, "fingerprint": model.fingerprint, "settings": model.settings}
     return samples, {**about, "prompts_cut": cut}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
+from proxybyte.faults import loading
 
 if TYPE_CHECKING:
     from proxybyte import ProxyByteConfig
@@ -71,13 +72,11 @@ def _config_of(folder: Path) -> "ProxyByteConfig":
 
     if not (folder / "config.json").is_file():
         raise ProxyByteError(f"{folder} is no model folder: it has no config.json")
-    try:
+    with loading(folder, "configuration"):
         settings, _ = ProxyByteConfig.get_config_dict(folder)
-    except OSError as error:
-        raise ProxyByteError(f"{folder / 'config.json'} is no JSON file: write the folder again") from error
-    if settings.get("model_type") != ProxyByteConfig.model_type:
-        raise ProxyByteError(f"{folder} holds a {settings.get('model_type')!r} model, not a 'proxybyte' one")
-    return ProxyByteConfig.from_dict(settings)
+        if settings.get("model_type") != ProxyByteConfig.model_type:
+            raise ProxyByteError(f"{folder} holds a {settings.get('model_type')!r} model, not a 'proxybyte' one")
+        return ProxyByteConfig.from_dict(settings)
 
 
 def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:

@@ -1,13 +1,15 @@
 """What the commands need to run on: a few kilobytes of everything, made by the commands themselves."""
 
+import itertools
 import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,7 +25,19 @@ LLAMA = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
 }
-ADAPTER = {"adapter": {"kind": "lora", "rank": 2}}
+COMMANDS = [
+    "corpus",
+    "compressor fit bpe",
+    "compressor fit neural",
+    "compressor fit token-bytes",
+    "compressor compile",
+    "prepare",
+    "export",
+    "byteify",
+    "adapter merge",
+    "convert evabyte",
+]
+"""Those that write a folder with ``--out``."""
 
 
 @dataclass(frozen=True)
@@ -38,32 +52,34 @@ class Inputs:
 
     def words(self, command: str, out: Path, other: bool = False) -> list[str]:
         """The command line that writes ``out``; ``other`` with another option, so that its output differs."""
-        here = self.folder
-        bpe = ["--symbols", "300" if other else "280"]
-        steps = ["--width", "16", "--steps", "4", "--batch", "8", "--context", "8", "--seed", str(int(other))]
-        lines = {
+        here, digit = self.folder, str(int(other))
+        steps = ["--width", "16", "--steps", "4", "--batch", "8", "--context", "8", "--seed", digit]
+        asked = ["--data", here / "problems.jsonl", "--generate-only", "--max-new", "4", "-n", "40", "-k", "1"]
+        asked += ["--temperature", "1"]
+        lines: dict[str, list[str | Path]] = {
             "corpus": [here / "texts.jsonl", "--validation-share", "0.2" if other else "0.4"],
-            "compressor fit bpe": ["--corpus", here / "corpus", *bpe],
+            "compressor fit bpe": ["--corpus", here / "corpus", "--symbols", "300" if other else "280"],
             "compressor fit neural": ["--corpus", here / "corpus", *steps],
+            "compressor fit token-bytes": ["--tokenizer", here / "base", "--order", "gray" if other else "plain"],
             "compressor compile": [here / "m1", "--symbols", "300" if other else "280"],
+            "compressor report": [here / "bpe", "--corpus", here / "corpus", "--samples", "0"],
             "prepare": [here / "corpus", "--compressor", "bits-8" if other else here / "bpe", "--workers", "1"],
             "export": [here / "run", "--format", "full" if other else "native"],
+            "export full": [here / "run", "--format", "full"],
+            "export gguf": [here / "run", "--format", "gguf"],
             "byteify": [here / "base", "--rows", "mean" if other else "token"],
             "adapter merge": [here / "run" / "model", here / "adapter"],
             "convert evabyte": [here / "eva", "--back"],
+            "eval code": [here / "run" / "model", *asked, "--seed", digit],
+            "experiment run": [here / "plan.yaml", "--workers", "1"],
+            "report": [here / "run", "--max-mb", "0.0001"],
         }
         if command == "train":
             recipe = ["--config", str(here / "recipe.yaml"), f"output={out}"]
             return ["train", *recipe, f"optimizer.lr={'2e-3' if other else '1e-3'}"]
-        return [*command.split(), *map(str, lines[command]), "--out", str(out)]
-
-    def start(self, words: list[str], **options) -> subprocess.Popen:
-        """Start ``proxybyte`` as a process of its own."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        line = [sys.executable, "-m", "proxybyte.cli", *words]
-        return subprocess.Popen(
-            line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-        )
+        name = command.removesuffix(" full").removesuffix(" gguf")
+        place = ["--output" if command == "eval code" else "--out", out / "page.html" if command == "report" else out]
+        return [*name.split(), *map(str, [*lines[command], *place])]
 
 
 def _texts(folder: Path) -> None:
@@ -71,6 +87,33 @@ def _texts(folder: Path) -> None:
     words = ["def", "return", "import", "self", "None", "for", "in", "range", "(x)", ":\n", "= 0", "λ"]
     texts = [" ".join(rng.choices(words, k=rng.randint(30, 120))) for _ in range(60)]
     (folder / "texts.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts) + "\n")
+
+
+def _problems(folder: Path) -> None:
+    row = {"prompt": "def one():\n", "entry_point": "one", "canonical_solution": "    return 1\n"}
+    row["test"] = "def check(f):\n    assert f() == 1\n"
+    lines = [json.dumps({"task_id": f"t/{number}", **row}) for number in range(2)]
+    (folder / "problems.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def _plan(folder: Path) -> None:
+    plan = {
+        "title": "tiny",
+        "corpus": {"folder": str(folder / "corpus")},
+        "compressors": {"bpe": {"fit": "bpe", "options": {"symbols": 280}}},
+        "models": {"one": {"backbone_config": LLAMA}},
+        "arms": {"proxy": {"kind": "proxy", "compressor": "bpe"}},
+        "seeds": [0],
+        "match": {"by": "data", "budget": 4000},
+        "train": {
+            "precision": "float32",
+            "plan": {"row_length": 64},
+            "batch": {"rows_per_step": 4, "rows_per_device": 4},
+            "compute": {"device": "cpu"},
+        },
+        "evaluation": {"points": 1, "documents": 2, "max_bytes": 50, "final_documents": 2, "final_max_bytes": 50},
+    }
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan))
 
 
 def _models(folder: Path) -> None:
@@ -109,6 +152,8 @@ def inputs(tmp_path_factory) -> Inputs:
     folder = tmp_path_factory.mktemp("inputs")
     made = Inputs(folder)
     _texts(folder)
+    _problems(folder)
+    _plan(folder)
     recipe = {
         "output": str(folder / "run"),
         "data": str(folder / "prepared"),
@@ -129,12 +174,55 @@ def inputs(tmp_path_factory) -> Inputs:
     return made
 
 
-@pytest.fixture
-def ended() -> Callable[[subprocess.Popen], tuple[int, str]]:
-    """Waits for a process; its exit code and what it said."""
+class CommandServer:
+    """``command_server.py``, which runs one command line at a time in a process of its own."""
 
-    def wait(process: subprocess.Popen) -> tuple[int, str]:
-        said, _ = process.communicate(timeout=120)
-        return process.returncode, said
+    def __init__(self, folder: Path):
+        self._logs = (folder / f"log{number}" for number in itertools.count())
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        words = [sys.executable, str(Path(__file__).with_name("command_server.py"))]
+        self._process = subprocess.Popen(
+            words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
-    return wait
+    def start(self, words: list[str], **how: Any) -> int:
+        """Start ``proxybyte`` with ``words``; ``how`` as the server's text says. The number of its process."""
+        self._log = next(self._logs)
+        self._process.stdin.write(json.dumps({"words": words, "log": str(self._log), **how}) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def ended(self) -> tuple[int, str]:
+        """Wait for it: its exit code, minus the signal that killed it, and what it said."""
+        code = int(self._process.stdout.readline())
+        return code, self._log.read_text()
+
+    def run(self, words: list[str], **how: Any) -> tuple[int, str]:
+        """Both."""
+        self.start(words, **how)
+        return self.ended()
+
+    def close(self) -> None:
+        """End the server."""
+        self._process.stdin.close()
+        self._process.wait(timeout=120)
+
+
+@pytest.fixture(params=COMMANDS)
+def command(request) -> str:
+    """Each that writes a folder with ``--out``."""
+    return request.param
+
+
+@pytest.fixture(params=[*COMMANDS, "train"])
+def any_command(request) -> str:
+    """Each that writes a folder."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[CommandServer]:
+    """One for all tests of the session."""
+    made = CommandServer(tmp_path_factory.mktemp("server"))
+    yield made
+    made.close()

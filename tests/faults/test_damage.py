@@ -56,3 +56,19 @@ def test_export_finishes_quietly_what_was_killed_at_its_last_rename(inputs, tmp_
     assert main(words) == 0  # as after a kill behind the rename: everything is there
     assert main([word if word != "native" else "full" for word in words]) == 2
     assert "exists: choose another folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["prepared/bpe/train/*.arrow", "compressors/bpe/*.json", "prepared/bpe/prepared.json"])
+def test_damaged_shared_data_of_an_experiment_is_named(what, inputs, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("PROXYBYTE_SKIP_CHECKSUMS", raising=False)
+    words = inputs.words("experiment run", tmp_path / "out")
+    assert main(words) == 0
+    shutil.rmtree(tmp_path / "out" / "cells")
+    if "compressors" in what:
+        shutil.rmtree(tmp_path / "out" / "shared" / "prepared")
+    path = sorted((tmp_path / "out" / "shared").glob(what))[0]
+    flip(path, 200 if path.suffix == ".json" else None)
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert str(path) in said or path.name in said
+    assert not list(tmp_path.rglob("result.json"))

@@ -49,7 +49,11 @@ def test_a_folder_shows_its_own_model(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "it has no config.json"), ("{", "is no JSON file"), (json.dumps({"model_type": "llama"}), "'llama' model")],
+    [
+        (None, "it has no config.json"),
+        ("{", "config.json is damaged"),
+        (json.dumps({"model_type": "llama"}), "'llama' model"),
+    ],
 )
 def test_a_folder_that_is_no_model_is_refused(capsys, tmp_path, content, words):
     if content is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from proxybyte.errors import ProxyByteError
+from proxybyte.faults import loading
 
 CHAT_FOLDER = "chat"
 """Beside the plain tokenizer of a model folder, which reads every text as text and so can have no template."""
@@ -19,7 +19,5 @@ def chat_tokenizer_in(folder: Path) -> PreTrainedTokenizerFast | None:
     place = folder / CHAT_FOLDER
     if not (place / "tokenizer.json").is_file():
         return None
-    try:
+    with loading(place, "chat tokenizer"):
         return AutoTokenizer.from_pretrained(place)  # type: ignore[return-value]
-    except (OSError, ValueError, KeyError) as error:
-        raise ProxyByteError(f"{place} holds no tokenizer that loads: {str(error).splitlines()[0]}") from error

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-mb", type=numbers.megabytes, metavar="MB", help="text to reweigh on, at most")
     add_text_options(parser)
-    parser.add_argument("--picture", type=numbers.path, metavar="FILE", help="draw a part of the trie as PNG or SVG")
+    parser.add_argument("--picture", type=numbers.picture, metavar="FILE", help="draw a part of the trie as PNG or SVG")
     parser.add_argument("--picture-from", default="self", metavar="TEXT", help="which part (default: below 'self')")
 
 

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Fit, and say what came of it."""
     with output_folder(args.out, output_kind(args.family)):
-        for path in args.corpus:
+        for path in getattr(args, "corpus", ()):  # a family that is made of a tokenizer takes none
             if path.is_dir():
                 verify_folder(path)
         print(args.fit(args))

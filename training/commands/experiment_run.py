@@ -39,7 +39,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="list the cells and stop")
     parser.add_argument(
-        "--cells", metavar="I/N", help="only every N-th cell from the I-th on (1/4 to 4/4), or the cell of this name"
+        "--cells",
+        type=numbers.name,
+        metavar="I/N",
+        help="only every N-th cell from the I-th on (1/4 to 4/4), or the cell of this name",
     )
     parser.add_argument(
         "--launch", default="", metavar="WORDS", help="command before the training module, for several processes"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from proxybyte.folders import write_json
+from proxybyte.folders import write_figure, write_json
 
 from .report import CompressorReport, Report
 
@@ -137,5 +137,5 @@ def _plot_choice(report: Report, folder: Path) -> Path:
 
 
 def _save(figure, path: Path) -> Path:
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure, dpi=120)
     return path

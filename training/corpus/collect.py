@@ -5,18 +5,22 @@ decided on the whole; the second pass reads again and writes what is kept. So me
 and neither the cap nor the split depends on the order of the sources.
 """
 
+import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
 from tqdm import tqdm
 
+from proxybyte.checksums import digest_of_input
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import check_output, locked_output, whole_folder, write_text
+from proxybyte.folders import check_output, is_made_of, locked_output, whole_folder, write_text
 from proxybyte.training.corpus.cut import CutReader
-from proxybyte.training.corpus.report import LISTED_PACKAGES, REPORT, CorpusReport
+from proxybyte.training.corpus.report import LISTED_PACKAGES, REPORT, CorpusReport, read_report
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
 from proxybyte.training.corpus.writer import SplitCount, SplitWriter
 from proxybyte.training.texts.records import (
@@ -32,6 +36,8 @@ from proxybyte.training.texts.records import (
 from proxybyte.training.texts.sources import open_path
 from proxybyte.training.texts.tables import DatasetName, DatasetReader
 from proxybyte.training.texts.trees import python_packages_reader
+
+_log = logging.getLogger(__name__)
 
 KIND = "corpus"
 """Of output (``proxybyte.folders``)."""
@@ -73,6 +79,9 @@ class CorpusOptions:
 def collect_corpus(options: CorpusOptions) -> CorpusReport:
     """Write the corpus folder ``options.output`` and return its report.
 
+    An output that these options made of this very text is left as it is: a command that was killed in its last moment
+    may be given again.
+
     Raises:
         ProxyByteError: for a source that cannot be read, nothing to collect, an output that exists, or, with
             ``strict``, the first fault in the content.
@@ -82,20 +91,32 @@ def collect_corpus(options: CorpusOptions) -> CorpusReport:
 
 
 def _collect(options: CorpusOptions) -> CorpusReport:
-    if (options.output / REPORT).exists() and not options.overwrite:
-        raise ProxyByteError(f"{options.output} holds a corpus already: name another --out or pass --overwrite")
+    again = (options.output / REPORT).exists() and not options.overwrite
+    if again and read_report(options.output).options != _asked(options):
+        raise _exists(options.output)
     check_output(options.output, KIND)
     readers = open_sources(options)
-    catalogue, left_out = _survey(readers, options)
+    survey = _survey(readers, options)
+    catalogue, left_out = survey.catalogue, survey.left_out
     if not len(catalogue):
         raise left_out.nothing_else(", ".join(map(str, options.paths)) or "what was named")
+    made_of = digest_of_input(repr(_asked(options)), survey.digest)
+    if again and is_made_of(options.output, KIND, made_of):
+        _log.info("%s is up to date", options.output)
+        return read_report(options.output)
+    if again:
+        raise _exists(options.output)
     fates = decide(catalogue, options.split)
-    with whole_folder(options.output, KIND) as folder:
+    with whole_folder(options.output, KIND, made_of) as folder:
         train, validation = _write(readers, catalogue, fates, folder, options.shard_bytes)
         report = _report(options, catalogue, fates, left_out)
         report = replace(report, train=train, validation=validation)
         write_text(folder / REPORT, report.to_json())
     return report
+
+
+def _exists(output: Path) -> ProxyByteError:
+    return ProxyByteError(f"{output} holds another corpus already: name another --out or pass --overwrite")
 
 
 def open_sources(options: CorpusOptions) -> list[Reader]:
@@ -122,20 +143,37 @@ def _open_path(path: Path, options: CorpusOptions) -> Reader:
     return open_path(path, options.suffixes, options.rules)
 
 
-def _survey(readers: list[Reader], options: CorpusOptions) -> tuple[Catalogue, LeftOut]:
+@dataclass(frozen=True)
+class _Survey:
+    """What the first pass found.
+
+    Attributes:
+        catalogue: the documents.
+        left_out: what is none, or not to be had.
+        digest: SHA-256 of all of it, with where each came from.
+    """
+
+    catalogue: Catalogue
+    left_out: LeftOut
+    digest: str
+
+
+def _survey(readers: list[Reader], options: CorpusOptions) -> _Survey:
     """First pass: what is there, and what is wrong with it."""
-    catalogue, left_out = Catalogue(), LeftOut(options.examples)
+    catalogue, left_out, digest = Catalogue(), LeftOut(options.examples), hashlib.sha256()
     total = sum(reader.stored_bytes() for reader in readers)
     with _bar("reading", total) as bar:
         for reader in readers:
             for item in reader.read(bar.update):
                 if isinstance(item, Document):
                     catalogue.add(item)
+                    digest.update(f"{item.source}\n{item.key}\n".encode() + catalogue.digest(len(catalogue) - 1))
                 elif options.strict and item.reason.is_fault:
                     raise ProxyByteError(f"{item}; --strict stops here, without it this is left out and counted")
                 else:
                     left_out.add(item)
-    return catalogue, left_out
+                    digest.update(f"{item}\n".encode())
+    return _Survey(catalogue, left_out, digest.hexdigest())
 
 
 def _write(
@@ -170,9 +208,8 @@ def _report(options: CorpusOptions, catalogue: Catalogue, fates: np.ndarray, lef
     names = catalogue.unit_names
     kept = {names[unit] for unit in np.unique(units[fates <= Fate.VALIDATION]).tolist() if unit in names}
     held_out = sorted(names[unit] for unit in np.unique(units[fates == Fate.VALIDATION]).tolist() if unit in names)
-    asked = replace(options, output=Path(options.output.name), paths=tuple(Path(path.name) for path in options.paths))
     return CorpusReport(
-        options=TypeAdapter(CorpusOptions).dump_python(asked, mode="json"),
+        options=_asked(options),
         train=by_fate[Fate.TRAIN],
         validation=by_fate[Fate.VALIDATION],
         duplicates=by_fate[Fate.DUPLICATE],
@@ -184,6 +221,13 @@ def _report(options: CorpusOptions, catalogue: Catalogue, fates: np.ndarray, lef
         packages_held_out=len(held_out),
         validation_packages=held_out[:LISTED_PACKAGES],
     )
+
+
+def _asked(options: CorpusOptions) -> dict[str, Any]:
+    """The options as the report holds them: without paths of this machine, and what is done to an earlier output."""
+    paths = tuple(Path(path.name) for path in options.paths)
+    asked = replace(options, output=Path(options.output.name), paths=paths, overwrite=False)
+    return TypeAdapter(CorpusOptions).dump_python(asked, mode="json")
 
 
 def _bar(what: str, total: int) -> tqdm:

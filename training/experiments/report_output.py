@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from proxybyte.folders import write_text
+from proxybyte.folders import write_bytes, write_text
 
 from .plots import draw_report
 from .report import Condition, Report, curve, view_of
@@ -42,7 +42,7 @@ def write_report(report: Report, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = draw_report(report)
     for name, picture in pictures.items():
-        (folder / f"{name}.png").write_bytes(picture)
+        write_bytes(folder / f"{name}.png", picture)
     write_text(folder / "report.md", as_markdown(report, list(pictures)))
     write_text(folder / "report.json", json.dumps(as_json(report), indent=1))
     write_text(folder / "report.html", as_html(report, pictures))

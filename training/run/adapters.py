@@ -21,6 +21,7 @@ from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.configuration_proxybyte import EMBEDDINGS
 from proxybyte.errors import ProxyByteError
+from proxybyte.faults import damaged_json
 from proxybyte.folders import whole_folder
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
@@ -128,8 +129,10 @@ def merge_adapter(base: Path, adapter: Path) -> ProxyByteForCausalLM:
             from peft import PeftModel
 
             return _merged(PeftModel.from_pretrained(model, adapter).eval(), adapter)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # whatever a damaged or foreign folder provokes
+        reason = (
+            damaged_json(base) or damaged_json(adapter) or next(iter(str(error).splitlines()), type(error).__name__)
+        )
         raise ProxyByteError(f"the adapter in {adapter} does not fit the model in {base}: {reason}") from error
 
 

@@ -13,7 +13,7 @@ from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
 from proxybyte.flops import training_flops
-from proxybyte.folders import whole_folder
+from proxybyte.folders import check_output, whole_folder
 from proxybyte.symbols import View
 
 from ..chat import chat_tokenizer_in
@@ -186,6 +186,16 @@ def start_trackers(run: Run, begun: int | None) -> None:
             config={key: str(value) for key, value in flatten(run.config.model_dump(mode="json")).items()},
             init_kwargs={"tensorboard": {"purge_step": 0 if begun is None else begun + 1}},
         )
+
+
+def check_final(output: Path) -> None:
+    """Refuse what :func:`write_final` would not replace.
+
+    Raises:
+        ProxyByteError: if one of its folders is there and another program wrote it, or into it.
+    """
+    for name in (MODEL_FOLDER, ADAPTER_FOLDER, COMPRESSOR_FOLDER):
+        check_output(output / name, RUN_KIND)
 
 
 def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:

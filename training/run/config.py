@@ -173,7 +173,7 @@ class TeacherConfig(Section):
     """The base model's opinion as further signals (``training/run/teacher.py``)."""
 
     weight: float = Field(0.0, ge=0, description="of its next bytes in the loss; 0 for none")
-    kind: TeacherKind = TeacherKind.BORDER
+    kind: TeacherKind = Field(TeacherKind.BORDER, description="at which bytes weight asks for its next ones")
     tokens: Ramp = Field(Ramp(), description="weight of its next tokens, asked of the rows of the compressed view")
     chunks: Ramp = Field(Ramp(), description="weight of a token's likelihood against that of its bytes")
     temperature: float = Field(100.0, gt=0, description="by whose inverse power chunks' likelihoods are flattened")

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from proxybyte.folders import write_figure
 from proxybyte.symbols import View
 
 from .metrics import head_metric
@@ -46,7 +47,7 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.has_data():
             axes.legend()
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure, dpi=120)
 
 
 def _heads(lines: Sequence[Mapping[str, Any]]) -> list[int]:

@@ -22,6 +22,7 @@ from proxybyte.eval import (
     gzip_bits_per_byte,
     xz_bits_per_byte,
 )
+from proxybyte.faults import loading
 from proxybyte.symbols import document_opening
 
 from ..compressors import CannotEncode, load_compressor
@@ -118,7 +119,8 @@ def measure(run: Path, max_bytes: int) -> Findings:
     if not (config.data / "validation").is_dir():
         raise ProxyByteError(f"{config.data} holds no validation documents: the page has nothing to show")
     texts = _documents(PreparedSplit(config.data / "validation"), max_bytes)
-    model: Any = AutoModelForCausalLM.from_pretrained(run / "model").eval()
+    with loading(run / "model", "model"):
+        model: Any = AutoModelForCausalLM.from_pretrained(run / "model").eval()
     torch.manual_seed(config.seed)
     untrained = ProxyByteForCausalLM(model.config).eval()
     scoring = Scoring(window=config.plan.row_capacity, progress=True)

@@ -283,7 +283,8 @@ def _judged(job: Job, pair: _Pair) -> tuple[str, str]:
     if not text:
         until = time.monotonic() + _LAST_WORD
         while pair.tests.ending is None and time.monotonic() < until:
-            pair.bury(os.WNOHANG) or time.sleep(0.001)
+            if not pair.bury(os.WNOHANG):
+                time.sleep(0.001)
         if pair.tests.ending is not None and _spent(pair.tests, job):
             return TIMED_OUT, "used up its processor time"
         return FAILED, "its tests were killed"
@@ -292,7 +293,8 @@ def _judged(job: Job, pair: _Pair) -> tuple[str, str]:
         return found["status"], found["detail"]
     until = time.monotonic() + _LAST_WORD
     while pair.program.ending is None and time.monotonic() < until:
-        pair.bury(os.WNOHANG) or time.sleep(0.001)
+        if not pair.bury(os.WNOHANG):
+            time.sleep(0.001)
     return _ending_of(pair.program, job)
 
 

@@ -173,8 +173,10 @@ def test_strict_accepts_the_empty_files_of_an_ordinary_source_tree(tmp_path):
 def test_earlier_corpus_is_replaced_only_when_asked_and_anything_else_never(tmp_path):
     tree = write_folder(tmp_path, records())
     collect(tmp_path / "corpus", tree)
-    (tmp_path / "corpus" / "train-00007.parquet").touch()
     with pytest.raises(ProxyByteError, match="--overwrite"):
+        collect(tmp_path / "corpus", tree, cut_bytes=100)
+    (tmp_path / "corpus" / "train-00007.parquet").touch()
+    with pytest.raises(ProxyByteError, match=r"did not write \(train-00007\.parquet\)"):
         collect(tmp_path / "corpus", tree)
     with pytest.raises(ProxyByteError, match=r"did not write \(train-00007\.parquet\)"):
         collect(tmp_path / "corpus", tree, overwrite=True)
@@ -183,6 +185,35 @@ def test_earlier_corpus_is_replaced_only_when_asked_and_anything_else_never(tmp_
     with pytest.raises(ProxyByteError, match="no earlier output of kind 'corpus'"):
         collect(tree, tree, overwrite=True)
     assert len(list(tree.rglob("*.py"))) == len(records())
+
+
+def test_the_same_command_with_the_same_text_leaves_the_corpus_as_it_is(tmp_path):
+    tree = write_folder(tmp_path, records())
+    first = collect(tmp_path / "corpus", tree)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").iterdir()}
+    shard = (tmp_path / "corpus" / "train-00000.parquet").read_bytes()
+    assert collect(tmp_path / "corpus", tree) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").iterdir()} == before
+    (tmp_path / "corpus" / "train-00000.parquet").write_bytes(shard + b"x")
+    with pytest.raises(ProxyByteError, match=r"train-00000\.parquet is not what was written"):
+        collect(tmp_path / "corpus", tree)
+    collect(tmp_path / "corpus", tree, overwrite=True)
+    assert (tmp_path / "corpus" / "train-00000.parquet").read_bytes() == shard
+
+
+@pytest.mark.parametrize("change", ["text", "name", "one more that is left out"])
+def test_the_same_command_with_another_text_needs_overwrite(tmp_path, change):
+    tree = write_folder(tmp_path, records())
+    collect(tmp_path / "corpus", tree)
+    file = sorted(tree.rglob("*.py"))[0]
+    if change == "text":
+        file.write_bytes(file.read_bytes()[::-1])
+    elif change == "name":
+        file.rename(file.with_name("f.py"))
+    else:
+        (tree / "p1" / "empty.py").touch()
+    with pytest.raises(ProxyByteError, match=r"holds another corpus already.*--overwrite"):
+        collect(tmp_path / "corpus", tree)
 
 
 @pytest.mark.parametrize("change", ["edit the first", "remove the first", "remove the last"])

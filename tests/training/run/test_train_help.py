@@ -30,7 +30,7 @@ def test_every_key_has_a_line_with_default_and_meaning(table, key):
     [
         ("optimizer.lr", "0.001 +peak learning rate"),
         ("output", "required +run folder"),
-        ("learning_rate.shape", r"cosine .*\\(cosine,"),
+        ("learning_rate.shape", r"cosine .*\(cosine,"),
         ("compute.compile", "false +compile"),
         ("log.trackers", r"\[tensorboard\] +where"),
         ("model.preset", "none +name of a size"),

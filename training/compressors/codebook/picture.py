@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.folders import write_figure
 
 from .trie import NUM_SINGLES, Trie
 
@@ -48,7 +49,7 @@ def draw_trie(trie: Trie, start: bytes, path: Path, most: int = 48) -> None:
     axes.set_xlim(depth[root] - 1.2, max(depth[node] for node in children) + 0.6)
     axes.set_ylim(leaves - 0.3, -0.7)
     axes.axis("off")
-    figure.savefig(path, dpi=100)
+    write_figure(path, figure, dpi=100)
 
 
 def _find(trie: Trie, string: bytes) -> int:
