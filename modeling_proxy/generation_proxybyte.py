@@ -35,8 +35,12 @@ class ProxyByteGenerationMixin(GenerationMixin):
     """
 
     config: ProxyByteConfig
-    reads_suffixes: bool
     suffix_rows: SuffixRows
+
+    @property
+    def reads_suffixes(self) -> bool:
+        """Whether bytes are read with the rows of longer tokens."""
+        return self.config.suffix_rows is not None and self.config.suffix_rows.mix > 0
 
     def _prepare_generation_config(self, generation_config: GenerationConfig | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         names = ("draft", "draft_repeats", "draft_bytes", "draft_spelling")

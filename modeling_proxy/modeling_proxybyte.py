@@ -237,11 +237,6 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         mixed, seen = self.suffix_rows.read(embedding, input_ids, position_ids, cache, suffixes)
         return {"inputs_embeds": mixed}, seen
 
-    @property
-    def reads_suffixes(self) -> bool:
-        """Whether bytes are read with the rows of longer tokens."""
-        return self.config.suffix_rows is not None and self.config.suffix_rows.mix > 0
-
     def add_suffix_rows(self, table: SuffixTable, mix: float) -> None:
         """Read bytes with the rows of the tokens that end there from now on; a table that is there is replaced."""
         self.config.suffix_rows = SuffixRowsConfig(nodes=len(table.symbols), longest=table.longest, mix=mix)

@@ -303,13 +303,15 @@ class Lesson:
 
     def loss(self, output: ProxyByteOutput) -> torch.Tensor:
         """All signals together, summed over their places, a scalar."""
-        total = output.logits.new_zeros((), dtype=torch.float32)
+        logits, token_logits = output.logits, output.token_logits
+        assert logits is not None
+        total = logits.new_zeros((), dtype=torch.float32)
         if self.teacher.weight:
-            total = total + self.teacher.byte_loss(self.opinion, output.logits)
-        if self.token_weight:
-            total = total + self.token_weight * self.teacher.token_loss(self.opinion, output.token_logits)
+            total = total + self.teacher.byte_loss(self.opinion, logits)
+        if self.token_weight and token_logits is not None:
+            total = total + self.token_weight * self.teacher.token_loss(self.opinion, token_logits)
         if self.chunk_weight:
-            total = total + self.chunk_weight * self.teacher.chunk_loss(self.opinion, self.input_ids, output.logits)
+            total = total + self.chunk_weight * self.teacher.chunk_loss(self.opinion, self.input_ids, logits)
         return total
 
 
