@@ -21,6 +21,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "proxybyte.training.memory",
         "proxybyte.training.processes",
         "proxybyte.training.signs_of_life",
+        "proxybyte.training.colours",
     ),
     "texts": ("proxybyte.training.texts",),
     "compressors": ("proxybyte.training.compressors",),
