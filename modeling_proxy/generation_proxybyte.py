@@ -135,8 +135,14 @@ class ProxyByteGenerationMixin(GenerationMixin):
             raise ProxyByteError(f"continuous batching (generate_batch) does not run with {hindrance}: use generate")
         return super().init_continuous_batching(*args, **kwargs)  # type: ignore[misc]
 
-    def prepare_inputs_for_generation(self, input_ids: torch.LongTensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Transformers' own, and what suffix rows read where ``input_ids`` are the text so far."""
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.LongTensor, *args: Any, inputs_embeds: torch.Tensor | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Transformers' own, and what suffix rows read where ``input_ids`` are the text so far.
+
+        Transformers takes embeddings as a prompt only of classes in whose signature here they stand.
+        """
+        kwargs["inputs_embeds"] = inputs_embeds
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
         fed, cache = inputs.get("input_ids"), inputs.get("past_key_values")
         if not self.reads_suffixes or fed is None or cache is None:

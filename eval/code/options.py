@@ -20,7 +20,9 @@ def add_model_options(parser: argparse.ArgumentParser, k_help: str) -> None:
     parser.add_argument(
         "folder", type=numbers.path_or_name, nargs="?", metavar="MODEL", help=f"{MODEL_HELP}; tokenizer models too"
     )
-    parser.add_argument("-n", "--samples-per-problem", type=numbers.count, default=1, metavar="N", help="default: 1")
+    parser.add_argument(
+        "-n", "--samples-per-problem", type=numbers.whole(1, 100_000), default=1, metavar="N", help="default: 1"
+    )
     parser.add_argument("-k", type=numbers.count, nargs="+", metavar="K", help=k_help)
     parser.add_argument("--temperature", type=numbers.temperature, default=0.0, help="0 is greedy (default)")
     parser.add_argument("--top-p", type=numbers.probability, default=1.0, help="of sampling (default: 1)")

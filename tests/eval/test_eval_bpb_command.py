@@ -150,7 +150,7 @@ def test_the_table_names_each_line(model_folder, prepared, capsys):
         (["{model}", "--data", "{good}", "--window", "4", "--stride", "9"], "stride 9"),
         (["{model}", "--data", "{good}", "--limit", "0"], "--limit must be at least 1"),
         (["{model}", "--data", "{good}", "--device", "abacus"], "--device abacus"),
-        (["{broken}", "--data", "{good}"], "cannot load the model"),
+        (["{broken}", "--data", "{good}"], "cannot load the weights"),
     ],
 )
 def test_bad_input_is_one_sentence_and_code_2(arguments, message, model_folder, prepared, tmp_path, capsys):

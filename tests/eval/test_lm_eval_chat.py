@@ -290,7 +290,7 @@ def test_an_adapter_is_laid_on_the_whole_model(codes, reference, tmp_path):
     assert found == pytest.approx(-math.fsum(nats[2:]), abs=1e-3)
     assert rolled == pytest.approx([-math.fsum(nats)], abs=1e-3)
     assert written == ask(ProxyByteLM(merged), "generate_until", ("ab", {"until": [], "max_gen_toks": 8}))
-    with pytest.raises(ProxyByteError, match=f"cannot load the model in {tmp_path}/absent"):
+    with pytest.raises(ProxyByteError, match=f"cannot load the adapter in {tmp_path}/absent"):
         ProxyByteLM(str(tmp_path / "base"), peft=str(tmp_path / "absent"), device="cpu")
     with pytest.raises(ProxyByteError, match="peft= has no effect on a model that is loaded already"):
         ProxyByteLM(merged, peft=str(tmp_path / "adapter"))

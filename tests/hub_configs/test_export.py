@@ -166,9 +166,14 @@ def test_an_existing_folder_is_kept_without_force_and_replaced_whole_with_it(lla
     (out / "mine.txt").write_text("mine")
     with pytest.raises(ProxyByteError, match=r"exists.*--force"):
         export_model(llama_run, out, NATIVE)
+    with pytest.raises(ProxyByteError, match=r"mine\.txt.*will not be replaced"):
+        export_model(llama_run, out, ExportOptions(ExportFormat.NATIVE, force=True))
     assert (out / "mine.txt").read_text() == "mine"
+    (out / "mine.txt").unlink()
+    export_model(llama_run, out, NATIVE)
+    (out / "README.md").write_text("an earlier card")
     export_model(llama_run, out, ExportOptions(ExportFormat.NATIVE, force=True))
-    assert not (out / "mine.txt").exists()
+    assert "an earlier card" not in (out / "README.md").read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -226,7 +231,7 @@ def test_a_native_folder_that_stock_code_saved_again_is_mended_by_exporting_it(c
     names = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
     assert {path.relative_to(mended) for path in mended.rglob("*") if path.is_file()} == names
     for name in names:
-        if name.name != "README.md":
+        if name.name not in ("README.md", "SHA256SUMS"):
             assert (out / name).read_bytes() == (mended / name).read_bytes(), name
     assert json.loads((mended / "config.json").read_text())["rope_theta"] == 123.0
 

@@ -35,8 +35,8 @@ def test_every_option_of_every_command_that_is_a_path_is_expanded(home):
     seen = 0
     for parser in parsers(build_parser(load_commands())):
         for action in parser._actions:
-            if action.type in (numbers.path, numbers.path_or_name):
-                assert str(parser._get_value(action, "~/x")) == str(home / "x"), (parser.prog, action.dest)
+            if action.type in (numbers.path, numbers.path_or_name, numbers.picture):
+                assert str(parser._get_value(action, "~/x.png")) == str(home / "x.png"), (parser.prog, action.dest)
                 seen += 1
             else:
                 assert action.metavar not in PLACES, (parser.prog, action.dest, "is a path that is not expanded")

@@ -55,8 +55,9 @@ def test_a_model_is_asked_cut_and_judged(solver, problems_file, tmp_path, capsys
 def test_samples_are_judged_without_a_model(solver, problems_file, tmp_path, capsys):
     assert run(solver, "--data", problems_file, "--output", tmp_path, *LENGTH, "--generate-only") == 0
     assert not (tmp_path / "results.json").exists()
+    assert "next: proxybyte eval code --samples" in capsys.readouterr().out
     assert run("--samples", tmp_path / "samples.jsonl", "--data", problems_file, "--json", YES) == 0
-    assert json.loads(capsys.readouterr().out.split("\n", 1)[1])["solved"] == 2
+    assert json.loads(capsys.readouterr().out)["solved"] == 2
     assert run("--samples", tmp_path / "samples.jsonl", "--data", problems_file, "--limit", 2, YES) == 0
     assert "2 of 2 problems solved" in capsys.readouterr().out
     asked_otherwise = tmp_path / "other.jsonl"
@@ -208,7 +209,7 @@ def test_a_sample_file_of_another_model_is_refused(solver, byte_llama, problems_
     byte_llama.save_pretrained(tmp_path / "other")
     message = refusal(capsys, tmp_path / "other", *asked)
     assert "samples of another model" in message
-    assert str(solver) in message
+    assert solver.name in message and str(solver) not in message
     assert "made with temperature=0.0, not 1.0" in refusal(capsys, solver, *asked, "--temperature", "1")
 
 
@@ -229,17 +230,17 @@ def test_a_sample_file_of_another_model_is_refused(solver, byte_llama, problems_
         (["model", YES], "Give --output FOLDER"),
         (["model", "--output", "{tmp}/o", "-n", "2", YES], "greedy decoding writes the same sample"),
         (["model", "--output", "{tmp}/o", "--temperature", "-1", YES], "--temperature must be at least 0"),
-        (["model", "--output", "{tmp}/o", "--temperature", "nan", YES], "--temperature must be at least 0"),
+        (["model", "--output", "{tmp}/o", "--temperature", "nan", YES], "--temperature must be a finite number"),
         (
             ["model", "--output", "{tmp}/o", "--temperature", "inf", YES],
-            "--temperature must be 0 (greedy) or from 0.001",
+            "--temperature must be a finite number, not inf",
         ),
-        (["model", "--output", "{tmp}/o", "--temperature", "1e308", YES], "or from 0.001 to 1000, not 1e+308"),
-        (["model", "--output", "{tmp}/o", "--temperature", "1e-45", YES], "--temperature must be 0 (greedy) or from"),
-        (["model", "--output", "{tmp}/o", "-n", "9000000000", YES], "--samples-per-problem must be at most 100000"),
-        (["--canonical", "--timeout", "inf", YES], "--timeout must be at most 1,000,000 seconds"),
-        (["--canonical", "--timeout", "nan", YES], "--timeout must be above 0"),
-        (["--canonical", "--timeout", "1e300", YES], "--timeout must be at most 1,000,000 seconds"),
+        (["model", "--output", "{tmp}/o", "--temperature", "1e308", YES], "--temperature must be 0 or from 0.0001 to 10000, not 1e308"),
+        (["model", "--output", "{tmp}/o", "--temperature", "1e-45", YES], "--temperature must be 0 or from"),
+        (["model", "--output", "{tmp}/o", "-n", "9000000000", YES], must be at most 100000),
+        (["--canonical", "--timeout", "inf", YES], "--timeout must be a finite number"),
+        (["--canonical", "--timeout", "nan", YES], "--timeout must be a finite number"),
+        (["--canonical", "--timeout", "1e300", YES], "--timeout must be at most 1e+06"),
         (["--canonical", "--memory", "99999999999999999999", YES], "--memory must be at most"),
         (["--canonical", "--workers", "1000000000", YES], "--workers must be at most 1024"),
         (["model", "--output", "{tmp}/o", "--top-p", "0", YES], "--top-p must be above 0"),

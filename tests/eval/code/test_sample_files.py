@@ -1,6 +1,7 @@
 """Sample files survive being killed, and belong to one model, set and setting."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -60,7 +61,10 @@ def test_a_model_that_moved_is_the_same_model(tmp_path):
 
 
 def test_two_processes_do_not_write_one_file(tmp_path):
-    with SampleFile(tmp_path / "s.jsonl", HEADER), pytest.raises(ProxyByteError, match="another process"):
+    with (
+        SampleFile(tmp_path / "s.jsonl", HEADER),
+        pytest.raises(ProxyByteError, match=f"written by process {os.getpid()} on"),
+    ):
         SampleFile(tmp_path / "s.jsonl", HEADER)
 
 

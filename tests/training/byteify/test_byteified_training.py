@@ -202,5 +202,5 @@ def test_a_teacher_changes_what_is_learnt_and_nothing_else(run):
 
 
 def test_a_new_tokenizer_folder_is_no_teacher(run, tmp_path):
-    with pytest.raises(ProxyByteError, match="the teacher in"):
+    with pytest.raises(ProxyByteError, match="holds no model"):
         run("teacher.weight=1", f"teacher.model={tmp_path}")

@@ -175,9 +175,9 @@ def test_truncated_and_foreign_files_are_refused_by_name(codebook, tmp_path):
     write_folder(tmp_path, "codebook", {FILE: b"PK\x03\x04 something else"})
     with pytest.raises(ProxyByteError, match=f"{FILE}: is no safetensors"):
         CodebookCompressor.load(tmp_path)
-    write_folder(tmp_path, "bpe", {})
+    write_folder(tmp_path / "foreign", "bpe", {})
     with pytest.raises(ProxyByteError, match="bpe"):
-        CodebookCompressor.load(tmp_path)
+        CodebookCompressor.load(tmp_path / "foreign")
 
 
 @pytest.mark.parametrize(

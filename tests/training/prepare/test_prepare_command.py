@@ -43,7 +43,7 @@ class TestCommandLine:
 
     def test_negative_number_of_workers(self, tmp_path, corpus, tokenizer, capsys):
         arguments = (corpus, "--compressor", tokenizer, "--out", tmp_path / "out", "--workers", -1)
-        assert "--workers is -1" in self.refused(capsys, *arguments)
+        assert "--workers must be at least 0, not -1" in self.refused(capsys, *arguments)
 
     def test_damaged_corpus_shard(self, tmp_path, corpus, tokenizer, capsys):
         shard = corpus / "train-00001.parquet"
@@ -56,4 +56,5 @@ class TestCommandLine:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "prepared.json").write_text(damage)
         sentence = self.refused(capsys, corpus, "--compressor", tokenizer, "--out", tmp_path / "out")
-        assert "is damaged" in sentence
+        assert "will not be replaced" in sentence and "prepared.json" in sentence
+        assert (tmp_path / "out" / "prepared.json").read_text() == damage
