@@ -170,7 +170,7 @@ def test_an_existing_folder_is_kept_without_force_and_replaced_whole_with_it(lla
         export_model(llama_run, out, ExportOptions(ExportFormat.NATIVE, force=True))
     assert (out / "mine.txt").read_text() == "mine"
     (out / "mine.txt").unlink()
-    export_model(llama_run, out, NATIVE)
+    export_model(llama_run, out, ExportOptions(ExportFormat.NATIVE, force=True))
     (out / "README.md").write_text("an earlier card")
     export_model(llama_run, out, ExportOptions(ExportFormat.NATIVE, force=True))
     assert "an earlier card" not in (out / "README.md").read_text()
@@ -241,7 +241,7 @@ def test_a_native_folder_that_stock_code_saved_again_is_mended_by_exporting_it(c
     [
         (["absent", "--out", "out"], "absent is no folder"),
         (["empty", "--out", "out"], "empty holds no model"),
-        (["broken", "--out", "out"], "config.json cannot be read"),
+        (["broken", "--out", "out"], "config.json is damaged"),
     ],
 )
 def test_a_person_gets_one_sentence_and_exit_code_2(arguments, sentence, tmp_path, monkeypatch, capsys):
