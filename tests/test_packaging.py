@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("modeling_proxy", "training", "eval", "hub_configs")
-NUM_MODULES = sum(len(list((ROOT / room).rglob("*.py"))) for room in ROOMS)
+NUM_MODULES = sum(path.parent.name != "templates" for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 IMPORT_ALL = """
 import importlib, pkgutil, proxybyte
 rooms = ("proxybyte", "proxybyte.training", "proxybyte.eval", "proxybyte.hub_configs")
