@@ -209,7 +209,7 @@ def test_a_changed_or_missing_file_is_named(tmp_path, monkeypatch):
     final = make(tmp_path / "out")
     verify_folder(final)
     verify_folder(final / "sub")  # by the record above it
-    (final / "sub" / "a").write_text("olt")
+    (final / "sub" / "a").write_text("odd")
     for folder in (final, final / "sub"):
         with pytest.raises(ProxyByteError, match=r"sub/a is not what was written"):
             verify_folder(folder)
