@@ -96,20 +96,20 @@ class ChatLayout:
             symbols = encode_chat(messages, add_generation_prompt=to_be_answered)
             return ChatPrompt.of(text, symbols if to_be_answered else symbols[:-1])
         arguments = {**self._options, "chat_template": template, "add_generation_prompt": to_be_answered}
-        text = self._tokenizer.apply_chat_template(messages, tokenize=False, **arguments)
+        rendered = self._tokenizer.apply_chat_template(messages, tokenize=False, **arguments)
         found = self._tokenizer.apply_chat_template(messages, return_dict=False, **arguments)
         symbols = np.asarray(found, dtype=np.int64)
-        return ChatPrompt.of(str(text), symbols if to_be_answered else _left_open(symbols, messages[-1]["content"]))
+        return ChatPrompt.of(str(rendered), symbols if to_be_answered else _left_open(symbols, messages[-1]["content"]))
 
 
 def _left_open(symbols: np.ndarray, content: str) -> np.ndarray:
     """``symbols`` up to the end of ``content``, their last message."""
     for written in (content, content.strip()):  # many templates strip what they are given
         wanted = encode_bytes(written.encode("utf-8", "surrogatepass"), np.int64)
-        if not len(wanted):
+        if not 0 < len(wanted) <= len(symbols):
             continue
-        windows = np.lib.stride_tricks.sliding_window_view(symbols, len(wanted)) if len(wanted) <= len(symbols) else []
-        places = np.flatnonzero((windows == wanted).all(axis=1)) if len(windows) else []
+        windows = np.lib.stride_tricks.sliding_window_view(symbols, len(wanted))
+        places = np.flatnonzero(np.all(windows == wanted, axis=1))
         if len(places):
             return symbols[: int(places[-1]) + len(wanted)]
     raise ProxyByteError("the chat template changes the last message, so it cannot be gone on with")

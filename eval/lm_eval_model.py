@@ -236,7 +236,7 @@ class ProxyByteLM(HFLM):
         from peft import PeftModel
 
         with loading(Path(str(peft)), "adapter"):
-            self._model = PeftModel.from_pretrained(self._model, peft, revision=kwargs.get("revision"))
+            self._model: Any = PeftModel.from_pretrained(self.model, peft, revision=kwargs.get("revision"))
 
     def _create_tokenizer(self, *_args: Any, **_kwargs: Any) -> None:
         """Bytes need no tokenizer; the base class wants one for its settings."""

@@ -199,7 +199,7 @@ class _RawCandidates(AssistedCandidateGenerator):
         super().__init__(**kwargs)
         self._missing = vocab_size - NUM_RAW_SYMBOLS
 
-    def get_candidates(
+    def get_candidates(  # type: ignore[override]  # Transformers' own gives None too, where there is no room
         self, input_ids: torch.LongTensor, **kwargs: Any
     ) -> tuple[torch.LongTensor, torch.Tensor | None]:
         """Symbols ``(1, T + n)``, and logits ``(1, n, V)`` or ``None`` where there is no room for any."""

@@ -120,11 +120,11 @@ def launch(words: Sequence[str]) -> bool:
         while process.poll() is None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_LOOK_SECONDS)
-            if stop.made and not told:
+            if stop.number and not told:
                 told = True
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGTERM)
-    if stop.made:
+    if stop.number:
         return False
     if process.returncode:
         raise ProxyByteError(f"{shlex.join(words)} ended with {process.returncode}: its message is above")

@@ -104,7 +104,7 @@ def _start_worker(job: Job, done_bytes: Any, stop: Any) -> None:
     """Make this process a worker: one thread, deaf to Ctrl-C (the parent decides), gone when the parent is gone."""
     global _encoder
     parent = multiprocessing.parent_process()
-    assert parent is not None
+    assert parent is not None and parent.pid is not None
     end_with_parent(parent.pid)
     os.environ.update(ONE_THREAD)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

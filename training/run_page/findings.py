@@ -176,14 +176,8 @@ def _views(model: Any, texts: Sequence[bytes], compressor_folder: Path) -> TwoVi
     longest = max(map(len, pieces))
     # As long as any, and of these the one in the middle: the first lines of a file are often its banner.
     text, codes = _ordinary(compressor, [piece for piece in pieces if len(piece) >= 0.9 * longest])
-    coded = not isinstance(codes, CannotEncode)
-    return TwoViewsOfText(
-        text=text,
-        bits=byte_bits(model, text),
-        ends=compressor.borders(codes) if coded else None,
-        compressor=compressor.name,
-        codes=len(codes) if coded else 0,
-    )
+    ends, count = (None, 0) if isinstance(codes, CannotEncode) else (compressor.borders(codes), len(codes))
+    return TwoViewsOfText(text, byte_bits(model, text), ends, compressor.name, count)
 
 
 def _ordinary(compressor: Compressor, pieces: Sequence[bytes]) -> tuple[bytes, np.ndarray | CannotEncode]:

@@ -101,7 +101,7 @@ def fit(
     """
     path = Path(folder) / CHECKPOINT
     run = _start(sampler, options, device)
-    key = json.dumps({**asdict(options), "text": hashlib.sha256(memoryview(sampler.text)).hexdigest()})
+    key = json.dumps({**asdict(options), "text": hashlib.sha256(sampler.text.tobytes()).hexdigest()})
     if path.exists():
         _resume(run, path, key)
     bar = Progress(total=options.steps, initial=run.step, desc="fitting M1", unit="step", delay=2)
