@@ -33,6 +33,13 @@ def folder(prepared, tmp_path):
     return shutil.copytree(prepared, tmp_path / "data")
 
 
+def manifest_of(folder, fingerprint="a" * 32):
+    """A manifest that holds the numbers of documents which lie in ``folder``."""
+    splits = {name: datasets.load_from_disk(str(folder / name)) for name in ("train", "validation")}
+    totals = {name: SplitTotals(documents=len(split)) for name, split in splits.items()}
+    return replace(MANIFEST_OF, fingerprint=fingerprint, **totals).to_json()
+
+
 def with_other_codes(folder):
     """Every document's codes backwards: other content under the same lengths, as Gray-coded token bytes are."""
     split = datasets.load_from_disk(str(folder / "train"))
@@ -55,18 +62,18 @@ def test_codes_of_equal_lengths_are_other_data(recipe, folder):
 
 
 def test_the_manifest_says_which_data_it_is(recipe, folder):
-    (folder / PREPARED_MANIFEST).write_text(MANIFEST_OF.to_json())
+    (folder / PREPARED_MANIFEST).write_text(manifest_of(folder))
     path = recipe(data=str(folder))
     train(load_config(path))
     moved = folder.rename(folder.parent / "moved")
     assert train(load_config(path, [f"data={moved}"])).finished
-    (moved / PREPARED_MANIFEST).write_text(replace(MANIFEST_OF, fingerprint="b" * 32).to_json())
+    (moved / PREPARED_MANIFEST).write_text(manifest_of(moved, "b" * 32))
     with pytest.raises(ProxyByteError, match="is not the data that the run"):
         train(load_config(path, [f"data={moved}"]))
 
 
 def test_a_checkpoint_holds_the_fingerprint_of_the_manifest(recipe, folder):
-    (folder / PREPARED_MANIFEST).write_text(MANIFEST_OF.to_json())
+    (folder / PREPARED_MANIFEST).write_text(manifest_of(folder))
     config = load_config(recipe(data=str(folder)))
     train(config)
     state = json.loads((config.output / "checkpoints" / "step-00000008" / "state.json").read_text())
