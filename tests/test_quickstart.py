@@ -14,8 +14,9 @@ import pytest
 from proxybyte.cli import main
 from proxybyte.training.commands import quickstart
 
-SMALL = ("--max-mb", "0.6", "plan.budget=9_600", "plan.row_length=64", "batch.rows_per_step=1", "batch.rows_per_device=1")
-SMALL_RUN = (*SMALL, "evaluation.every=0", "log.trackers=[]", "log.plot=false", "checkpoint.every=20")
+SMALL = ("--max-mb", "0.6", "plan.budget=9_600", "plan.row_length=64")
+ONE_ROW = ("batch.rows_per_step=1", "batch.rows_per_device=1")
+SMALL_RUN = (*SMALL, *ONE_ROW, "evaluation.every=0", "log.trackers=[]", "log.plot=false", "checkpoint.every=20")
 
 
 def finished_tour(out: Path) -> None:
