@@ -8,7 +8,7 @@ import numpy as np
 
 from proxybyte.artefacts import PREPARED_MANIFEST
 from proxybyte.errors import ProxyByteError
-from proxybyte.training import PreparedSplit, TextSource
+from proxybyte.training import TextSource
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ def coded_only(held_out: HeldOut) -> HeldOut:
 def _read_prepared(folder: Path, split: str, limit: int | None) -> HeldOut:
     if not (folder / split).is_dir():
         raise ProxyByteError(f"{folder} has no split {split!r}")
+    from proxybyte.training import PreparedSplit  # slow to import, and other text does not need it
+
     stored = PreparedSplit(folder / split)
     sizes = list(zip(stored.n_bytes.tolist(), stored.n_symbols.tolist(), strict=True))[:limit]
     return HeldOut(

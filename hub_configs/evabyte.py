@@ -25,6 +25,7 @@ from proxybyte import EvaConfig, EvaModel, ProxyByteConfig
 from proxybyte.checksums import WEIGHTS, digest_of_input, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
+from proxybyte.hub_configs.checkpoint_settings import read_settings
 from proxybyte.progress import Progress
 from proxybyte.symbols import COMPRESSED_OFFSET, DocumentOpening
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
@@ -187,13 +188,11 @@ def _published(config: ProxyByteConfig, source: Path) -> _Layout:
 
 
 def _read_settings(folder: Path, model_type: str) -> dict[str, Any]:
-    path = folder / _CONFIG
-    try:
-        settings = dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise ProxyByteError(f"{path} cannot be read: give the folder of a checkpoint ({error})") from error
+    settings = read_settings(folder)
     if settings.get("model_type") != model_type:
-        raise ProxyByteError(f"{path} is of a {settings.get('model_type')!r} model: this takes {model_type!r}")
+        raise ProxyByteError(
+            f"{folder / _CONFIG} is of a {settings.get('model_type')!r} model: this takes {model_type!r}"
+        )
     return settings
 
 

@@ -28,6 +28,8 @@ An export for chats carries the chat kind itself."""
 CONFIG_FILE = "config.json"
 """What makes a folder a model folder."""
 TOKENIZER_FILE = "tokenizer.json"
+ADAPTER_CONFIG = "adapter_config.json"
+"""What makes a folder the folder of an adapter of PEFT's."""
 
 
 MODEL_HELP = f"a run, its {MODEL_FOLDER}/, a checkpoint, an export, or a name on the Hub"
@@ -101,6 +103,26 @@ def find_compressor(folder: Path) -> Path | None:
         homes.append(folder.parents[2])
     found = (home / COMPRESSOR_FOLDER for home in homes)
     return next((place for place in found if (place / COMPRESSOR_MANIFEST).is_file()), None)
+
+
+def check_split(folder: Path) -> None:
+    """Refuse a split of a prepared folder that is not there.
+
+    Raises:
+        ProxyByteError: if ``folder`` is none.
+    """
+    if not folder.is_dir():
+        raise ProxyByteError(f"no prepared split at {folder}: make one with 'proxybyte prepare'")
+
+
+def check_adapter(folder: Path) -> None:
+    """Refuse a folder that holds no adapter.
+
+    Raises:
+        ProxyByteError: if it has no ``adapter_config.json``.
+    """
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise ProxyByteError(f"{folder / ADAPTER_CONFIG} does not exist: give the folder of an adapter")
 
 
 def is_hub_name(named: str) -> bool:

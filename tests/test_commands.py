@@ -13,6 +13,7 @@ from proxybyte.training.commands import doctor
 from proxybyte.training.compressors import FAMILIES
 
 COMMANDS = load_commands()
+UNSAFE = ["--confirm-run-unsafe-code", "--weak-sandbox"]
 REFUSED = {
     "info": (["info", "absent"], "there is no preset"),
     "info of presets": (["info"], ""),
@@ -31,6 +32,27 @@ REFUSED = {
     "eval code, no consent": (["eval", "code", "absent", "--output", "new"], "--confirm-run-unsafe-code"),
     "compressor report": (["compressor", "report", "absent", "--corpus", "absent"], "no compressor 'absent'"),
     "compile, picture": (["compressor", "compile", "absent", "--out", "new", "--picture", "a.txt"], ".png or .svg"),
+    "eval bpb": (["eval", "bpb", "absent", "--data", "absent"], "absent is no folder"),
+    "eval bpb, text": (["eval", "bpb", "model", "--data", "absent.txt"], "absent.txt"),
+    "eval transfer": (["eval", "transfer", "absent", "--data", "absent"], "absent is no folder"),
+    "eval transfer, text": (["eval", "transfer", "model", "--data", "absent.txt"], "absent.txt"),
+    "eval code": (["eval", "code", "absent", "--output", "new", "--generate-only"], "absent is no folder"),
+    "eval code, wall": (["eval", "code", "absent", "--output", "new", *UNSAFE], "absent is no folder"),
+    "eval robustness": (["eval", "robustness", "absent", "--output", "new", *UNSAFE], "absent is no folder"),
+    "adapter merge": (["adapter", "merge", "absent", "adapter", "--out", "new"], "absent is no folder"),
+    "adapter merge, adapter": (["adapter", "merge", "model", "absent", "--out", "new"], "the folder of an adapter"),
+    "byteify": (["byteify", "./absent", "--out", "new"], "no such file or folder"),
+    "byteify, empty": (["byteify", "empty", "--out", "new"], "neither config.json nor a GGUF file"),
+    "convert evabyte": (["convert", "evabyte", "absent", "--out", "new"], "the folder of a checkpoint"),
+    "convert evabyte, back": (["convert", "evabyte", "empty", "--out", "new", "--back"], "the folder of a checkpoint"),
+    "compile": (["compressor", "compile", "absent", "--out", "new"], "no compressor 'absent'"),
+    "compile, empty": (["compressor", "compile", "empty", "--out", "new"], "holds neither compressor.json"),
+    "train, data": (["train", "--config", "quickstart", "data=absent", "output=new"], "no prepared split at absent"),
+    "train, dry": (["train", "--config", "quickstart", "data=absent", "output=new", "--dry-run"], "no prepared split"),
+    "train, checkpoint": (
+        ["train", "--config", "byteify-lora", "data=prepared", "output=new", "model.checkpoint=absent"],
+        "absent is no folder",
+    ),
     "doctor": (["doctor", "--no-torch"], ""),
 }
 HEAVY = ("torch", "transformers", "datasets", "matplotlib", "lm_eval", "peft", "accelerate")
@@ -116,6 +138,10 @@ def test_no_help_waits_for_torch(tmp_path):
 
 
 def test_no_refusal_waits_for_torch(tmp_path):
+    for folder in ("empty", "model", "adapter", "prepared/train"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "model" / "config.json").touch()
+    (tmp_path / "adapter" / "adapter_config.json").touch()
     ended = count_imports({name: words for name, (words, _) in REFUSED.items()}, tmp_path)
     for name, (code, said, loaded) in ended.items():
         sentence = REFUSED[name][1]

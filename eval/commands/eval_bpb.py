@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from proxybyte import numbers
-from proxybyte.artefacts import MODEL_HELP, find_model
+from proxybyte.artefacts import MODEL_HELP, ModelFolder, find_model
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import View
@@ -60,6 +60,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    found = find_model(args.folder)  # before torch is waited for
     from proxybyte.eval.documents import coded_only, read_held_out
     from proxybyte.training import source_of
 
@@ -68,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
         held_out = coded_only(held_out)
         if held_out.uncoded:
             print(f"{held_out.uncoded} documents have no codes and are left out", file=sys.stderr)
-    results = _score_model(args, held_out)
+    results = _score_model(args, found, held_out)
     if not args.no_baselines:
         results |= _baselines(held_out.texts)
     if args.json:
@@ -79,14 +80,13 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _score_model(args: argparse.Namespace, held_out: "HeldOut") -> "dict[str, BPBResult]":
+def _score_model(args: argparse.Namespace, found: ModelFolder, held_out: "HeldOut") -> "dict[str, BPBResult]":
     from proxybyte.eval.bpb import bits_per_byte, compressed_bits_per_byte, tokenizer_bits_per_byte
     from proxybyte.eval.loading import ModelKind, load_model, model_kind
     from proxybyte.eval.scoring import Scoring
     from proxybyte.model_loading import load_tokenizer
 
     scoring = Scoring(args.window, args.stride, args.batch_positions, progress=True)
-    found = find_model(args.folder)
     model = load_model(found, args.device, args.dtype)
     if model_kind(model) is ModelKind.TOKENS:
         if args.view is View.COMPRESSED:

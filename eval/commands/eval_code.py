@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
+from proxybyte.artefacts import find_model
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
@@ -70,6 +71,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.folder is not None and args.output is None:
         raise ProxyByteError("where do the samples go? Give --output FOLDER")
     bench = None if args.generate_only else sandbox_bench(args)
+    if args.folder is not None:
+        find_model(args.folder)  # before a set is fetched, and torch is waited for
     whole_set = load_problems(CodeSet(args.set), args.data, mbpp_prompt=MbppPrompt(args.mbpp_prompt))
     problems = whole_set[: args.limit]
     samples, about = _samples(args, problems, whole_set)

@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
+from proxybyte.artefacts import find_model
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
@@ -60,6 +61,8 @@ def _run(args: argparse.Namespace) -> int:
     if len(ks) > 1 or not ks[0] <= args.samples_per_problem:
         raise ProxyByteError("robustness is measured at one -k, of at least 1 and at most -n")
     bench = sandbox_bench(args)
+    if args.folder is not None:
+        find_model(args.folder)  # before a set is fetched, and torch is waited for
     problems = _load(args)
     variants = problems.all()
     model, about = None, {"model": "published solutions"}

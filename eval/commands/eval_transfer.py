@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
-from proxybyte.artefacts import MODEL_HELP
+from proxybyte.artefacts import MODEL_HELP, find_model
 from proxybyte.cli import Command
 from proxybyte.folders import write_text
 
@@ -80,15 +80,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from proxybyte.eval.bpb import bits_per_byte, compressed_bits_per_byte
     from proxybyte.eval.documents import read_held_out
-    from proxybyte.eval.scoring import Scoring
-    from proxybyte.eval.transfer_data import load_two_views, pair_up
     from proxybyte.training import source_of
 
     bench = None if args.set is None else _bench(args)
-    two = load_two_views(args.folder, args.compressor, args.device, args.dtype)
+    find_model(args.folder)  # this, and the text, before torch is waited for
     texts = read_held_out(source_of(args, args.data, args.split), args.limit).texts
+    from proxybyte.eval.bpb import bits_per_byte, compressed_bits_per_byte
+    from proxybyte.eval.scoring import Scoring
+    from proxybyte.eval.transfer_data import load_two_views, pair_up
+
+    two = load_two_views(args.folder, args.compressor, args.device, args.dtype)
     pairs, left_out = pair_up(texts, two.compressor, args.max_bytes)
     if left_out:
         print(f"{left_out} documents have no codes and are left out", file=sys.stderr)

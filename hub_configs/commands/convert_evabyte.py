@@ -6,6 +6,7 @@ import shlex
 from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
+from proxybyte.hub_configs.checkpoint_settings import read_settings
 from proxybyte.symbols import DocumentOpening
 
 EXAMPLES = """  proxybyte convert evabyte downloads/EvaByte --out evabyte-proxy
@@ -27,11 +28,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.back and args.opening is not None:
+        raise ProxyByteError("--opening is of the way to our layout: leave it out with --back")
+    read_settings(args.source)  # before torch is waited for
     from proxybyte.hub_configs.evabyte import from_evabyte, to_evabyte
 
     if args.back:
-        if args.opening is not None:
-            raise ProxyByteError("--opening is of the way to our layout: leave it out with --back")
         to_evabyte(args.source, args.out)
     else:
         from_evabyte(args.source, args.out, args.opening or DocumentOpening.BOS)

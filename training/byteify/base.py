@@ -1,9 +1,8 @@
-"""The tokenizer model that is to be turned: found, opened and checked before any of its weights is read."""
+"""The tokenizer model that is to be turned: opened and checked before any of its weights is read."""
 
 import copy
 import json
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from ..compressors.bpe import BpeCompressor
+from .source import Source, find_base
 from .text_check import check_keeps_text
 
 ENDS = ("lm_head.weight", "embed_tokens.weight", "wte.weight")
@@ -27,25 +27,6 @@ _TOKENIZER_FILES = ("token*", "vocab*", "*.model", "*.tiktoken", "tekken*")
 
 _BROKEN = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, SafetensorError)
 """What Transformers raises for a folder that is no model, or a broken one."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a base lies.
-
-    Attributes:
-        given: what the person typed, for messages.
-        place: a folder, or a name on the Hub.
-        gguf_file: name of the GGUF file in ``place``, ``None`` for a checkpoint of Transformers.
-    """
-
-    given: str
-    place: str
-    gguf_file: str | None
-
-    def arguments(self) -> dict[str, Any]:
-        """Keyword arguments for every ``from_pretrained``."""
-        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
 
 
 @dataclass(frozen=True)
@@ -105,39 +86,6 @@ class Base:
                 "correct config.json"
             )
         return model.eval()
-
-
-def find_base(given: str) -> Source:
-    """What ``given`` names: a GGUF file, a folder, or a name on the Hub.
-
-    Raises:
-        ProxyByteError: if it is a path that holds no model, or GGUF cannot be read here.
-    """
-    path = Path(given)
-    if path.is_file():
-        if path.suffix != ".gguf":
-            raise ProxyByteError(f"{given}: is a file but no .gguf: give a model folder, a GGUF file or a Hub name")
-        return _gguf(given, path)
-    if not path.is_dir():
-        if path.is_absolute() or given.startswith(".") or given.count("/") > 1 or path.suffix == ".gguf":
-            raise ProxyByteError(f"{given}: no such file or folder")
-        return Source(given, given, None)
-    if (path / "config.json").is_file():
-        return Source(given, given, None)
-    files = sorted(path.glob("*.gguf"))
-    if not files:
-        raise ProxyByteError(
-            f"{given}: holds neither config.json nor a GGUF file: give the folder that a model was saved in"
-        )
-    if len(files) > 1:
-        raise ProxyByteError(f"{given}: holds no config.json but {len(files)} GGUF files: give one of them")
-    return _gguf(given, files[0])
-
-
-def _gguf(given: str, path: Path) -> Source:
-    if find_spec("gguf") is None:
-        raise ProxyByteError(f"{given}: reading GGUF needs the package gguf: pip install gguf")
-    return Source(given, str(path.parent), path.name)
 
 
 def open_base(given: str) -> Base:

@@ -4,6 +4,7 @@ import argparse
 import shlex
 
 from proxybyte import numbers
+from proxybyte.artefacts import check_adapter, find_model
 from proxybyte.cli import Command
 
 EXAMPLES = """\
@@ -19,6 +20,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    check_adapter(args.adapter)
+    find_model(args.base)  # both before torch is waited for
     from proxybyte.training.run.adapters import write_merged
 
     write_merged(args.base, args.adapter, args.out)

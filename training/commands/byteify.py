@@ -31,6 +31,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from proxybyte.training.byteify import find_base
+
+    find_base(args.base)  # before torch is waited for
     import torch
 
     from proxybyte.training.byteify import ByteifyOptions, RowScheme, byteify

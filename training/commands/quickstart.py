@@ -15,6 +15,8 @@ from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
 PROMPT = "# Copyright 2025 The"
+DEFAULT_MB = 24
+"""Text to collect."""
 STOCK_SCRIPT = """\
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
@@ -53,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=numbers.path, default=Path("runs/quickstart"), help="folder (default: %(default)s)"
     )
     parser.add_argument(
-        "--max-mb", type=numbers.megabytes, default=24, help="text to collect, in MB (default: %(default)s)"
+        "--max-mb", type=numbers.megabytes, default=DEFAULT_MB, help="text to collect, in MB (default: %(default)s)"
     )
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="changes to the recipe 'quickstart'")
 
@@ -121,7 +123,8 @@ def run(args: argparse.Namespace) -> int:
             continue
         code = _run("-m", "proxybyte.cli", *step.words)
         if code:
-            again = shlex.join(["proxybyte", "quickstart", "--out", str(args.out), *args.overrides])
+            size = [] if args.max_mb == DEFAULT_MB else ["--max-mb", f"{args.max_mb:g}"]
+            again = shlex.join(["proxybyte", "quickstart", "--out", str(args.out), *size, *args.overrides])
             print(f"\nstopped in step {number}; what is finished stays: '{again}' goes on from there", file=sys.stderr)
             return code
     print(f"\n[{len(plan) + 1}/{len(plan) + 1}] load it with stock Transformers and let it write bytes", flush=True)

@@ -64,6 +64,9 @@ def compile_codebook(args: argparse.Namespace) -> str:
         raise ProxyByteError(f"--picture {args.picture}: name a .png or .svg file")
     if not args.picture_from:
         raise ProxyByteError("--picture-from is empty: give the bytes that the part begins with")
+    from .registry import load_compressor
+
+    neural = load_compressor(args.m1)  # before torch is waited for
     from proxybyte.training.texts import source_of
 
     from .codebook import Boundary, CodebookCompressor
@@ -71,9 +74,7 @@ def compile_codebook(args: argparse.Namespace) -> str:
     from .codebook.picture import draw_trie
     from .codebook.reweigh import reweigh
     from .neural import NeuralCompressor
-    from .registry import load_compressor
 
-    neural = load_compressor(args.m1)
     if not isinstance(neural, NeuralCompressor):
         raise ProxyByteError(
             f"{args.m1}: is a {neural.family} compressor; a codebook is compiled from 'proxybyte compressor fit neural'"

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
-from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, find_model
+from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, check_adapter, find_model
 from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.configuration_proxybyte import EMBEDDINGS
 from proxybyte.errors import ProxyByteError
@@ -29,7 +29,6 @@ from proxybyte.symbols import NUM_RAW_SYMBOLS
 from .config import AdapterConfig, AdapterKind, TrainedRows
 
 ADAPTER_FILE = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
 MERGED = "merged model"
 """Kind of output (``proxybyte.folders``) of ``adapter merge``."""
 HEAD = "lm_head"
@@ -117,8 +116,7 @@ def merge_adapter(base: Path, adapter: Path) -> ProxyByteForCausalLM:
     Raises:
         ProxyByteError: if one cannot be read, or they do not fit.
     """
-    if not (adapter / ADAPTER_CONFIG).is_file():
-        raise ProxyByteError(f"{adapter / ADAPTER_CONFIG} does not exist: give the folder of an adapter")
+    check_adapter(adapter)
     base = find_model(base).model
     verify_folder(base, WEIGHTS)
     verify_folder(adapter, WEIGHTS)

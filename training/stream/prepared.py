@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from proxybyte.artefacts import PREPARED_MANIFEST, Column, Split
+from proxybyte.artefacts import PREPARED_MANIFEST, Column, Split, check_split
 from proxybyte.checksums import verify_folder
 from proxybyte.errors import ProxyByteError
 
@@ -112,8 +112,7 @@ class PreparedSplit:
 
 
 def _open_table(folder: Path) -> pa.Table:
-    if not folder.is_dir():
-        raise ProxyByteError(f"no prepared split at {folder}: make one with 'proxybyte prepare'")
+    check_split(folder)
     _check_written(folder)
     try:
         table = datasets.load_from_disk(str(folder)).data.table
