@@ -170,6 +170,8 @@ def write_files(folder: Path) -> None:
     pq.write_table(pa.table({"text": [["a"]]}), folder / "list.parquet")
     (folder / "folder").mkdir()
     (folder / "folder" / "a.md").write_text("text")
+    (folder / "model").mkdir()  # looks like a model: texts are refused before one is loaded
+    (folder / "model" / "config.json").write_text("{}")
     os.mkfifo(folder / "pipe.jsonl")
 
 
