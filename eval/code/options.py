@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
-from proxybyte.artefacts import MODEL_HELP, find_model
+from proxybyte.artefacts import MODEL_HELP, ModelFolder, find_model
 from proxybyte.errors import ProxyByteError
 
 if TYPE_CHECKING:
@@ -97,6 +97,17 @@ class LoadedModel:
     plan: "SamplePlan"
 
 
+def check_model(args: argparse.Namespace) -> ModelFolder:
+    """Refuse what can be refused of a model and its samples before a set is fetched, and torch is waited for.
+
+    Raises:
+        ProxyByteError: if one sample would be drawn several times, or there is no such model.
+    """
+    if args.temperature == 0 and args.samples_per_problem > 1:
+        raise ProxyByteError("greedy decoding writes the same sample every time: give --temperature above 0, or -n 1")
+    return find_model(args.folder)
+
+
 def load_completer(args: argparse.Namespace) -> LoadedModel:
     """The model of the command line.
 
@@ -110,11 +121,9 @@ def load_completer(args: argparse.Namespace) -> LoadedModel:
 
     if args.folder is None:
         raise ProxyByteError("which model? Give its folder")
+    found = check_model(args)
     decoding = Decoding(args.temperature, args.top_p, args.max_new)
     greedy = decoding.temperature == 0
-    if greedy and args.samples_per_problem > 1:
-        raise ProxyByteError("greedy decoding writes the same sample every time: give --temperature above 0, or -n 1")
-    found = find_model(args.folder)
     model = load_model(found, args.device, args.dtype)
     completer = make_completer(model, found.model, decoding)
     settings: dict[str, Any] = {

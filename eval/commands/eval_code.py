@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
-from proxybyte.artefacts import find_model
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
@@ -62,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
     import json
 
     from proxybyte.eval.code.judging import judge, score, usable_ks
-    from proxybyte.eval.code.options import sandbox_bench
+    from proxybyte.eval.code.options import check_model, sandbox_bench
     from proxybyte.eval.code.problems import CodeSet, MbppPrompt
     from proxybyte.eval.code.sources import load_problems
 
@@ -72,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ProxyByteError("where do the samples go? Give --output FOLDER")
     bench = None if args.generate_only else sandbox_bench(args)
     if args.folder is not None:
-        find_model(args.folder)  # before a set is fetched, and torch is waited for
+        check_model(args)
     whole_set = load_problems(CodeSet(args.set), args.data, mbpp_prompt=MbppPrompt(args.mbpp_prompt))
     problems = whole_set[: args.limit]
     samples, about = _samples(args, problems, whole_set)

@@ -5,7 +5,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
-from proxybyte.artefacts import find_model
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
@@ -54,7 +53,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     import json
 
-    from proxybyte.eval.code.options import sandbox_bench
+    from proxybyte.eval.code.options import check_model, sandbox_bench
     from proxybyte.eval.robustness.measuring import find_ceiling, find_passed, report_rows, rows_as_json, rows_as_table
 
     ks = args.k or [1]
@@ -62,7 +61,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ProxyByteError("robustness is measured at one -k, of at least 1 and at most -n")
     bench = sandbox_bench(args)
     if args.folder is not None:
-        find_model(args.folder)  # before a set is fetched, and torch is waited for
+        check_model(args)
     problems = _load(args)
     variants = problems.all()
     model, about = None, {"model": "published solutions"}

@@ -390,7 +390,8 @@ def test_a_time_out_leaves_no_process_however_short(any_wall, launcher, seconds)
         assert launcher.run(code, limits, any_wall).status is Status.TIMED_OUT
     assert not processes_named(name)
     below = psutil.Process(launcher._process.pid).children(recursive=True)
-    assert not [child for child in below if child.status() != psutil.STATUS_ZOMBIE]
+    _, alive = psutil.wait_procs(below, timeout=10)  # who watched the last one ends just after its word
+    assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
 
 
 HUMANEVAL = {
