@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
+from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, CONFIG_FILE, find_model
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
@@ -91,7 +91,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         clip=config.optimizer.clip,
         seed=config.seed,
         rows_first=rows_first,
-        lessons=_lessons(config, stage, data),
+        lessons=_lessons(config, stage, data, raw_model.config),
         suffixes=suffixes,
         raw_rows_only=config.raw_rows_only,
     )
@@ -148,7 +148,7 @@ def _chat_tokenizer(config: TrainConfig, data: TrainingData) -> PreTrainedTokeni
     return data.chat or (chat_tokenizer_in(base.model) if base else None)
 
 
-def _lessons(config: TrainConfig, stage: Stage, data: TrainingData) -> Lessons | None:
+def _lessons(config: TrainConfig, stage: Stage, data: TrainingData, shape: ProxyByteConfig) -> Lessons | None:
     folder = config.teacher.model or config.model.checkpoint
     if not config.teacher.speaks or folder is None:
         return None
@@ -163,7 +163,15 @@ def _lessons(config: TrainConfig, stage: Stage, data: TrainingData) -> Lessons |
             f"the teacher in {folder} has another tokenizer than {config.data}, so that it can only tell bytes: leave "
             "teacher.tokens out"
         )
-    return Lessons(teacher, wanted.tokens, wanted.chunks, data.steps)
+    if wanted.layers:
+        base = teacher.model.config
+        depth = min(base.num_hidden_layers, shape.num_hidden_layers)
+        if max(wanted.layers) > depth or base.hidden_size != shape.hidden_size:
+            raise ProxyByteError(
+                f"teacher.layers is {list(wanted.layers)}, but the models have {depth} layers in common, of width "
+                f"{base.hidden_size} in the teacher and {shape.hidden_size} here: name such layers, of equal width"
+            )
+    return Lessons(teacher, wanted.tokens, wanted.chunks, wanted.hidden, wanted.layers, data.steps)
 
 
 def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn.Module) -> Validation | None:

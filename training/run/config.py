@@ -188,13 +188,21 @@ class TeacherConfig(Section):
     kind: TeacherKind = Field(TeacherKind.BORDER, description="at which bytes weight asks for its next ones")
     tokens: Ramp = Field(Ramp(), description="weight of its next tokens, asked of the rows of the compressed view")
     chunks: Ramp = Field(Ramp(), description="weight of a token's likelihood against that of its bytes")
+    hidden: Ramp = Field(Ramp(), description="weight of one minus the cosine with its hidden states at token ends")
+    layers: tuple[Annotated[int, Field(ge=1)], ...] = Field((), description="after which layers, from 1, for hidden")
     temperature: float = Field(100.0, gt=0, description="by whose inverse power chunks' likelihoods are flattened")
     model: Path | None = Field(None, description="folder that 'proxybyte byteify' wrote; model.checkpoint if absent")
 
     @property
     def speaks(self) -> bool:
         """Whether it has a signal at all."""
-        return any((self.weight, self.tokens.value, self.chunks.value))
+        return any((self.weight, self.tokens.value, self.chunks.value, self.hidden.value))
+
+    @model_validator(mode="after")
+    def _hidden_has_layers(self) -> Self:
+        if bool(self.hidden.value) != bool(self.layers):
+            raise ValueError("hidden.value and layers go together: name the layers, or leave both out")
+        return self
 
 
 class SuffixRowsTraining(Section):

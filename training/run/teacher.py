@@ -21,12 +21,16 @@ another, is held against what the base gives to the token, both as the chance of
 by a temperature :math:`\tau`: the loss gains ``chunks`` times
 :math:`\mathrm{KL}(p^{1/\tau} \| q^{1/\tau})` of the two binary distributions.
 
+*Hidden states.* At a token end the model has read the same text as the base after that token. The loss gains
+``hidden`` times one minus the cosine of their states after each of some layers.
+
 All are sums over their places, divided by the targets of the step. A byteified model is its own base through the
 compressed view, so the teacher is a model folder that ``proxybyte byteify`` wrote. It may be of a base with another
 tokenizer, which it carries: bytes are what both know, and only the tokens' signal needs the same codes. Text is coded
 as the row shows it: a document that a row cuts is read from the cut on, as the model itself reads it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -82,12 +86,14 @@ class Opinion:
         chances: of the token ``k`` of each span one after another, given those before it, shape ``(sum of K, codes)``.
         ends: row and column of each token end that another token follows, shape ``(2, E)``.
         after: which of ``chances`` is about what follows there, shape ``(E,)``.
+        hidden: the base's states after each of the layers asked for at those ends, shape ``(layers, E, D)``.
     """
 
     spans: list[Span]
     chances: torch.Tensor
     ends: torch.Tensor
     after: torch.Tensor
+    hidden: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -143,18 +149,23 @@ class Teacher:
         return isinstance(other, BpeCompressor) and token_spellings(other) == token_spellings(self.compressor)
 
     @torch.no_grad()
-    def read(self, input_ids: torch.Tensor) -> Opinion | None:
-        """What the base says of packed rows ``(B, T)``; ``None`` where they hold no raw text of two tokens."""
+    def read(self, input_ids: torch.Tensor, layers: Sequence[int] = ()) -> Opinion | None:
+        """What the base says of packed rows, ``None`` where they hold no raw text of two tokens.
+
+        Args:
+            input_ids: shape ``(B, T)``.
+            layers: whose states to keep, from 1.
+        """
         spans = raw_spans(input_ids.cpu().numpy(), self.compressor)
         if not spans:
             return None
-        chances = self._next_tokens([span.codes[:-1] for span in spans])
+        chances, hidden = self._next_tokens([span.codes[:-1] for span in spans], layers)
         rows = np.concatenate([np.full(len(span.places), span.row) for span in spans])
         columns = np.concatenate([span.places for span in spans])
         first = np.cumsum([0, *(len(span.codes) for span in spans)])
         after = np.concatenate([np.arange(a + 1, b) for a, b in pairwise(first)])
         ends, following = (torch.from_numpy(array).to(chances.device) for array in (np.stack([rows, columns]), after))
-        return Opinion(spans, chances, ends, following)
+        return Opinion(spans, chances, ends, following, hidden[:, following])
 
     def loss(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """:meth:`byte_loss` of packed rows ``(B, T)``."""
@@ -196,6 +207,17 @@ class Teacher:
         total = chances.sum(dim=-1, keepdim=True)
         known = total[:, 0] > 0
         return places[:, known], (chances[known] / total[known]).float()
+
+    def hidden_loss(self, opinion: Opinion, hidden: Sequence[torch.Tensor]) -> torch.Tensor:
+        """One minus the cosine with the base's states, summed over token ends and layers, a scalar.
+
+        Args:
+            opinion: of the batch.
+            hidden: the trained model's states after the same layers, each of shape ``(B, T, D)``.
+        """
+        rows, columns = opinion.ends
+        own = torch.stack([states[rows, columns].float() for states in hidden])
+        return (1 - F.cosine_similarity(own, opinion.hidden.float(), dim=-1)).sum()
 
     def chunk_loss(self, opinion: Opinion, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Divergence of chunks' likelihoods summed over all tokens that another one follows, in nats, a scalar.
@@ -251,22 +273,30 @@ class Teacher:
     @torch.no_grad()
     def next_byte(self, codes: np.ndarray) -> torch.Tensor:
         """Distribution of the byte after each token, float32, shape ``(len(codes), 256)``."""
-        sums = self.prefixes.cumulated(self._next_tokens([codes])[1:])
+        sums = self.prefixes.cumulated(self._next_tokens([codes])[0][1:])
         places = torch.arange(len(codes), device=sums.device)
         chances = self.prefixes.next_bytes(sums, places, torch.full_like(places, ROOT))
         return (chances / chances.sum(dim=-1, keepdim=True)).float()
 
-    def _next_tokens(self, codes: list[np.ndarray]) -> torch.Tensor:
-        """The base's next token before and after each of the codes of each text, ``(sum of (len + 1), codes)``."""
+    def _next_tokens(self, codes: list[np.ndarray], layers: Sequence[int] = ()) -> tuple[torch.Tensor, torch.Tensor]:
+        """The base before and after each of the codes of each text, N = sum of (len + 1) places.
+
+        Returns:
+            Chances of the next token, float32, shape ``(N, codes)``, and states, shape ``(layers, N, D)``.
+        """
         opened = [
             np.concatenate([[Special.COMPRESSED_OPEN], text.astype(np.int64) + COMPRESSED_OFFSET]) for text in codes
         ]
         positions = np.concatenate([np.arange(len(text)) for text in opened])
         device = self.prefixes.order.device
         symbols, places = (torch.from_numpy(part)[None].to(device) for part in (np.concatenate(opened), positions))
-        logits = self.model(input_ids=symbols, position_ids=places, use_cache=False).logits
-        chosen = logits[0, :, COMPRESSED_OFFSET : COMPRESSED_OFFSET + self.compressor.num_symbols]
-        return chosen.float().softmax(dim=-1)
+        said = self.model(
+            input_ids=symbols, position_ids=places, use_cache=False, output_hidden_states=bool(layers)
+        )
+        chosen = said.logits[0, :, COMPRESSED_OFFSET : COMPRESSED_OFFSET + self.compressor.num_symbols]
+        kept = [said.hidden_states[layer][0] for layer in layers]
+        hidden = torch.stack(kept) if kept else chosen.new_zeros(0, chosen.shape[0], 0)
+        return chosen.float().softmax(dim=-1), hidden
 
 
 def _event_divergence(wanted: torch.Tensor, said: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -287,6 +317,8 @@ class Lesson:
         input_ids: of the batch, shape ``(B, T)``.
         token_weight: of the tokens' signal at this step.
         chunk_weight: of the chunks' signal at this step.
+        hidden_weight: of the hidden states' signal at this step.
+        layers: whose states, from 1.
     """
 
     teacher: Teacher
@@ -294,12 +326,15 @@ class Lesson:
     input_ids: torch.Tensor
     token_weight: float
     chunk_weight: float
+    hidden_weight: float
+    layers: tuple[int, ...]
 
     @property
     def asks(self) -> dict[str, Any]:
         """Keyword arguments of the trained model's forward pass."""
         places = {"token_places": self.opinion.ends} if self.token_weight else {}
-        return {"return_logits": True, "raw_symbols_only": True, **places}
+        states = {"output_hidden_states": True} if self.hidden_weight else {}
+        return {"return_logits": True, "raw_symbols_only": True, **places, **states}
 
     def loss(self, output: ProxyByteOutput) -> torch.Tensor:
         """All signals together, summed over their places, a scalar."""
@@ -312,6 +347,9 @@ class Lesson:
             total = total + self.token_weight * self.teacher.token_loss(self.opinion, token_logits)
         if self.chunk_weight:
             total = total + self.chunk_weight * self.teacher.chunk_loss(self.opinion, self.input_ids, logits)
+        if self.hidden_weight and output.hidden_states is not None:
+            states = [output.hidden_states[layer] for layer in self.layers]
+            total = total + self.hidden_weight * self.teacher.hidden_loss(self.opinion, states)
         return total
 
 
@@ -323,20 +361,27 @@ class Lessons:
         teacher: the base.
         tokens: weight of the tokens' signal as the run goes on.
         chunks: the same of the chunks'.
+        hidden: the same of the hidden states'.
+        layers: after which of the decoder's layers, from 1.
         steps: of the run.
     """
 
     teacher: Teacher
     tokens: Ramp
     chunks: Ramp
+    hidden: Ramp
+    layers: tuple[int, ...]
     steps: int
 
     def prepare(self, input_ids: torch.Tensor, step: int) -> Lesson | None:
         """What is said of packed rows ``(B, T)`` at ``step``; ``None`` where there is nothing to say."""
-        weights = self.tokens.at(step, self.steps), self.chunks.at(step, self.steps)
-        if not any((self.teacher.weight, *weights)) or (opinion := self.teacher.read(input_ids)) is None:
+        tokens, chunks, hidden = (ramp.at(step, self.steps) for ramp in (self.tokens, self.chunks, self.hidden))
+        if not any((self.teacher.weight, tokens, chunks, hidden)):
             return None
-        return Lesson(self.teacher, opinion, input_ids, *weights)
+        opinion = self.teacher.read(input_ids, self.layers if hidden else ())
+        if opinion is None:
+            return None
+        return Lesson(self.teacher, opinion, input_ids, tokens, chunks, hidden, self.layers)
 
 
 def raw_spans(input_ids: np.ndarray, compressor: Compressor) -> list[Span]:

@@ -127,8 +127,9 @@ def test_faded_rows_leave_a_model_that_exports_natively(run, tmp_path):
         [*FADED, "teacher.tokens.value=1", "teacher.tokens.end=0.5", "teacher.tokens.hold=0.2", *RAW_ALONE],
         ["teacher.kind=dense", "teacher.weight=0.5", "raw_rows_only=true", "teacher.tokens.value=1", *RAW_ALONE],
         [KEPT, "teacher.kind=dense", "teacher.weight=0.5", "teacher.chunks.value=0.5"],
+        ["teacher.hidden.value=0.5", "teacher.hidden.hold=0.2", "teacher.hidden.end=0.6", "teacher.layers=[1,2]"],
     ],
-    ids=["faded", "teacher", "mixed views"],
+    ids=["faded", "teacher", "mixed views", "hidden"],
 )
 def test_an_interrupted_run_is_the_uninterrupted_one(run, overrides, tmp_path):
     whole = losses(run(*overrides, output="whole"))
@@ -151,6 +152,13 @@ def test_what_the_teacher_says_changes_what_is_learnt(run):
     assert tokens[0] == plain[0]
     assert tokens[2:] != plain[2:]
     assert over == plain
+
+
+def test_layers_that_are_not_there_are_refused(run):
+    with pytest.raises(ProxyByteError, match=r"teacher.layers is \[1, 9\], but the models have 2 layers"):
+        run("teacher.hidden.value=1", "teacher.layers=[1,9]", output="deep")
+    with pytest.raises(ProxyByteError, match=r"hidden.value and layers go together"):
+        run("teacher.hidden.value=1", output="none")
 
 
 def test_a_base_with_another_tokenizer_teaches_through_bytes(run, make_base, tmp_path):

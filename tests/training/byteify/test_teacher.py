@@ -201,6 +201,28 @@ def test_the_chunks_signal_is_the_divergence_of_tokens_and_their_bytes(base_and_
     assert logits.grad[..., COMPRESSED_OFFSET:].abs().max() == 0
 
 
+def test_the_hidden_states_signal_is_one_minus_the_cosine_at_token_ends(base_and_teacher):
+    _, teacher = base_and_teacher
+    row, layers = row_of(*TEXTS), (1, 2)
+    student = ProxyByteForCausalLM(teacher.model.config).float()
+    states = student(torch.from_numpy(row), use_cache=False, output_hidden_states=True).hidden_states
+    total, column = 0.0, 1
+    for text in TEXTS:
+        codes = encode_one(teacher.compressor, text).astype(np.int64)
+        ends = teacher.compressor.borders(codes)
+        for number, end in enumerate(ends.tolist()[:-1], 1):
+            read = torch.tensor([[Special.COMPRESSED_OPEN, *(codes[:number] + COMPRESSED_OFFSET)]])
+            with torch.no_grad():
+                known = teacher.model(read, use_cache=False, output_hidden_states=True).hidden_states
+            for layer in layers:
+                own, wanted = (v.detach().double().numpy() for v in (states[layer][0, column + end - 1], known[layer][0, -1]))
+                total += 1 - float(own @ wanted / np.linalg.norm(own) / np.linalg.norm(wanted))
+        column += len(text) + 3
+    opinion = teacher.read(torch.from_numpy(row), layers)
+    loss = teacher.hidden_loss(opinion, [states[layer] for layer in layers])
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-4)
+
+
 def test_the_loss_over_raw_rows_knows_no_others(base_and_teacher):
     _, teacher = base_and_teacher
     student = ProxyByteForCausalLM(teacher.model.config).float()
