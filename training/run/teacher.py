@@ -290,9 +290,7 @@ class Teacher:
         positions = np.concatenate([np.arange(len(text)) for text in opened])
         device = self.prefixes.order.device
         symbols, places = (torch.from_numpy(part)[None].to(device) for part in (np.concatenate(opened), positions))
-        said = self.model(
-            input_ids=symbols, position_ids=places, use_cache=False, output_hidden_states=bool(layers)
-        )
+        said = self.model(input_ids=symbols, position_ids=places, use_cache=False, output_hidden_states=bool(layers))
         chosen = said.logits[0, :, COMPRESSED_OFFSET : COMPRESSED_OFFSET + self.compressor.num_symbols]
         kept = [said.hidden_states[layer][0] for layer in layers]
         hidden = torch.stack(kept) if kept else chosen.new_zeros(0, chosen.shape[0], 0)

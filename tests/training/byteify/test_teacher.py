@@ -215,7 +215,9 @@ def test_the_hidden_states_signal_is_one_minus_the_cosine_at_token_ends(base_and
             with torch.no_grad():
                 known = teacher.model(read, use_cache=False, output_hidden_states=True).hidden_states
             for layer in layers:
-                own, wanted = (v.detach().double().numpy() for v in (states[layer][0, column + end - 1], known[layer][0, -1]))
+                own, wanted = (
+                    v.detach().double().numpy() for v in (states[layer][0, column + end - 1], known[layer][0, -1])
+                )
                 total += 1 - float(own @ wanted / np.linalg.norm(own) / np.linalg.norm(wanted))
         column += len(text) + 3
     opinion = teacher.read(torch.from_numpy(row), layers)
