@@ -73,7 +73,7 @@ def draw(curves: Sequence[NoiseCurve]) -> "Figure":
     """One panel a kind of noise, one line a model with the seeds' spread as a band."""
     from matplotlib.figure import Figure
 
-    from proxybyte.training.colours import distinct_colours
+    from proxybyte.training import distinct_colours
 
     kinds, models = list(dict.fromkeys(c.kind for c in curves)), list(dict.fromkeys(c.model for c in curves))
     colours = dict(zip(models, distinct_colours(len(models)), strict=True))

@@ -40,6 +40,11 @@ REFUSED = {
     "eval code, wall": (["eval", "code", "absent", "--output", "new", *UNSAFE], "absent is no folder"),
     "eval robustness": (["eval", "robustness", "absent", "--output", "new", *UNSAFE], "absent is no folder"),
     "adapter merge": (["adapter", "merge", "absent", "adapter", "--out", "new"], "absent is no folder"),
+    "adapter graft": (
+        ["adapter", "graft", "absent", "--base", "b", "--instruct", "i", "--out", "new"],
+        "absent is no folder",
+    ),
+    "eval noise": (["eval", "noise", "absent", "--data", "absent", "--out", "new"], "absent is no folder"),
     "adapter merge, adapter": (["adapter", "merge", "model", "absent", "--out", "new"], "the folder of an adapter"),
     "byteify": (["byteify", "./absent", "--out", "new"], "no such file or folder"),
     "byteify, empty": (["byteify", "empty", "--out", "new"], "neither config.json nor a GGUF file"),

@@ -42,6 +42,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "run": ("proxybyte.training.run", "proxybyte.training.train"),
     "run page": ("proxybyte.training.run_page",),
     "held-out data": ("proxybyte.eval.loading", "proxybyte.eval.documents"),
+    "noise": ("proxybyte.eval.noise", "proxybyte.eval.noise_curve"),
     "sandbox": ("proxybyte.eval.sandbox",),
     "code": ("proxybyte.eval.code",),
     "robustness": ("proxybyte.eval.robustness",),

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from proxybyte.training.colours import distinct_colours
     from proxybyte.training.compressors import CannotEncode, Compressor, load_compressor, load_spelling
     from proxybyte.training.stream.prepared import PreparedSplit
     from proxybyte.training.texts import TEXT_HELP, TextSource, add_text_options, numbered_lines, source_of
@@ -18,12 +19,14 @@ __all__ = [
     "PreparedSplit",
     "TextSource",
     "add_text_options",
+    "distinct_colours",
     "load_compressor",
     "load_spelling",
     "numbered_lines",
     "source_of",
 ]
 _HOMES = dict.fromkeys(("CannotEncode", "Compressor", "load_compressor", "load_spelling"), "compressors")
+_HOMES["distinct_colours"] = "colours"
 _HOMES["PreparedSplit"] = "stream.prepared"
 
 
