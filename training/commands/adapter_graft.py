@@ -21,7 +21,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--instruct", type=numbers.path_or_name, required=True, metavar="MODEL", help="the model tuned from BASE"
     )
-    parser.add_argument("--scale", type=numbers.real(-100, 100), default=1.0, help="of the difference (default: 1)")
+    parser.add_argument("--scale", type=numbers.real(0, 100), default=1.0, help="of the difference (default: 1)")
     parser.add_argument("--out", type=numbers.path, required=True, metavar="FOLDER", help="model folder to write")
 
 
