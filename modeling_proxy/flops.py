@@ -60,8 +60,11 @@ class SymbolFlops:
         return 3 * (self.forward + self.heads)
 
 
-def symbol_flops(config: ProxyByteConfig, document_length: int) -> SymbolFlops:
-    """FLOPs of one symbol in documents of ``document_length`` symbols."""
+def symbol_flops(config: ProxyByteConfig, document_length: int, raw_rows_only: bool = False) -> SymbolFlops:
+    """FLOPs of one symbol in documents of ``document_length`` symbols.
+
+    With ``raw_rows_only`` the head computes its first 320 rows alone.
+    """
     backbone = config.backbone_config
     width = config.num_attention_heads * _head_size(backbone)
     if isinstance(backbone, EvaConfig):
@@ -69,24 +72,29 @@ def symbol_flops(config: ProxyByteConfig, document_length: int) -> SymbolFlops:
     else:
         keys = math.fsum(mean_keys(document_length, window) for window in _windows(backbone))
     head, raw_head = config.vocab_size * config.hidden_size, COMPRESSED_OFFSET * config.hidden_size
+    first = raw_head if raw_rows_only else head
     more, raw = config.num_pred_heads - 1, config.num_raw_pred_heads
     return SymbolFlops(
-        weights=2.0 * (_backbone_weights(backbone) + head),
+        weights=2.0 * (_backbone_weights(backbone) + first),
         attention=4.0 * width * keys,
         heads=2.0 * (more * head + raw * raw_head),
         drafts=2.0 * (more + raw) * raw_head,
     )
 
 
-def training_flops(config: ProxyByteConfig, row_length: int, document_length: int | None = None) -> float:
+def training_flops(
+    config: ProxyByteConfig, row_length: int, document_length: int | None = None, raw_rows_only: bool = False
+) -> float:
     """FLOPs of forward and backward over one row of ``row_length`` symbols.
 
     Args:
         config: of the model.
         row_length: symbols of a row.
         document_length: of the documents packed into it; one document that fills the row if absent.
+        raw_rows_only: whether the loss is over the head's first 320 rows alone. A teacher's forward passes are not
+            counted.
     """
-    return row_length * symbol_flops(config, document_length or row_length).training
+    return row_length * symbol_flops(config, document_length or row_length, raw_rows_only).training
 
 
 def mean_keys(length: int, window: int | None = None) -> float:

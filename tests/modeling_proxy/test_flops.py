@@ -20,7 +20,7 @@ def counted(config: ProxyByteConfig, *, backward: bool, **settings) -> float:
     return counter.get_total_flops()
 
 
-def counted_training(config: ProxyByteConfig) -> float:
+def counted_training(config: ProxyByteConfig, **loss: bool) -> float:
     """What PyTorch counts for forward and backward of the loss of one row."""
     config._attn_implementation = "eager"
     model = ProxyByteForCausalLM(config)
@@ -28,7 +28,7 @@ def counted_training(config: ProxyByteConfig) -> float:
     # A product that is added in place is one that PyTorch's own table leaves out.
     in_place = {torch.ops.aten.addmm_: lambda total, left, right, **_: 2 * left[0] * left[1] * right[1]}
     with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
-        model(symbols, labels=symbols).loss.backward()
+        model(symbols, labels=symbols, **loss).loss.backward()
     return counter.get_total_flops()
 
 
@@ -53,6 +53,17 @@ def test_heads_count_in_training_and_their_raw_rows_in_drafting(tiny_config, hea
         drafted = counted(config, backward=False, return_head_logits=True)
         assert drafted == LENGTH * (flops.drafting + rest_of_the_keys)
     assert training_flops(config, LENGTH) == LENGTH * flops.training
+
+
+def test_a_loss_over_raw_rows_alone_counts_those(tiny_config):
+    config = tiny_config("llama")
+    assert config.vocab_size > 320
+    flops = symbol_flops(config, LENGTH, raw_rows_only=True)
+    rest_of_the_keys = flops.attention * (LENGTH / mean_keys(LENGTH) - 1)
+    again = 2 * 320 * config.hidden_size  # part of a head is computed once more in the backward pass
+    found = counted_training(config, raw_targets_only=True)
+    assert found == LENGTH * (flops.training + 3 * rest_of_the_keys + again)
+    assert training_flops(config, LENGTH, raw_rows_only=True) < training_flops(config, LENGTH)
 
 
 @pytest.mark.parametrize(("length", "window"), [(1, None), (9, None), (9, 4), (9, 1), (3, 50)])

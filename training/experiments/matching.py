@@ -87,7 +87,8 @@ def _by_raw_data(config: TrainConfig, budget: float) -> TrainConfig:
 
 
 def _row_flops(config: TrainConfig, data: TrainingData) -> float:
-    return training_flops(new_config(config, data.num_codes), config.plan.row_length, data.document_length)
+    shape = new_config(config, data.num_codes)
+    return training_flops(shape, config.plan.row_length, data.document_length, config.raw_rows_only)
 
 
 def _symbols_per_step(config: TrainConfig) -> int:

@@ -76,7 +76,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     model = make_model(config, data.num_codes, None if adapted else saved)
     adapter = Adapter.attach(model, wanted, config.seed, saved) if adapted else None
     suffixes = SuffixSchedule.of(config, model, data)
-    flops = training_flops(model.config, config.plan.row_length, data.document_length)
+    flops = training_flops(model.config, config.plan.row_length, data.document_length, config.raw_rows_only)
     placed, optimizer = place(stage, model, config.compute, lambda m: make_adamw(m, config.optimizer))
     raw_model = stage.accelerator.unwrap_model(placed)
     # Of the placed model: sharding puts other parameters in the place of the first ones.

@@ -154,7 +154,7 @@ def _steps(config: TrainConfig, data: TrainingData, model: _Model) -> str:
 
 
 def _compute(config: TrainConfig, data: TrainingData, model: _Model) -> str:
-    row = training_flops(model.shape, config.plan.row_length, data.document_length)
+    row = training_flops(model.shape, config.plan.row_length, data.document_length, config.raw_rows_only)
     step = row * config.batch.rows_per_step
     return f"{step * data.steps:.3g} FLOPs, {step:.3g} a step, {row / config.plan.row_length:.3g} a symbol"
 
