@@ -29,6 +29,6 @@ def drafting_options(model: Any, folder: Any, draft: str | None, repeats: bool) 
     compressor = find_compressor(Path(folder)) if isinstance(folder, str | Path) else None
     if compressor is None:
         raise ProxyByteError("draft=compressed needs a full export with its folder compressor/")
-    from proxybyte.training import load_spelling
+    from proxybyte.training import CrossViewDrafter, load_spelling
 
-    return {**asked, "draft_spelling": load_spelling(compressor)}
+    return {**asked, "draft": CrossViewDrafter(load_spelling(compressor))}

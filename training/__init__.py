@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxybyte.training.compressors import CannotEncode, Compressor, load_compressor, load_spelling
+    from proxybyte.training.compressors.cross_view import CrossViewDrafter
     from proxybyte.training.stream.prepared import PreparedSplit
     from proxybyte.training.texts import TEXT_HELP, TextSource, add_text_options, numbered_lines, source_of
 
@@ -15,6 +16,7 @@ __all__ = [
     "TEXT_HELP",
     "CannotEncode",
     "Compressor",
+    "CrossViewDrafter",
     "PreparedSplit",
     "TextSource",
     "add_text_options",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 _HOMES = dict.fromkeys(("CannotEncode", "Compressor", "load_compressor", "load_spelling"), "compressors")
 _HOMES["PreparedSplit"] = "stream.prepared"
+_HOMES["CrossViewDrafter"] = "compressors.cross_view"
 
 
 def __getattr__(name: str) -> Any:
