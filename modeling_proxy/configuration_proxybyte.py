@@ -1,6 +1,7 @@
 """Configuration of a ProxyByte model, any Transformers decoder under our vocabulary, and of the EVA backbone."""
 
 import copy
+import dataclasses
 from typing import Any
 
 import transformers
@@ -274,7 +275,7 @@ class ProxyByteConfig(PreTrainedConfig):
                 )
         if "document_prefix" in kwargs or "document_opening" in kwargs:
             config_dict = {key: one for key, one in config_dict.items() if not key.startswith("document_")}
-        own = cls.default_config_fields().keys() - {"backbone_config", *PreTrainedConfig.default_config_fields()}
+        own = _defaults(cls).keys() - {"backbone_config", *_defaults(PreTrainedConfig)}
         given = {name: kwargs.pop(name) for name in ("document_prefix", *own) if name in kwargs}
         return super().from_dict({**config_dict, **given}, **kwargs)
 
@@ -343,7 +344,7 @@ def _build_backbone(given: Any, vocab_size: int, token_ids: dict[str, Any]) -> P
     if isinstance(given, PreTrainedConfig):
         backbone = copy.deepcopy(given)
         # An object always has some vocabulary: only one that somebody chose can contradict ours.
-        if getattr(backbone, "vocab_size", None) != type(given).default_config_fields().get("vocab_size"):
+        if getattr(backbone, "vocab_size", None) != _defaults(type(given)).get("vocab_size"):
             _check_vocabulary(backbone.vocab_size, vocab_size, "backbone_config.vocab_size")
         for name, value in {"vocab_size": vocab_size, **token_ids}.items():
             setattr(backbone, name, value)
@@ -359,6 +360,12 @@ def _build_backbone(given: Any, vocab_size: int, token_ids: dict[str, Any]) -> P
     _check_vocabulary(settings.setdefault("vocab_size", vocab_size), vocab_size, "backbone_config.vocab_size")
     config_class = EvaConfig if kind == EvaConfig.model_type else CONFIG_MAPPING[kind]
     return config_class(**{**settings, **token_ids})
+
+
+def _defaults(kind: type[PreTrainedConfig]) -> dict[str, Any]:
+    """Settings of ``kind`` with a default, and that (5.14 has no ``default_config_fields`` yet)."""
+    absent = (dataclasses.MISSING, None)
+    return {field.name: field.default for field in dataclasses.fields(kind) if field.default not in absent}
 
 
 def _model_class(backbone: PreTrainedConfig) -> type | None:
