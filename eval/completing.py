@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from proxybyte import numbers
 from proxybyte.byte_codec import decode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.stopping import StopAtBytes, answer_of, cut_at_stop
 from proxybyte.symbols import Special
-
-_TEMPERATURES = (1e-3, 1e3)
-"""Beyond them nothing is drawn any more: the first choice alone, or any symbol at all, and soon infinities."""
 
 
 def check_temperature(value: float, name: str) -> None:
@@ -22,10 +20,8 @@ def check_temperature(value: float, name: str) -> None:
     Raises:
         ProxyByteError: with ``name``, the way the caller says it.
     """
-    if not _TEMPERATURES[0] <= value <= _TEMPERATURES[1]:
-        raise ProxyByteError(
-            f"{name} must be 0 (greedy) or from {_TEMPERATURES[0]} to {_TEMPERATURES[1]:g}, not {value}"
-        )
+    if not numbers.draws_at(value):
+        raise ProxyByteError(f"{name} must be {numbers.TEMPERATURES}, not {value}")
 
 
 @dataclass(frozen=True)
