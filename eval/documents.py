@@ -1,14 +1,20 @@
 """Held-out documents for the commands, with their codes where they were prepared."""
 
+import argparse
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from proxybyte import numbers
 from proxybyte.artefacts import PREPARED_MANIFEST
 from proxybyte.errors import ProxyByteError
-from proxybyte.training import TextSource
+from proxybyte.training import TEXT_HELP, add_text_options
+
+if TYPE_CHECKING:
+    from proxybyte.training import TextSource
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,23 @@ class HeldOut:
     uncoded: int = 0
 
 
-def read_held_out(source: TextSource, limit: int | None) -> HeldOut:
+def add_document_options(parser: argparse.ArgumentParser) -> None:
+    """Which documents: ``--data``, how text is read, and ``--split``."""
+    parser.add_argument(
+        "--data",
+        type=numbers.path,
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help=TEXT_HELP,
+    )
+    add_text_options(parser)
+    parser.add_argument(
+        "--split", type=numbers.name, default="validation", help="split of a prepared folder (default: validation)"
+    )
+
+
+def read_held_out(source: "TextSource", limit: int | None) -> HeldOut:
     """Read documents.
 
     Args:

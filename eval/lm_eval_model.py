@@ -21,12 +21,11 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from proxybyte.artefacts import find_model, is_hub_name
+from proxybyte.artefacts import find_compressor, find_model, is_hub_name
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import bits_per_byte
 from proxybyte.eval.completing import ByteGeneration, check_temperature, complete_bytes
-from proxybyte.eval.drafting import drafting_options
 from proxybyte.eval.lm_eval_chat import ChatLayout, ChatPrompt, carried_chat_tokenizer
 from proxybyte.eval.loading import ModelKind, model_kind
 from proxybyte.eval.scoring import Scoring, Sequences, bare, score_sequences
@@ -48,6 +47,33 @@ _BYPASSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "backend": (("default", "causal"), "byte models are causal"),
 }
 """Arguments of ``--model hf`` that this class has no use for: the values that say what it does anyway, and why."""
+
+
+def drafting_options(model: Any, folder: Any, draft: str | None, repeats: bool) -> dict[str, Any]:
+    """Arguments of ``generate``.
+
+    Args:
+        model: it is to generate.
+        folder: where it was loaded from; a full export, if the compressed view is to draft.
+        draft: ``"heads"`` or ``"compressed"``, if anybody.
+        repeats: draft what the text says again.
+
+    Raises:
+        ProxyByteError: if the model is a native export, or has no compressor beside it.
+    """
+    if draft is None and not repeats:
+        return {}
+    if model.config.model_type != "proxybyte":
+        raise ProxyByteError("drafting (draft, draft_repeats) needs the full export: a native one has not its code")
+    asked = {"draft": draft, "draft_repeats": repeats}
+    if draft != "compressed":
+        return asked
+    compressor = find_compressor(Path(folder)) if isinstance(folder, str | Path) else None
+    if compressor is None:
+        raise ProxyByteError("draft=compressed needs a full export with its folder compressor/")
+    from proxybyte.training import CrossViewDrafter, load_spelling
+
+    return {**asked, "draft": CrossViewDrafter(load_spelling(compressor))}
 
 
 @register_model("proxybyte")

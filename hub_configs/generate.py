@@ -10,13 +10,13 @@ import torch
 from proxybyte.artefacts import ModelFolder, find_model
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
+from proxybyte.logits_processors import Utf8LogitsProcessor
 from proxybyte.model_loading import context_length, load_causal_model, load_config, load_tokenizer, pick_device
 from proxybyte.streaming import ByteStreamer
 from proxybyte.symbols import NUM_RAW_SYMBOLS
-from proxybyte.utf8 import Utf8LogitsProcessor
 
 if TYPE_CHECKING:
-    from proxybyte.draft_report import DraftReport
+    from proxybyte.drafting import DraftReport
 
 
 DEFAULT_NEW_BYTES = 200
@@ -136,6 +136,6 @@ def _drafting(model: Any, found: ModelFolder, options: GenerateOptions) -> dict[
         return asked
     if found.compressor is None:
         raise ProxyByteError(f"{found.model} has no compressor beside it: --draft compressed needs one")
-    from proxybyte.training import load_spelling
+    from proxybyte.training import CrossViewDrafter, load_spelling
 
-    return {**asked, "draft_spelling": load_spelling(found.compressor)}
+    return {**asked, "draft": CrossViewDrafter(load_spelling(found.compressor))}

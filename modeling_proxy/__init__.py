@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from .chat import encode_chat
     from .configuration_proxybyte import ProxyByteConfig
     from .errors import ProxyByteError
+    from .logits_processors import Utf8LogitsProcessor
     from .modeling_eva import EvaConfig, EvaModel
     from .modeling_proxybyte import ProxyByteForCausalLM
     from .streaming import ByteIteratorStreamer, ByteStreamer
     from .symbols import DocumentOpening, Special, View, document_opening
     from .tokenization_proxybyte import build_tokenizer, save_tokenizer
-    from .utf8 import Utf8LogitsProcessor
 
 _HOME = {
     "ByteIteratorStreamer": "streaming",
@@ -29,7 +29,7 @@ _HOME = {
     "ProxyByteForCausalLM": "modeling_proxybyte",
     "ProxyByteError": "errors",
     "Special": "symbols",
-    "Utf8LogitsProcessor": "utf8",
+    "Utf8LogitsProcessor": "logits_processors",
     "View": "symbols",
     "build_tokenizer": "tokenization_proxybyte",
     "bytes_of": "training.byteify",

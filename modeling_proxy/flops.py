@@ -22,8 +22,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedConfig
 
-from .configuration_eva import EvaConfig
-from .configuration_proxybyte import ProxyByteConfig
+from .configuration_proxybyte import EvaConfig, ProxyByteConfig
 from .modeling_eva import EvaModel
 from .symbols import COMPRESSED_OFFSET
 

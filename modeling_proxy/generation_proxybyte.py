@@ -8,14 +8,13 @@ from torch.nn import functional as F
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.candidate_generator import AssistedCandidateGenerator
 
-from .configuration_eva import EvaConfig
-from .configuration_proxybyte import ProxyByteConfig
-from .draft_request import DraftRequest
+from .configuration_proxybyte import EvaConfig, ProxyByteConfig
+from .drafters import DraftRequest
 from .errors import ProxyByteError
-from .multibyte_decoding import Generation, decode_with_drafts
+from .logits_processors import ViewLogitsProcessor, ViewState, view_states
 from .suffix_rows import SuffixRows
 from .symbols import COMPRESSED_OFFSET, NUM_RAW_SYMBOLS, Special
-from .view_rule import ViewLogitsProcessor, ViewState, view_states
+from .verification import Generation, decode_with_drafts
 
 
 class ProxyByteGenerationMixin(GenerationMixin):
@@ -25,8 +24,8 @@ class ProxyByteGenerationMixin(GenerationMixin):
 
     * ``draft="heads"``: the model's multi-byte heads draft the next bytes and each forward pass verifies them. The
       output is that of one byte at a time: the same with greedy decoding, from the same distribution with sampling.
-    * ``draft="compressed"`` with ``draft_spelling``: the model itself drafts in the compressed view, several bytes a
-      symbol, with the same guarantee. ``proxybyte.training.load_spelling`` makes the spelling.
+    * ``draft=`` any :class:`.drafting.Drafter`, with the same guarantee: ``CrossViewDrafter`` of ``proxybyte.training``
+      lets the model itself draft in the compressed view.
     * ``draft_repeats=True``: where the text's last bytes occurred in it before, what followed them is drafted;
       elsewhere whoever ``draft`` names, or nobody. With the same guarantee, and for any model.
     * ``draft_bytes``: how many bytes are drafted at most.
@@ -43,7 +42,7 @@ class ProxyByteGenerationMixin(GenerationMixin):
         return self.config.suffix_rows is not None and self.config.suffix_rows.mix > 0
 
     def _prepare_generation_config(self, generation_config: GenerationConfig | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        names = ("draft", "draft_repeats", "draft_bytes", "draft_spelling")
+        names = ("draft", "draft_repeats", "draft_bytes")
         asked = {name: kwargs.pop(name) for name in names if name in kwargs}
         config, model_kwargs = super()._prepare_generation_config(generation_config, *args, **kwargs)  # type: ignore[misc]
         for name, value in asked.items():
@@ -85,7 +84,7 @@ class ProxyByteGenerationMixin(GenerationMixin):
         for name in ("synced_gpus", "tokenizer", "assistant_tokenizer"):
             model_kwargs.pop(name, None)
         given = Generation(input_ids, logits_processor, stopping_criteria, generation_config, streamer, model_kwargs)
-        return decode_with_drafts(self, request.drafter(self), given)
+        return decode_with_drafts(self, request.open(self), given)
 
     def _get_candidate_generator(self, **kwargs: Any) -> Any:  # type: ignore[override]
         assistant = kwargs.get("assistant_model")

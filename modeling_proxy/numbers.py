@@ -15,6 +15,9 @@ from .user_paths import name_or_path, user_path
 MEGABYTE = 1_000_000
 _LARGEST_COUNT = 2**31 - 1
 _LARGEST_SIZE_MB = 1e12
+_TEMPERATURES = (1e-4, 1e4)
+TEMPERATURES = "0 (greedy) or from 0.0001 to 10000"
+"""What a temperature may be, as a sentence says it."""
 LARGEST_VOCABULARY = 1 << 22
 """Symbols of a compressor: 16 times the largest tokenizer in use; libraries set memory aside for as many as asked."""
 
@@ -104,11 +107,16 @@ def share(text: str) -> float:
     return value
 
 
+def draws_at(temperature: float) -> bool:
+    """Whether logits divided by ``temperature`` become neither infinite nor all alike."""
+    return _TEMPERATURES[0] <= temperature <= _TEMPERATURES[1]
+
+
 def temperature(text: str) -> float:
-    """0, which is greedy, or what logits can be divided by without becoming infinite or all alike."""
+    """0, which is greedy, or one that :func:`draws_at`."""
     value = real(0)(text)
-    if value and not 1e-4 <= value <= 1e4:
-        raise NotTaken(f"must be 0 or from 0.0001 to 10000, not {_shown(text)}")
+    if value and not draws_at(value):
+        raise NotTaken(f"must be {TEMPERATURES}, not {_shown(text)}")
     return value
 
 

@@ -15,14 +15,14 @@ import torch
 from transformers import Cache, PreTrainedConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
-from .configuration_eva import EVA_LAYER
+from .configuration_proxybyte import EVA_LAYER
 from .errors import ProxyByteError
 
 _LEAST_GROWTH = 128
 _SLIDING, _CHUNKED, _FULL = "sliding_attention", "chunked_attention", "full_attention"
 
 
-class EvaRows:
+class EvaRowCache:
     """The cache of an EVA backbone, which keeps a length for each row itself.
 
     Args:
@@ -260,9 +260,9 @@ def open_rows(
     attention_mask: torch.Tensor | None,
     config: PreTrainedConfig,
     next_positions: torch.Tensor | None = None,
-) -> EvaRows | RowCache:
+) -> EvaRowCache | RowCache:
     """A cache by row, made from what the prompt's forward pass left; arguments and errors as for :class:`RowCache`."""
     # By its type rather than its class: a model from the Hub brings another copy of that.
     if getattr(cache.layers[0], "_layer_type", None) == EVA_LAYER:
-        return EvaRows(cache)
+        return EvaRowCache(cache)
     return RowCache(cache, attention_mask, config, next_positions)

@@ -61,16 +61,35 @@ def test_rooms_import_only_what_they_may(path):
         assert not foreign, f"{path} imports {module}: take it from {foreign[0]} itself, its public names"
 
 
-def test_what_no_model_needs_does_not_travel_to_the_hub():
-    """Transformers carries the file of a saved class and all that it reaches by ``from .x import y``."""
-    room = ROOT / "modeling_proxy"
-    reached, waiting = set(), {"modeling_proxybyte", "configuration_proxybyte", "tokenization_proxybyte"}
+def reached_from(*names: str) -> set[str]:
+    """Modules of the model's room that Transformers carries along: by ``from .x import y``, from file to file."""
+    reached, waiting = set(), set(names)
     while waiting:
         name = waiting.pop()
         reached.add(name)
-        waiting |= {module for level, module in imports_of(room / f"{name}.py") if level and module} - reached
+        imports = imports_of(ROOT / "modeling_proxy" / f"{name}.py")
+        waiting |= {module for level, module in imports if level and module} - reached
+    return reached
+
+
+def test_what_no_model_needs_does_not_travel_to_the_hub():
+    reached = reached_from("modeling_proxybyte", "configuration_proxybyte", "tokenization_proxybyte")
     assert "errors" in reached
     assert not reached & {*STAYS_HOME, ""}
+
+
+def test_fifteen_files_travel_and_the_page_names_each(tmp_path):
+    from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
+
+    backbone = {"model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}
+    config = ProxyByteConfig(backbone_config={**backbone, "num_hidden_layers": 1, "num_key_value_heads": 1})
+    ProxyByteForCausalLM(config).save_pretrained(tmp_path)
+    carried = {path.stem for path in tmp_path.glob("*.py")}
+    assert carried == reached_from("modeling_proxybyte", "configuration_proxybyte")
+    assert len(carried) == 15
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    told = page.partition("| file | question |\n")[2].partition("\n\n")[0]
+    assert carried == {name for line in told.splitlines() for name in line.split("|")[1].split("`")[1::2]}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -34,7 +34,6 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "proxybyte.eval.bpb",
         "proxybyte.eval.baselines",
         "proxybyte.eval.surprisal",
-        "proxybyte.eval.stopping",
         "proxybyte.eval.completing",
     ),
     "chat": ("proxybyte.training.chat",),
@@ -49,7 +48,6 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "transfer": ("proxybyte.eval.transfer", "proxybyte.eval.transfer_code", "proxybyte.eval.transfer_data"),
     "tasks": (
         "proxybyte.eval.tasks",
-        "proxybyte.eval.drafting",
         "proxybyte.eval.lm_eval",
         "proxybyte.eval.lm_eval_chat",
         "proxybyte.eval.lm_eval_model",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from proxybyte.training.colours import distinct_colours
     from proxybyte.training.compressors import CannotEncode, Compressor, load_compressor, load_spelling
+    from proxybyte.training.compressors.cross_view import CrossViewDrafter
     from proxybyte.training.stream.prepared import PreparedSplit
     from proxybyte.training.texts import TEXT_HELP, TextSource, add_text_options, numbered_lines, source_of
 
@@ -16,6 +17,7 @@ __all__ = [
     "TEXT_HELP",
     "CannotEncode",
     "Compressor",
+    "CrossViewDrafter",
     "PreparedSplit",
     "TextSource",
     "add_text_options",
@@ -28,6 +30,7 @@ __all__ = [
 _HOMES = dict.fromkeys(("CannotEncode", "Compressor", "load_compressor", "load_spelling"), "compressors")
 _HOMES["distinct_colours"] = "colours"
 _HOMES["PreparedSplit"] = "stream.prepared"
+_HOMES["CrossViewDrafter"] = "compressors.cross_view"
 
 
 def __getattr__(name: str) -> Any:

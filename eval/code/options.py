@@ -35,6 +35,11 @@ def add_model_options(parser: argparse.ArgumentParser, k_help: str) -> None:
     )
     parser.add_argument("--batch-size", type=numbers.count, default=8, metavar="N", help="prompts at once (default: 8)")
     parser.add_argument("--limit", type=numbers.count, metavar="N", help="the first N problems only")
+    add_device_options(parser)
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """Where a model runs, and in which type."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: an accelerator if there is one)")
     parser.add_argument(
         "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="default: as saved"

@@ -23,23 +23,13 @@ EXAMPLES = """\
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    from proxybyte.training import TEXT_HELP, add_text_options
+    from proxybyte.eval.code.options import add_device_options
+    from proxybyte.eval.documents import add_document_options
 
     parser.add_argument(
         "folder", type=numbers.path_or_name, metavar="MODEL", help=f"{MODEL_HELP}; tokenizer models too"
     )
-    parser.add_argument(
-        "--data",
-        type=numbers.path,
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help=TEXT_HELP,
-    )
-    add_text_options(parser)
-    parser.add_argument(
-        "--split", type=numbers.name, default="validation", help="split of a prepared folder (default: validation)"
-    )
+    add_document_options(parser)
     parser.add_argument("--limit", type=numbers.count, metavar="N", help="score the first N documents only")
     parser.add_argument(
         "--view", type=View, choices=list(View), default=View.RAW, help="of a byte model (default: raw)"
@@ -51,10 +41,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stride", type=numbers.count, metavar="N", help="distance between windows (default: half a window)"
     )
     parser.add_argument("--batch-positions", type=numbers.count, metavar="N", help="positions in one forward pass")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: an accelerator if there is one)")
-    parser.add_argument(
-        "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="default: as saved"
-    )
+    add_device_options(parser)
     parser.add_argument("--no-baselines", action="store_true", help="leave out gzip, xz and the uniform model")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
 

@@ -28,22 +28,11 @@ DEFAULT_TRANSLATED = 192
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    from proxybyte.eval.code.options import add_sandbox_options
-    from proxybyte.training import TEXT_HELP, add_text_options
+    from proxybyte.eval.code.options import add_device_options, add_sandbox_options
+    from proxybyte.eval.documents import add_document_options
 
     parser.add_argument("folder", type=numbers.path_or_name, metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument(
-        "--data",
-        type=numbers.path,
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help=TEXT_HELP,
-    )
-    add_text_options(parser)
-    parser.add_argument(
-        "--split", type=numbers.name, default="validation", help="split of a prepared folder (default: validation)"
-    )
+    add_document_options(parser)
     parser.add_argument("--limit", type=numbers.count, default=64, metavar="N", help="first N documents (default: 64)")
     parser.add_argument(
         "--compressor",
@@ -60,10 +49,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="translated of each document (default: 192, or what the model's context holds in both views)",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: an accelerator if there is one)")
-    parser.add_argument(
-        "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="default: as saved"
-    )
+    add_device_options(parser)
     parser.add_argument(
         "--samples", type=numbers.path, metavar="FILE", help="write every translation as a line of JSON"
     )

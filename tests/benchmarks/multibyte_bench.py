@@ -25,10 +25,11 @@ from figures import Figure, NotMeasured, one_core
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteForCausalLM, encode_bytes
-from proxybyte.draft_repeats import MATCH
+from proxybyte.drafters import MATCH
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import Special
 from proxybyte.training.compressors import load_spelling
+from proxybyte.training.compressors.cross_view import CrossViewDrafter
 
 HOME = Path("build/multibyte")
 PROMPT_BYTES, NEW_BYTES, PROMPTS, ROUNDS = 400, 256, 8, 2
@@ -64,7 +65,7 @@ def measure(long: bool) -> Iterator[Figure]:
         prompts = _prompts()
         single, batch = [prompt[None] for prompt in prompts], [torch.stack(prompts)]
         heads, both = {"draft": "heads"}, {"draft": "heads", "draft_repeats": True}
-        compressed = {"draft": "compressed", "draft_spelling": spelling}
+        compressed = {"draft": CrossViewDrafter(spelling)}
         ways: dict[str, dict[str, Any]] = {"one": {}, "heads": heads, "both": both, "repeats": {"draft_repeats": True}}
         lookup = {"prompt_lookup_num_tokens": 15, "max_matching_ngram_size": MATCH}
         alone = _ways(model, single, ways | {"compressed": compressed, "lookup": lookup}, GREEDY)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxybyte import encode_bytes
-from proxybyte.eval.stopping import StopAtBytes, cut_at_stop
+from proxybyte.eval.completing import StopAtBytes, cut_at_stop
 
 texts = st.binary(max_size=30).map(lambda data: bytes(byte % 3 + 97 for byte in data))
 stops = st.lists(st.binary(min_size=1, max_size=4).map(lambda data: bytes(byte % 3 + 97 for byte in data)), max_size=3)

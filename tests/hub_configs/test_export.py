@@ -1,5 +1,6 @@
 import json
 import shutil
+from itertools import takewhile
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from transformers import (
     LlamaForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    dynamic_module_utils,
 )
 
 from proxybyte import ProxyByteError, encode_bytes
@@ -19,6 +21,8 @@ from proxybyte.cli import main
 from proxybyte.hub_configs.export import NATIVE_FAMILIES, ExportFormat, ExportOptions, export_model
 from proxybyte.symbols import NUM_RAW_SYMBOLS, document_opening
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
+from proxybyte.training import CrossViewDrafter
+from proxybyte.training.compressors.spelling import Spelling
 
 NATIVE = ExportOptions(ExportFormat.NATIVE)
 FULL = ExportOptions(ExportFormat.FULL)
@@ -259,3 +263,19 @@ def test_the_command_exports_and_says_how_to_load(llama_run, tmp_path, capsys):
     assert main(["export", str(llama_run), "--format", "full", "--out", str(tmp_path / "out")]) == 0
     assert "trust_remote_code=True" in capsys.readouterr().out
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_a_drafter_of_the_package_plugs_into_the_copy_of_the_class_that_travels(llama_run, tmp_path, monkeypatch):
+    folder = export_model(llama_run, tmp_path / "hub", FULL)
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    # Where the package is installed AutoModelForCausalLM takes its class.
+    copied = dynamic_module_utils.get_class_from_dynamic_module("modeling_proxybyte.ProxyByteForCausalLM", str(folder))
+    model = copied.from_pretrained(folder)
+    assert type(model).__module__.startswith("transformers_modules.")
+    # Codes may stop short of a text.
+    spelling = Spelling([bytes([byte]) for byte in range(50)], lambda text: [*takewhile(lambda byte: byte < 50, text)])
+    drafted = model.generate(
+        prompt(), max_new_tokens=24, draft=CrossViewDrafter(spelling), draft_repeats=True, return_dict_in_generate=True
+    )
+    assert drafted.drafts.draft_forwards > 0
+    assert torch.equal(drafted.sequences, model.generate(prompt(), max_new_tokens=24))

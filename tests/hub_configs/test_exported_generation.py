@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessorList, pipeline
 
 from proxybyte import decode_bytes, encode_bytes
+from proxybyte.logits_processors import Utf8LogitsProcessor
 from proxybyte.streaming import ByteStreamer
 from proxybyte.symbols import Special
-from proxybyte.utf8 import Utf8LogitsProcessor
 
 ENDS = {int(Special.EOS), int(Special.RAW_CLOSE)}
 PROMPTS = ["def f(x):", "é", "", "a much longer prompt, <raw> and all\n"]

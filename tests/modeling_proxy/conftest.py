@@ -64,7 +64,7 @@ class Foretold:
         pass
 
     def propose(self, texts, most: int) -> list:
-        from proxybyte.draft_offer import Draft
+        from proxybyte.drafting import Draft
 
         starts = torch.tensor(texts.active_lengths)[:, None]
         columns = (starts + torch.arange(most)).clamp(max=self.texts.shape[1] - 1)
@@ -76,7 +76,7 @@ class Foretold:
 @pytest.fixture
 def foretold() -> Callable:
     """Makes a ``custom_generate`` that drafts given texts with errors, however well the model's own heads draft."""
-    from proxybyte.multibyte_decoding import Generation, decode_with_drafts
+    from proxybyte.verification import Generation, decode_with_drafts
 
     def make(texts: torch.Tensor, **settings) -> Callable:
         drafter = Foretold(texts, **settings)

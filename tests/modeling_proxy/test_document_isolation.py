@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from proxybyte import ProxyByteError
-from proxybyte.packing import positions_from_mask
+from proxybyte.modeling_proxybyte import positions_from_mask
 
 KINDS = pytest.mark.parametrize("kind", ["llama", "qwen3"])
 ATTENTIONS = pytest.mark.parametrize("attention", ["eager", "sdpa"])

@@ -6,11 +6,11 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from proxybyte.draft_cross_view import CrossViewDrafter
-from proxybyte.draft_text import Texts
+from proxybyte.drafting import Texts
 from proxybyte.errors import ProxyByteError
-from proxybyte.spelling import Spelling
 from proxybyte.symbols import Special
+from proxybyte.training.compressors.cross_view import CrossViewDrafter
+from proxybyte.training.compressors.spelling import Spelling
 
 RAW, OPEN, CLOSE = int(Special.RAW_OPEN), int(Special.COMPRESSED_OPEN), int(Special.COMPRESSED_CLOSE)
 WORDS = [None, b"ab", b"abc", b"bca", b"cc", b"aabb", b"\xff", b"\xff\xff", b"ca"] + [bytes([b]) for b in b"abcd"]
@@ -73,7 +73,7 @@ def test_drafts_from_the_caches_are_those_of_whole_texts(tiny_model, spelling, k
     """Texts that grow by any number of bytes, as drafted or otherwise, while rows end."""
     model = tiny_model(kind)
     source = random.Random(0)
-    drafter = CrossViewDrafter(model, spelling, most=5)
+    drafter = CrossViewDrafter(spelling).open(model, most=5)
     texts = Texts(torch.tensor([[0, 0, RAW, 65 + 96], [RAW, 161, 162, 163], [0, RAW, 162, 319]]), pad=0)
     contents = [b"a", b"abc", b"b\xff"]
     for step in range(14):
@@ -102,7 +102,7 @@ def test_greedy_output_is_that_of_raw_bytes_alone(tiny_model, padded, spelling, 
     settings = {"max_new_tokens": 14, "eos_token_id": list(range(64, 74))}
     expected = model.generate(**prompts, **settings)
     for most in (None, 3):
-        drafting = {"draft": "compressed", "draft_spelling": spelling, "draft_bytes": most}
+        drafting = {"draft": CrossViewDrafter(spelling), "draft_bytes": most}
         assert torch.equal(model.generate(**prompts, **settings, **drafting), expected)
 
 
@@ -110,10 +110,8 @@ def test_text_after_another_special_symbol_begins_anew(tiny_model, spelling):
     model = tiny_model()
     prompts = torch.tensor([[RAW, 161, 162, int(Special.FIM_SUFFIX), 161], [RAW, 161, 162, 163, int(Special.SEP)]])
     expected = model.generate(prompts, max_new_tokens=16)
-    assert torch.equal(
-        model.generate(prompts, max_new_tokens=16, draft="compressed", draft_spelling=spelling), expected
-    )
-    drafter = CrossViewDrafter(model, spelling, most=4)
+    assert torch.equal(model.generate(prompts, max_new_tokens=16, draft=CrossViewDrafter(spelling)), expected)
+    drafter = CrossViewDrafter(spelling).open(model, most=4)
     (first, second) = drafter.propose(Texts(prompts, pad=0), 4)
     symbols = drafter.forwards
     for draft, text in ((first, b"a"), (second, b"")):
@@ -134,8 +132,7 @@ def test_sampled_texts_follow_the_exact_distribution(tiny_model, spelling, kind)
         attention_mask=prompts.ne(0).long(),
         max_new_tokens=3,
         num_return_sequences=count,
-        draft="compressed",
-        draft_spelling=spelling,
+        draft=CrossViewDrafter(spelling),
         return_dict_in_generate=True,
         **settings,
     )

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from proxybyte import build_tokenizer
-from proxybyte.draft_offer import Draft, alike, worth_verifying
-from proxybyte.draft_repeats import MATCH, Repeats, RepeatsDrafter
-from proxybyte.draft_text import Texts
-from proxybyte.spelling import Spelling
+from proxybyte.drafters import MATCH, Repeats, RepeatsDrafting
+from proxybyte.drafting import Draft, Texts, alike, worth_verifying
 from proxybyte.symbols import Special
+from proxybyte.training.compressors.cross_view import CrossViewDrafter
+from proxybyte.training.compressors.spelling import Spelling
 
 NEW = 40
 RAW = int(Special.RAW_OPEN)
@@ -57,7 +57,7 @@ def test_a_place_is_verified_while_all_rows_together_gain_by_it(sures):
 
 def test_how_sure_a_repeat_is_follows_how_often_repeats_were_right():
     texts = Texts(LOOP, pad=0)
-    drafter = RepeatsDrafter(None, 4)
+    drafter = RepeatsDrafting(None, 4)
     first = drafter.propose(texts, 4)[0]
     assert first.symbols == [90, 100, 70, 80] and first.repeated
     texts.new[0] += first.symbols
@@ -77,7 +77,7 @@ def test_greedy_output_is_that_of_one_byte_at_a_time(tiny_model, padded, kind, d
     settings = {"max_new_tokens": NEW, "suppress_tokens": [symbol for symbol in range(360) if symbol not in (64, 65)]}
     expected = model.generate(**prompts, **settings)
     if draft == "compressed":
-        settings["draft_spelling"] = Spelling([bytes([byte]) for byte in range(40)], list)
+        draft = CrossViewDrafter(Spelling([bytes([byte]) for byte in range(40)], list))
     drafted = model.generate(**prompts, **settings, draft=draft, draft_repeats=True, return_dict_in_generate=True)
     assert torch.equal(drafted.sequences, expected)
     assert drafted.drafts.repeated > 0
@@ -142,7 +142,7 @@ def test_no_more_is_written_than_was_asked_for(tiny_model, new):
 def test_a_row_drafts_the_same_whatever_rows_are_with_it_and_ends(padded):
     """By the definition of repeats: only how sure they are depends on the other rows."""
     ids = torch.cat([LOOP, LOOP.flip(1)])
-    texts, drafter = Texts(ids, pad=0), RepeatsDrafter(None, 5)
+    texts, drafter = Texts(ids, pad=0), RepeatsDrafting(None, 5)
     both = drafter.propose(texts, 5)
     assert [draft.symbols for draft in both] == [searched(row, 5) for row in ids.tolist()]
     drafter.keep([1])

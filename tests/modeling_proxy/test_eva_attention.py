@@ -8,10 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxybyte import eva_blockwise
-from proxybyte.eva_attention import EvaSpec, KeysValues, Landmarks, find_documents, summarize
-from proxybyte.eva_blockwise import windowed_attention
-from proxybyte.eva_flex import flex_block_mask, flex_windowed_attention
+from proxybyte import eva_attention
+from proxybyte.eva_attention import (
+    EvaSpec,
+    KeysValues,
+    Landmarks,
+    find_documents,
+    flex_block_mask,
+    flex_windowed_attention,
+    summarize,
+    windowed_attention,
+)
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 
@@ -122,9 +129,9 @@ def assert_equals_reference(case: Case) -> None:
 @pytest.fixture(params=["fused kernel of the CPU", "kernel of any device"])
 def small_blocks(request, monkeypatch):
     """Blocks so small that a window holds several, on both kernels."""
-    monkeypatch.setattr(eva_blockwise, "QUERY_BLOCK", 5)
+    monkeypatch.setattr(eva_attention, "QUERY_BLOCK", 5)
     if request.param == "kernel of any device":
-        monkeypatch.setattr(eva_blockwise, "_kernel", lambda device: eva_blockwise._AnyKernel)
+        monkeypatch.setattr(eva_attention, "_kernel", lambda device: eva_attention._AnyKernel)
 
 
 @settings(max_examples=40, deadline=None)

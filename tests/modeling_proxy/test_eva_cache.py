@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache, StaticCache
 
 from proxybyte import ProxyByteError
-from proxybyte.configuration_eva import EvaConfig
+from proxybyte.configuration_proxybyte import EvaConfig
 from proxybyte.modeling_eva import EvaModel
 
 EXACT = {"rtol": 0, "atol": 1e-9}

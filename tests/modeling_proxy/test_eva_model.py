@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from proxybyte import EvaConfig, EvaModel, ProxyByteConfig, ProxyByteError, ProxyByteForCausalLM
-from proxybyte.packing import positions_from_mask
+from proxybyte.modeling_proxybyte import positions_from_mask
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 WINDOW, CHUNK = 8, 2

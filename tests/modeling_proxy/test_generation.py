@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LogitsProcessor, LogitsProcessorList
 
-from proxybyte.generation_proxybyte import ViewLogitsProcessor
+from proxybyte.logits_processors import ViewLogitsProcessor
 from proxybyte.symbols import Special
 
 RAW, CLOSE = int(Special.RAW_OPEN), int(Special.RAW_CLOSE)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from proxybyte import ProxyByteConfig, ProxyByteError, ProxyByteForCausalLM
-from proxybyte.heads import head_targets, head_weights
+from proxybyte.losses import head_targets, head_weights
 from proxybyte.symbols import COMPRESSED_OFFSET, IGNORE_INDEX
 
 IGNORED, VOCAB = IGNORE_INDEX, 360

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxybyte import decode_bytes, encode_bytes
+from proxybyte.logits_processors import MISSING_BYTES, UTF8_TRANSITIONS, Utf8LogitsProcessor, Utf8State
 from proxybyte.symbols import Special
-from proxybyte.utf8 import MISSING_BYTES, UTF8_TRANSITIONS, Utf8LogitsProcessor, Utf8State
 
 
 def run(data: bytes) -> int:

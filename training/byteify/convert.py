@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, save_tokenizer
 from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER
+from proxybyte.errors import ProxyByteError
 from proxybyte.folders import output_folder, whole_folder, write_json
 from proxybyte.privacy import shown_name
 from proxybyte.progress import Progress
 
 from .base import ENDS, Base, open_base, renamed
 from .chat_template import save_chat_tokenizer
-from .memory import check_memory
 from .rows import RowScheme, byte_rows, raw_rows, token_spellings
 from .specials import describe, map_specials, text_start
 from .text_check import composes_text
@@ -25,6 +27,36 @@ from .verify import ask_base, check_exact
 REPORT = "byteify.json"
 KIND = "byteified model"
 """Of output (``proxybyte.folders``)."""
+
+
+_OVERHEAD = 600_000_000
+"""Bytes for the libraries and small things."""
+
+
+def needed_bytes(base: Base, dtype: torch.dtype) -> int:
+    """Most memory that the conversion holds at once: the base, and the new embedding and head beside the old."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(base.config)
+    weights = sum(weight.numel() for weight in model.parameters())
+    ends = {id(module.weight): module.weight.numel() for module in (model.get_input_embeddings(), model.lm_head)}
+    ends_bytes = sum(ends.values()) * dtype.itemsize
+    # Reading a GGUF keeps each tensor in float32 once more; a row scheme widens the rows to float32.
+    reading = weights * 4 if base.source.gguf_file else 0
+    return weights * dtype.itemsize + max(reading, ends_bytes + 4 * max(ends.values())) + _OVERHEAD
+
+
+def check_memory(base: Base, dtype: torch.dtype) -> None:
+    """Refuse a conversion that would not fit.
+
+    Raises:
+        ProxyByteError: with both figures and what to do.
+    """
+    needed, free = needed_bytes(base, dtype), psutil.virtual_memory().available
+    if needed > free:
+        raise ProxyByteError(
+            f"{base.source.given}: turning it takes {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: "
+            "pass --dtype bfloat16, or use a machine with more memory"
+        )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import torch
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.row_cache import EvaRows, RowCache, open_rows
+from proxybyte.row_cache import EvaRowCache, RowCache, open_rows
 from proxybyte.symbols import NUM_BYTES
 
 from ..compressors import encode_one
@@ -135,7 +135,7 @@ class ByteView:
             self._write(rows, cache, written)
         return [bytes(text) for text in new]
 
-    def _open(self, texts: Sequence[bytes]) -> tuple[list[_Row], EvaRows | RowCache]:
+    def _open(self, texts: Sequence[bytes]) -> tuple[list[_Row], EvaRowCache | RowCache]:
         rows = [_Row([self._start], bytearray(text)) for text in texts]
         opening = torch.full((len(rows), 1), self._start, device=self._model.device)
         cache = DynamicCache(config=self._model.config)
@@ -156,7 +156,7 @@ class ByteView:
         at_end = nodes[starts, len(tail) - 1 - starts].tolist()
         return [(first + place, node) for place, node in enumerate(at_end) if node >= 0]
 
-    def _write(self, rows: list[_Row], cache: EvaRows | RowCache, bytes_: list[int | None]) -> None:
+    def _write(self, rows: list[_Row], cache: EvaRowCache | RowCache, bytes_: list[int | None]) -> None:
         """Put a byte behind each text that goes on."""
         at: list[tuple[int, int] | None] = []
         for row, byte in zip(rows, bytes_, strict=True):
@@ -171,7 +171,7 @@ class ByteView:
             at.append((len(row.text), ROOT))
         self._read(rows, cache, at)
 
-    def _read(self, rows: list[_Row], cache: EvaRows | RowCache, at: list[tuple[int, int] | None]) -> None:
+    def _read(self, rows: list[_Row], cache: EvaRowCache | RowCache, at: list[tuple[int, int] | None]) -> None:
         """Ask each row for the token that begins at a place of its text; ``None`` asks nothing."""
         fed, kept = [], []
         for row, place in zip(rows, at, strict=True):

@@ -6,7 +6,7 @@ from proxybyte import numbers
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.texts.options import TEXT_HELP, add_text_options
 
-from .fitting import Fitter
+from .fitting import Fitter, add_entropy_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,20 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where a symbol must end, so that an edit stays local: nowhere (default), before line ends, between words "
         "and marks, or where M1 is uncertain",
     )
-    parser.add_argument(
-        "--threshold",
-        type=numbers.not_negative,
-        default=4.5,
-        metavar="BITS",
-        help="entropy that ends a symbol, with entropy (4.5)",
-    )
-    parser.add_argument(
-        "--jump",
-        type=numbers.not_negative,
-        default=3.0,
-        metavar="BITS",
-        help="rise of entropy that ends a symbol, with entropy (3)",
-    )
+    add_entropy_arguments(parser, "ends a symbol, with entropy")
     parser.add_argument(
         "--reweigh",
         type=numbers.path,
@@ -58,10 +45,8 @@ def compile_codebook(args: argparse.Namespace) -> str:
     """Grow, reweigh if asked, save.
 
     Raises:
-        ProxyByteError: if ``args.m1`` is no neural compressor, or the picture asked for cannot be drawn.
+        ProxyByteError: if ``args.m1`` is no neural compressor, or the part to draw is empty.
     """
-    if args.picture is not None and args.picture.suffix not in (".png", ".svg"):
-        raise ProxyByteError(f"--picture {args.picture}: name a .png or .svg file")
     if not args.picture_from:
         raise ProxyByteError("--picture-from is empty: give the bytes that the part begins with")
     from .registry import load_compressor

@@ -37,3 +37,15 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-mb", type=numbers.megabytes, metavar="MB", help="stop reading after so many megabytes")
     add_text_options(parser)
+
+
+def add_entropy_arguments(parser: argparse._ActionsContainer, what_it_does: str) -> None:
+    """Where M1 is uncertain: ``args.threshold`` and ``args.jump``, in bits."""
+    for name, default, of_what in (("threshold", 4.5, "entropy"), ("jump", 3.0, "rise of entropy")):
+        parser.add_argument(
+            f"--{name}",
+            type=numbers.not_negative,
+            default=default,
+            metavar="BITS",
+            help=f"{of_what} that {what_it_does} (default: {default:g})",
+        )

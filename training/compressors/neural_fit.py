@@ -4,7 +4,7 @@ import argparse
 
 from proxybyte import numbers
 
-from .fitting import Fitter, add_corpus_arguments
+from .fitting import Fitter, add_corpus_arguments, add_entropy_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,20 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="stop",
         help="before the byte that overflows a window (default; lossless), or 'cut' within it (as published; lossy)",
     )
-    coding.add_argument(
-        "--threshold",
-        type=numbers.not_negative,
-        default=4.5,
-        metavar="BITS",
-        help="entropy that opens a segment (default: 4.5)",
-    )
-    coding.add_argument(
-        "--jump",
-        type=numbers.not_negative,
-        default=3.0,
-        metavar="BITS",
-        help="rise of entropy that opens a segment (default: 3)",
-    )
+    add_entropy_arguments(coding, "opens a segment")
 
 
 def fit(args: argparse.Namespace) -> str:

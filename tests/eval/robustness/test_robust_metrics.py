@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxybyte.eval.robustness.metrics import robustness
+from proxybyte.eval.robustness.measuring import robustness
 
 
 def share_of_draws(flags: list[bool], k: int) -> float:

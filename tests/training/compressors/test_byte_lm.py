@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.compressors.neural import byte_lm, int8
+from proxybyte.training.compressors.neural import byte_lm
 from proxybyte.training.compressors.neural.byte_lm import ByteLM
+from proxybyte.training.compressors.neural.compressor import lm_from_bytes, lm_to_bytes
 from proxybyte.training.compressors.neural.fit import FitOptions, bits_per_byte, fit
 from proxybyte.training.compressors.neural.float_lm import FloatByteLM, quantise
-from proxybyte.training.compressors.neural.model_file import lm_from_bytes, lm_to_bytes
 from proxybyte.training.compressors.neural.sampling import NO_TARGET, TextSampler
 
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def test_rows_do_not_depend_on_their_batch(small_lm):
 def test_kernel_precision_and_threads_change_nothing(small_lm, monkeypatch):
     texts = [bytes(row) for row in np.random.default_rng(1).integers(0, 256, (40, 12)).tolist()]
     expected = read(small_lm, texts)
-    monkeypatch.setattr("proxybyte.training.compressors.neural.int8.trusted", lambda device: False)
+    monkeypatch.setattr("proxybyte.training.compressors.neural.byte_lm.trusted", lambda device: False)
     precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     try:
         for name in ("highest", "high", "medium"):
@@ -110,7 +110,7 @@ def test_an_accelerator_gives_the_same_bits(small_lm):
 
 def test_int8_products_that_saturate_are_not_trusted(monkeypatch):
     monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.int() @ b.int()).clamp(-(2**15), 2**15 - 1))
-    assert not int8.trusted.__wrapped__(CPU)
+    assert not byte_lm.trusted.__wrapped__(CPU)
 
 
 def test_frequencies_and_entropies_follow_the_logits(small_lm):

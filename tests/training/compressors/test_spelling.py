@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.spelling import Spelling
 from proxybyte.training import load_compressor, load_spelling
 from proxybyte.training.compressors.bpe_train import Split, train_bpe
 from proxybyte.training.compressors.codebook import CodebookCompressor
 from proxybyte.training.compressors.codebook.trie import Trie, extend
+from proxybyte.training.compressors.spelling import Spelling
 
 KINDS = ["bpe", "codebook", "bits-16"]
 

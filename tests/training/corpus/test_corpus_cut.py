@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxybyte.training.corpus.cut import CutReader
+from proxybyte.training.corpus.collect import CutReader
 from proxybyte.training.texts.records import Document, Reason, Skip
 
 

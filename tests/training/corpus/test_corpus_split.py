@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.cut import CutReader
+from proxybyte.training.corpus.collect import CutReader
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
 from proxybyte.training.texts.records import Document
 

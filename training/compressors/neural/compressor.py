@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from proxybyte.artefacts import COMPRESSOR_MANIFEST
 from proxybyte.errors import ProxyByteError
@@ -16,13 +18,48 @@ from proxybyte.errors import ProxyByteError
 from ..protocol import CannotEncode, check_codes, code_dtype
 from ..storage import read_folder, write_folder
 from .byte_lm import ByteLM
-from .model_file import FILE, lm_from_bytes, lm_to_bytes
 from .segmentation import MOST_ENTROPY, SegmentRule, segments, stretches
 from .windows import WINDOW_BITS, Ending, Window, WindowCoder
 
 CACHED = 1 << 20
 """Stretches, strings with their first window, and codes with their string that are remembered, each."""
 _LANES = {"cpu": 4096, "cuda": 65_536}
+
+
+FILE = "m1.safetensors"
+
+
+def lm_to_bytes(lm: ByteLM) -> bytes:
+    """The file of ``lm``; whole numbers as int32, weights as int8, scales as float32."""
+    return save({name: _compact(name, tensor.cpu()) for name, tensor in lm.tensors().items()})
+
+
+def lm_from_bytes(content: bytes, path: object) -> ByteLM:
+    """What :func:`lm_to_bytes` wrote.
+
+    Args:
+        content: the file.
+        path: its name, for messages.
+
+    Raises:
+        ProxyByteError: if it is no such file, or not a model of bytes that computes exactly.
+    """
+    try:
+        tensors = load(content)
+    except SafetensorError:
+        raise ProxyByteError(f"{path}: is no safetensors file; fit or copy M1 again") from None
+    expected = set(ByteLM.__dataclass_fields__)
+    if set(tensors) != expected:
+        odd = sorted(set(tensors) ^ expected)
+        raise ProxyByteError(f"{path}: is no M1: {odd[0]!r} is {'missing' if odd[0] in expected else 'unknown'}")
+    try:
+        return ByteLM(**{name: t if t.dtype == torch.int8 else t.float() for name, t in tensors.items()})
+    except ProxyByteError as error:
+        raise ProxyByteError(f"{path}: {error}") from None
+
+
+def _compact(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.dtype == torch.int8 or name.endswith("_scale") else tensor.to(torch.int32)
 
 
 @dataclass(frozen=True)

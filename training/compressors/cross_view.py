@@ -3,8 +3,9 @@ r"""Drafts in the other view: the same weights go on with the text in compressed
 The model knows two languages for one text. The raw text so far is written again as ``<comp>`` and its codes, with a
 cache of its own; the likeliest next symbols are drafted there, one forward pass each, and what they spell is verified
 in raw bytes in one. The draft is a fixed function of the text so far (no draw of the raw text enters it), so that the
-argument of :mod:`.multibyte_decoding` holds: the output is that of raw bytes alone, greedy or sampled. No probability
-of a symbol takes part in it, and neither does the question in how many ways symbols could spell the same bytes.
+argument of :mod:`proxybyte.verification` holds: the output is that of raw bytes alone, greedy or sampled. No
+probability of a symbol takes part in it, and neither does the question in how many ways symbols could spell the same
+bytes.
 
 *Alignment.* A text may end in the middle of a symbol: after ``impor`` the codes that the compressor gives are not those
 with which it begins ``import``. So the last code is taken back, and the first drafted symbol is the likeliest of those
@@ -19,12 +20,12 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from .draft_offer import Draft
-from .draft_text import Texts
-from .errors import ProxyByteError
-from .row_cache import EvaRows, RowCache, open_rows
+from proxybyte.drafting import Draft, Drafting, Texts
+from proxybyte.errors import ProxyByteError
+from proxybyte.row_cache import EvaRowCache, RowCache, open_rows
+from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_SPECIALS, Special, View, document_opening
+
 from .spelling import Spelling
-from .symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_SPECIALS, Special, View, document_opening
 
 _ENCODED_AGAIN = 48
 """Bytes before the end of a text whose codes may change when it goes on."""
@@ -90,7 +91,22 @@ class _Row:
         return bytes(self.text[start:])
 
 
+@dataclass(frozen=True)
 class CrossViewDrafter:
+    """The model itself, in the compressed view: ``generate(draft=CrossViewDrafter(load_spelling(folder)))``.
+
+    Attributes:
+        spelling: of the compressor that the model was trained with.
+    """
+
+    spelling: Spelling
+
+    def open(self, model: Any, most: int | None) -> Drafting:
+        """As ``Drafter.open`` of ``proxybyte.drafting``; refuses the spelling of another compressor."""
+        return CrossViewDrafting(model, self.spelling, most)
+
+
+class CrossViewDrafting:
     """Drafts what the model would write in the compressed view.
 
     Args:
@@ -105,7 +121,7 @@ class CrossViewDrafter:
     def __init__(self, model: Any, spelling: Spelling, most: int | None) -> None:
         if len(spelling.spelled) > model.config.num_compressed_symbols:
             raise ProxyByteError(
-                f"draft_spelling spells {len(spelling.spelled)} symbols, the model has "
+                f"the drafter's compressor spells {len(spelling.spelled)} symbols, the model has "
                 f"{model.config.num_compressed_symbols}: take that of the compressor it was trained with"
             )
         self._model, self._spelling = model, spelling
@@ -113,7 +129,7 @@ class CrossViewDrafter:
         self.forwards = 0
         self._opening = list(document_opening(model.config, View.COMPRESSED))
         self._texts: list[_Row] | None = None
-        self._cache: EvaRows | RowCache | None = None
+        self._cache: EvaRowCache | RowCache | None = None
 
     def see(self, output: Any, at: list[int]) -> None:
         """Nothing: the raw view does not draft."""
