@@ -12,6 +12,7 @@ from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, sa
 from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER
 from proxybyte.folders import output_folder, whole_folder, write_json
 from proxybyte.privacy import shown_name
+from proxybyte.provenance import BYTEIFY_REPORT
 from proxybyte.progress import Progress
 
 from .base import ENDS, Base, open_base, renamed
@@ -22,7 +23,6 @@ from .specials import describe, map_specials, text_start
 from .text_check import composes_text
 from .verify import ask_base, check_exact
 
-REPORT = "byteify.json"
 KIND = "byteified model"
 """Of output (``proxybyte.folders``)."""
 
@@ -164,4 +164,4 @@ def _write(model: ProxyByteForCausalLM, base: Base, report: dict[str, Any], out:
         save_tokenizer(build_tokenizer(model_max_length=limit), folder)
         base.compressor.save(folder / COMPRESSOR_FOLDER)
         save_chat_tokenizer(base.tokenizer, folder / CHAT_FOLDER, limit)
-        write_json(folder / REPORT, report)
+        write_json(folder / BYTEIFY_REPORT, report)
