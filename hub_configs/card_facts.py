@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from proxybyte.artefacts import COMPRESSOR_FOLDER, COMPRESSOR_MANIFEST
+from proxybyte.artefacts import COMPRESSOR_FOLDER, COMPRESSOR_MANIFEST, HEADS_FILE
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
-from proxybyte.hub_configs.plain_model import HEADS_FILE
 from proxybyte.model_loading import context_length
 from proxybyte.symbols import NUM_RAW_SYMBOLS, special_spelling
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 EXPORT_REPORT = "export.json"
+OLDEST_NATIVE = "4.57"
+"""Version of Transformers from which a native export is tested; the full one's is its code's."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ExportFacts:
         opening: specials before a text, as they are spelled.
         chat: whether the tokenizer is the chat kind.
         heads: how many heads predict further than the next symbol.
+        transformers: its oldest version that the form is made for; empty for GGUF.
         code: whether it carries Python files of ours.
         compressor: family of the compressor in the folder; ``None`` without one.
     """
@@ -48,6 +50,7 @@ class ExportFacts:
     opening: str
     chat: bool
     heads: int
+    transformers: str
     code: bool
     compressor: str | None
 
@@ -74,6 +77,7 @@ class ExportFacts:
             opening="".join(map(special_spelling, opening)),
             chat=chat,
             heads=_heads(config, folder),
+            transformers=_oldest(form),
             code=any(folder.rglob("*.py")),
             compressor=_compressor(folder),
         )
@@ -122,6 +126,14 @@ def _heads(config: "PreTrainedConfig", folder: Path) -> int:
         with safe_open(folder / HEADS_FILE, framework="pt") as file:
             return file.get_slice("heads").get_shape()[0] // NUM_RAW_SYMBOLS
     return getattr(config, "num_pred_heads", 1) - 1 + getattr(config, "num_raw_pred_heads", 0)
+
+
+def _oldest(form: str) -> str:
+    if form == "full":
+        from proxybyte.configuration_proxybyte import OLDEST_TRANSFORMERS
+
+        return ".".join(map(str, OLDEST_TRANSFORMERS))
+    return OLDEST_NATIVE if form == "native" else ""
 
 
 def _compressor(folder: Path) -> str | None:

@@ -95,6 +95,7 @@ class ExportOptions:
         force: replace what is at the destination.
         gguf_type: how a GGUF file stores the matrices.
         license: of the weights, for the card.
+        shard_bytes: largest file of weights; that of Transformers if absent.
     """
 
     format: ExportFormat
@@ -102,6 +103,7 @@ class ExportOptions:
     force: bool = False
     gguf_type: GgufType = GgufType.F16
     license: str | None = None
+    shard_bytes: int | None = None
 
 
 def export_model(source: str | Path, out: Path, options: ExportOptions) -> Path:
@@ -199,10 +201,11 @@ def _write(found: ModelFolder, folder: Path, name: str, options: ExportOptions) 
     save_tokenizer(tokenizer, folder)
     probe = torch.tensor([[*opening, *encode_bytes(_PROBE.encode()[:64]).tolist()]])
     before = _raw_logits(model, probe)
+    shards = {} if options.shard_bytes is None else {"max_shard_size": options.shard_bytes}
     if options.format is ExportFormat.NATIVE:
-        save_native(PlainModel.of(model, found.model), model.generation_config, folder)
+        save_native(PlainModel.of(model, found.model), model.generation_config, folder, shards)
     else:
-        _save_full(cast("ProxyByteForCausalLM", model), folder)
+        _save_full(cast("ProxyByteForCausalLM", model), folder, shards)
         if found.compressor is not None:
             shutil.copytree(found.compressor, folder / COMPRESSOR_FOLDER)
     _describe(found, folder, name, ExportFacts.of(model, folder, options.format, chat, opening), options)
@@ -233,9 +236,9 @@ def _tokenizer(found: ModelFolder, model: "PreTrainedModel", chat: bool) -> "Pre
     )
 
 
-def _save_full(model: "ProxyByteForCausalLM", folder: Path) -> None:
+def _save_full(model: "ProxyByteForCausalLM", folder: Path, shards: dict[str, int]) -> None:
     """Save our class with the code files; ``save_pretrained`` names only the saved class in ``auto_map``."""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **shards)
     path = folder / CONFIG_FILE
     config = json.loads(path.read_bytes())
     config["auto_map"]["AutoModel"] = config["auto_map"]["AutoModelForCausalLM"]

@@ -18,8 +18,6 @@ from proxybyte.hub_configs.card_results import Result, results_of_training
 from proxybyte.provenance import DataFacts, Provenance, TrainingFacts
 
 CARD_FILE = "README.md"
-OLDEST_NATIVE = "4.57"
-"""Version of Transformers from which a native export is tested; the full one's is its code's."""
 TAGS = ("byte-level", "tokenizer-free", "proxy-compression", "proxybyte")
 _PIN = "COMMIT"
 """In the examples of a folder that is not on the Hub yet, where a commit is to be written."""
@@ -107,7 +105,7 @@ class Card:
             hidden=facts.hidden,
             context=facts.context or "unlimited",
             origin=_origin(self),
-            code=_code(facts.form),
+            code=_code(facts),
             compressor=_compressor(self),
             use=_use(self),
             drafting=_drafting(self),
@@ -160,15 +158,12 @@ def _linked(base: str) -> str:
     return f"[{base}](https://huggingface.co/{base})" if "/" in base else f"`{base}`"
 
 
-def _code(form: str) -> str:
-    if form == "gguf":
+def _code(facts: ExportFacts) -> str:
+    if facts.form == "gguf":
         return "The file is for llama.cpp."
-    if form == "native":
-        return f"It needs no remote code; Transformers {OLDEST_NATIVE} or newer."
-    from proxybyte.configuration_proxybyte import OLDEST_TRANSFORMERS
-
-    oldest = ".".join(map(str, OLDEST_TRANSFORMERS))
-    return f"Its class and code files are in this folder; they need Transformers {oldest} or newer."
+    if facts.form == "native":
+        return f"It needs no remote code; Transformers {facts.transformers} or newer."
+    return f"Its class and code files are in this folder; they need Transformers {facts.transformers} or newer."
 
 
 def _pinned(card: Card) -> str:
@@ -181,7 +176,7 @@ def _use(card: Card) -> str:
     if card.facts.form == "gguf":
         return f"```sh\nllama-server -hf {card.name}\n```"
     full = card.facts.form == "full"
-    trust = f', trust_remote_code=True, {_pinned(card)}' if full else ""
+    trust = f", trust_remote_code=True, {_pinned(card)}" if full else ""
     read = "" if not full or card.revision else f"# Read the code, and write the commit that you read for {_PIN}.\n"
     return f"""```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -27,7 +27,9 @@ _SHORTENED = ("name_or_path", "base_model_name_or_path")
 """Keys that may hold a Hub name, which says where a base is to be found: of a local path the last part stays."""
 _LEAST_LETTERS = 5
 """Names of users and hosts that are shorter (``root``, ``user``) are words that stand in any text."""
-_HOMES = re.compile(rb"(?<![A-Za-z0-9._~-])(?:/home/|/Users/|[A-Za-z]:\\\\?Users\\\\?)[A-Za-z][A-Za-z0-9._-]{2,31}(?=[/\\])")
+_HOMES = re.compile(
+    rb"(?<![A-Za-z0-9._~-])(?:/home/|/Users/|[A-Za-z]:\\\\?Users\\\\?)[A-Za-z][A-Za-z0-9._-]{2,31}(?=[/\\])"
+)
 """Home folders, with something in them: ``/home/mary/``."""
 _TOKENS = re.compile(
     rb"(?<![A-Za-z0-9_])(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,}"
@@ -118,7 +120,7 @@ def scan(folder: Path, more: Iterable[str] = (), allowed: Collection[str] = ()) 
     Raises:
         ProxyByteError: if a compressed file is damaged, so that nobody knows what it holds.
     """
-    words = {word: Kind.PATH for word in more}
+    words = dict.fromkeys(more, Kind.PATH)
     words |= {name: Kind.NAME for name in (getpass.getuser(), socket.gethostname()) if len(name) >= _LEAST_LETTERS}
     words |= {str(Path.home()): Kind.PATH} if len(str(Path.home())) >= _LEAST_LETTERS else {}
     patterns = [(kind, re.compile(rb"(?<![A-Za-z0-9])" + spelled)) for kind, spelled in _spelled(words)]

@@ -24,6 +24,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
                         "matrices (default: %(default)s)")  # fmt: skip
     parser.add_argument("--license", type=numbers.license_id, metavar="ID", help="of the weights, for the card, as the "
                         "Hub spells it, such as apache-2.0")  # fmt: skip
+    parser.add_argument("--max-shard-mb", type=numbers.megabytes, metavar="MB", help="largest file of weights "
+                        "(default: that of Transformers)")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
 
@@ -34,7 +36,14 @@ def _run(args: argparse.Namespace) -> int:
     from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
     from proxybyte.hub_configs.gguf_file import GgufType
 
-    options = ExportOptions(ExportFormat(args.format), args.chat, args.force, GgufType(args.gguf_type), args.license)
+    options = ExportOptions(
+        ExportFormat(args.format),
+        args.chat,
+        args.force,
+        GgufType(args.gguf_type),
+        args.license,
+        None if args.max_shard_mb is None else numbers.bytes_of(args.max_shard_mb),
+    )
     export_model(args.source, args.out, options)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     if args.format == "gguf":

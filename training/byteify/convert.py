@@ -12,13 +12,14 @@ from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, sa
 from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER
 from proxybyte.folders import output_folder, whole_folder, write_json
 from proxybyte.privacy import shown_name
-from proxybyte.provenance import BYTEIFY_REPORT
 from proxybyte.progress import Progress
+from proxybyte.provenance import BYTEIFY_REPORT
 
 from .base import ENDS, Base, open_base, renamed
 from .chat_template import save_chat_tokenizer
 from .memory import check_memory
 from .rows import RowScheme, byte_rows, raw_rows, token_spellings
+from .source import license_of
 from .specials import describe, map_specials, text_start
 from .text_check import composes_text
 from .verify import ask_base, check_exact
@@ -140,6 +141,7 @@ def _report(base: Base, options: ByteifyOptions, error: float, model: ProxyByteF
     specials: np.ndarray = map_specials(base.tokenizer)
     return {
         "base": shown_name(base.source.given),
+        "license": license_of(base.source),
         "family": base.config.model_type,
         "parameters": model.num_parameters(),
         "symbols": int(model.config.vocab_size),
