@@ -16,6 +16,7 @@ from .configuration_proxybyte import EMBEDDINGS, ProxyByteConfig, check_backbone
 from .errors import ProxyByteError
 from .generation_proxybyte import ProxyByteGenerationMixin
 from .heads import draft_logits, head_targets, head_weights
+from .hub_upload import PushesWithCard
 from .losses import HeadLoss, head_loss, is_plain_linear, mean_loss, soft_cap
 from .packing import lay_out_rows
 from .suffix_rows import SuffixRows, SuffixRowsConfig, SuffixTable, note_symbols
@@ -77,7 +78,7 @@ class _Wanted:
     token_places: torch.Tensor | None
 
 
-class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
+class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationMixin):
     """A backbone under ``model`` and a head under ``lm_head``: the names of the backbone's own causal model.
 
     Heads that predict further are stacked under ``pred_heads``, ``((n - 1) * V, D)``, and ``raw_pred_heads``,

@@ -152,7 +152,7 @@ def test_nothing_leaves_where_something_private_or_unsafe_lies(change: Callable,
 
 def test_a_word_that_is_no_secret_may_be_allowed(hub, sharded):
     (sharded / "notes.txt").write_text("see /home/maria/data/x")
-    done = hub.push(sharded, "me/model", "--allow", "/home/maria")
+    done = hub.push(sharded, "me/model", "--license", "mit", "--allow", "/home/maria")
     assert done.returncode == 0, done.stderr
 
 
