@@ -2,9 +2,12 @@
 
 import json
 import os
+import site
 import subprocess
 import sys
+import sysconfig
 import urllib.request
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,3 +150,18 @@ def hub(tmp_path) -> Iterator[Hub]:
 def hub_class() -> type[Hub]:
     """:class:`Hub`, which tests cannot import."""
     return Hub
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory) -> Path:
+    """Python of a fresh environment with links to every installed package but ours."""
+    home = tmp_path_factory.mktemp("stranger")
+    venv.create(home, with_pip=False, symlinks=True)
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(home)}))
+    installed = {Path(entry) for entry in [*sys.path, *site.getsitepackages()] if Path(entry).name == "site-packages"}
+    for folder in installed:
+        for entry in folder.iterdir():
+            ours = "proxybyte" in entry.name.lower() or entry.suffix in (".pth", ".egg-link")
+            if not ours and not (packages / entry.name).exists():
+                (packages / entry.name).symlink_to(entry)
+    return home / "bin" / "python"
