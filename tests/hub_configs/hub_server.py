@@ -312,7 +312,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send(404, b"Entry not found", headers)
         elif file["lfs"]:
             linked = {"X-Linked-Etag": f'"{file["sha256"]}"', "X-Linked-Size": str(file["size"])}
-            where = {"Location": f"http://{self.headers['Host']}/_cdn/{file['sha256']}", "X-Repo-Commit": sha}
+            other_host = f"localhost:{self.server.server_port}"  # clients ask another host for large files
+            where = {"Location": f"http://{other_host}/_cdn/{file['sha256']}", "X-Repo-Commit": sha}
             self._send(302, b"", {**linked, **where})
         else:
             self._file(self.store.blob(file["sha256"]).read_bytes(), file["oid"], sha)
