@@ -24,8 +24,10 @@ from proxybyte.byte_codec import encode_bytes
 from proxybyte.checksums import digest_of_input
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
+from proxybyte.hub_configs.card_facts import ExportFacts, write_facts
 from proxybyte.hub_configs.gguf_file import GgufText, GgufType, check_gguf_family, write_gguf
-from proxybyte.hub_configs.model_card import CardFacts, write_model_card
+from proxybyte.hub_configs.licences import copy_licence
+from proxybyte.hub_configs.model_card import Card, Told, write_card
 from proxybyte.hub_configs.plain_model import PlainModel, save_native
 from proxybyte.model_loading import (
     chat_tokenizer_in,
@@ -34,6 +36,7 @@ from proxybyte.model_loading import (
     load_config,
     load_tokenizer,
 )
+from proxybyte.provenance import copy_provenance, read_provenance
 from proxybyte.symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS, DocumentOpening, Special, special_spelling
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
@@ -91,12 +94,16 @@ class ExportOptions:
         chat: for a checkpoint trained on chats: the chat kind of tokenizer, and ``<|eot_id|>`` ends generation.
         force: replace what is at the destination.
         gguf_type: how a GGUF file stores the matrices.
+        license: of the weights, for the card.
+        shard_bytes: largest file of weights; that of Transformers if absent.
     """
 
     format: ExportFormat
     chat: bool = False
     force: bool = False
     gguf_type: GgufType = GgufType.F16
+    license: str | None = None
+    shard_bytes: int | None = None
 
 
 def export_model(source: str | Path, out: Path, options: ExportOptions) -> Path:
@@ -189,21 +196,31 @@ def _write(found: ModelFolder, folder: Path, name: str, options: ExportOptions) 
         plain = PlainModel.of(model, found.model)
         text = GgufText(name, tuple(opening), tokenizer.chat_template)
         write_gguf(plain.config, plain.weights, folder / f"{name}-{options.gguf_type}.gguf", options.gguf_type, text)
-        write_model_card(model, folder, CardFacts(name, options.format, chat, opening))
+        _describe(found, folder, name, ExportFacts.of(model, folder, options.format, chat, opening), options)
         return
     save_tokenizer(tokenizer, folder)
     probe = torch.tensor([[*opening, *encode_bytes(_PROBE.encode()[:64]).tolist()]])
     before = _raw_logits(model, probe)
+    shards = {} if options.shard_bytes is None else {"max_shard_size": options.shard_bytes}
     if options.format is ExportFormat.NATIVE:
-        save_native(PlainModel.of(model, found.model), model.generation_config, folder)
+        save_native(PlainModel.of(model, found.model), model.generation_config, folder, shards)
     else:
-        _save_full(cast("ProxyByteForCausalLM", model), folder)
+        _save_full(cast("ProxyByteForCausalLM", model), folder, shards)
         if found.compressor is not None:
             shutil.copytree(found.compressor, folder / COMPRESSOR_FOLDER)
-    write_model_card(model, folder, CardFacts(name, options.format, chat, opening))
+    _describe(found, folder, name, ExportFacts.of(model, folder, options.format, chat, opening), options)
     del model
     _check_tokenizer(folder, opening)
     _check_logits(folder, probe, before)
+
+
+def _describe(found: ModelFolder, folder: Path, name: str, facts: ExportFacts, options: ExportOptions) -> None:
+    """Say what the folder is and where it comes from, in JSON and in its card."""
+    copy_provenance(found.model, folder)
+    write_facts(facts, folder)
+    if facts.code:
+        copy_licence(folder)
+    write_card(Card(name, facts, read_provenance(folder), Told(license=options.license)), folder)
 
 
 def _tokenizer(found: ModelFolder, model: "PreTrainedModel", chat: bool) -> "PreTrainedTokenizerFast":
@@ -219,9 +236,9 @@ def _tokenizer(found: ModelFolder, model: "PreTrainedModel", chat: bool) -> "Pre
     )
 
 
-def _save_full(model: "ProxyByteForCausalLM", folder: Path) -> None:
+def _save_full(model: "ProxyByteForCausalLM", folder: Path, shards: dict[str, int]) -> None:
     """Save our class with the code files; ``save_pretrained`` names only the saved class in ``auto_map``."""
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **shards)
     path = folder / CONFIG_FILE
     config = json.loads(path.read_bytes())
     config["auto_map"]["AutoModel"] = config["auto_map"]["AutoModelForCausalLM"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file, save_file
 
-from proxybyte.artefacts import CONFIG_FILE
+from proxybyte.artefacts import CONFIG_FILE, HEADS_FILE
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
 from proxybyte.symbols import NUM_RAW_SYMBOLS, DocumentOpening
@@ -22,8 +22,6 @@ _CUT = ("model.embed_tokens.weight", "lm_head.weight")
 _MORE_HEADS = ("pred_heads.weight", "raw_pred_heads.weight")
 _SUFFIX_TABLE = ("suffix_rows.edges", "suffix_rows.symbols")
 """Of suffix rows that are faded out: a plain checkpoint has no place for them."""
-HEADS_FILE = "draft_heads.safetensors"
-"""Beside a native model: the heads that predict further, for its ``custom_generate``."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,14 @@ class PlainModel:
         return cls(config, weights, torch.cat(heads) if heads else None)
 
 
-def save_native(made: PlainModel, generation_config: "GenerationConfig", folder: Path) -> None:
+def save_native(made: PlainModel, generation_config: "GenerationConfig", folder: Path, shards: dict[str, int]) -> None:
     """Save under the family's own causal model, with the heads and the code that drafts with them beside it.
+
+    Args:
+        made: what to save.
+        generation_config: to go with it.
+        folder: where to.
+        shards: ``max_shard_size`` of ``save_pretrained``, in bytes, or nothing.
 
     Raises:
         ProxyByteError: if the family's model has other weights.
@@ -80,7 +84,7 @@ def save_native(made: PlainModel, generation_config: "GenerationConfig", folder:
             f"a plain {made.config.model_type!r} cannot hold this model ({odd[0]}): pass --format full"
         )
     plain.generation_config = generation_config
-    plain.save_pretrained(folder, state_dict=made.weights)
+    plain.save_pretrained(folder, state_dict=made.weights, **shards)
     _add_older_names(folder / CONFIG_FILE)
     if made.heads is not None:
         save_file({"heads": made.heads.contiguous()}, folder / HEADS_FILE)

@@ -28,6 +28,8 @@ An export for chats carries the chat kind itself."""
 CONFIG_FILE = "config.json"
 """What makes a folder a model folder."""
 TOKENIZER_FILE = "tokenizer.json"
+HEADS_FILE = "draft_heads.safetensors"
+"""Beside a native model: the heads that predict further, for its ``custom_generate``."""
 ADAPTER_CONFIG = "adapter_config.json"
 """What makes a folder the folder of an adapter of PEFT's."""
 

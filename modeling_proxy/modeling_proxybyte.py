@@ -18,6 +18,7 @@ from transformers.utils import can_return_tuple
 from .configuration_proxybyte import EMBEDDINGS, EvaConfig, ProxyByteConfig, check_backbone
 from .errors import ProxyByteError
 from .generation_proxybyte import ProxyByteGenerationMixin
+from .hub_upload import PushesWithCard
 from .losses import (
     HeadLoss,
     draft_logits,
@@ -87,7 +88,7 @@ class _Wanted:
     token_places: torch.Tensor | None
 
 
-class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
+class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationMixin):
     """A backbone under ``model`` and a head under ``lm_head``: the names of the backbone's own causal model.
 
     Heads that predict further are stacked under ``pred_heads``, ``((n - 1) * V, D)``, and ``raw_pred_heads``,

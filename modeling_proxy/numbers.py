@@ -6,6 +6,7 @@ line puts the option's name before it. No model needs this, so it does not trave
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,6 +131,20 @@ def name(text: str) -> str:
         text.encode("utf-8")
     except UnicodeEncodeError:
         raise NotTaken(f"must be UTF-8, not {_shown(text)}: rename it") from None
+    return text
+
+
+def license_id(text: str) -> str:
+    """A licence as the Hub spells it: small letters, digits, dots and hyphens."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", text):
+        raise NotTaken(f"must be a licence as the Hub spells it, such as apache-2.0, not {_shown(text)}")
+    return text
+
+
+def language_code(text: str) -> str:
+    """An ISO 639 code of a natural language."""
+    if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", text):
+        raise NotTaken(f"must be a code of a language, such as en, not {_shown(text)}")
     return text
 
 

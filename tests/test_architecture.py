@@ -16,9 +16,9 @@ ROOMS = {
 }
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py") if path.parent.name != "templates")
 HUB_MAY_IMPORT = {"torch", "transformers", "numpy", "tokenizers", "huggingface_hub", "safetensors"}
-HOUSE_MAY_IMPORT = HUB_MAY_IMPORT | {"filelock", "matplotlib", "shtab", "tqdm"}
+HOUSE_MAY_IMPORT = HUB_MAY_IMPORT | {"filelock", "matplotlib", "pyarrow", "pydantic", "shtab", "tqdm", "zstandard"}
 STAYS_HOME = {"cli", "numbers", "user_paths", "folders", "locks", "checksums", "faults", "privacy", "progress"}
-STAYS_HOME |= {"artefacts", "model_loading"}
+STAYS_HOME |= {"artefacts", "model_loading", "provenance"}
 """Modules of the model's room that do not travel to the Hub."""
 SIBLING_ROOMS = ("proxybyte.training", "proxybyte.eval", "proxybyte.hub_configs")
 

@@ -34,6 +34,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "proxybyte.eval.bpb",
         "proxybyte.eval.baselines",
         "proxybyte.eval.surprisal",
+        "proxybyte.eval.comparing",
         "proxybyte.eval.completing",
     ),
     "chat": ("proxybyte.training.chat",),

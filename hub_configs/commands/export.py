@@ -7,7 +7,7 @@ from proxybyte import numbers
 from proxybyte.artefacts import MODEL_HELP
 from proxybyte.cli import Command
 
-EXAMPLES = """  proxybyte export run --format native --out my-model
+EXAMPLES = """  proxybyte export run --format native --license apache-2.0 --out my-model
   proxybyte export run/checkpoints/step-00001000/model --format full --out my-model --force
   proxybyte export my-model --format gguf --gguf-type q8_0 --out my-gguf"""
 
@@ -22,6 +22,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
                         "<|eot_id|> ends generation")  # fmt: skip
     parser.add_argument("--gguf-type", choices=("f32", "f16", "q8_0"), default="f16", help="how a GGUF file stores the "
                         "matrices (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--license", type=numbers.license_id, metavar="ID", help="of the weights, for the card, as the "
+                        "Hub spells it, such as apache-2.0")  # fmt: skip
+    parser.add_argument("--max-shard-mb", type=numbers.megabytes, metavar="MB", help="largest file of weights "
+                        "(default: that of Transformers)")  # fmt: skip
     parser.add_argument("--force", action="store_true", help="replace the folder if it exists")
 
 
@@ -32,7 +36,14 @@ def _run(args: argparse.Namespace) -> int:
     from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
     from proxybyte.hub_configs.gguf_file import GgufType
 
-    options = ExportOptions(ExportFormat(args.format), args.chat, args.force, GgufType(args.gguf_type))
+    options = ExportOptions(
+        ExportFormat(args.format),
+        args.chat,
+        args.force,
+        GgufType(args.gguf_type),
+        args.license,
+        None if args.max_shard_mb is None else numbers.bytes_of(args.max_shard_mb),
+    )
     export_model(args.source, args.out, options)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     if args.format == "gguf":

@@ -1,4 +1,4 @@
-"""``proxybyte info``: what a model of a size, or in a folder, holds and costs."""
+"""``proxybyte info``: what a model of a size, or in a folder, holds and costs; ``inspect`` says where it is from."""
 
 import argparse
 from pathlib import Path
@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any
 from proxybyte import numbers
 from proxybyte.artefacts import MODEL_HELP, find_model, is_hub_name
 from proxybyte.cli import Command
-from proxybyte.errors import ProxyByteError
-from proxybyte.faults import loading
 
 if TYPE_CHECKING:
-    from proxybyte import ProxyByteConfig
     from proxybyte.hub_configs import Preset
 
 
@@ -60,64 +57,18 @@ def run(args: argparse.Namespace) -> None:
         for preset in map(load_preset, preset_names()):
             print(f"{preset.name:<12} {preset.summary}")
     elif Path(args.model).is_dir() or is_hub_name(args.model):
-        _print_table(_table(_config_of(find_model(args.model).model), args.length))
+        folder = find_model(args.model).model
+        from proxybyte.hub_configs.model_table import cost_rows, read_shape, shape_rows
+
+        config = read_shape(folder)
+        _print_table([*shape_rows(config), *cost_rows(config, args.length)])
     else:
         preset = load_preset(args.model)
         heads: dict[str, Any] = {"num_pred_heads": args.heads, "num_raw_pred_heads": args.raw_heads}
-        rows = _table(preset.config(args.compressed, **heads), args.length)
-        _print_table([*rows, *_training_rows(preset)])
+        config = preset.config(args.compressed, **heads)
+        from proxybyte.hub_configs.model_table import cost_rows, shape_rows
 
-
-def _config_of(folder: Path) -> "ProxyByteConfig":
-    from proxybyte import ProxyByteConfig
-    from proxybyte.symbols import NUM_RAW_SYMBOLS
-
-    with loading(folder, "configuration"):
-        settings, _ = ProxyByteConfig.get_config_dict(folder)
-        if settings.get("model_type") == ProxyByteConfig.model_type:
-            return ProxyByteConfig.from_dict(settings)
-        if settings.get("vocab_size") == NUM_RAW_SYMBOLS:  # a native export: the backbone alone
-            return ProxyByteConfig(backbone_config=settings, num_compressed_symbols=0)
-        raise ProxyByteError(f"{folder} holds a {settings.get('model_type')!r} model, not a 'proxybyte' one")
-
-
-def _table(config: "ProxyByteConfig", length: int) -> list[tuple[str, str]]:
-    import torch
-
-    from proxybyte import ProxyByteForCausalLM
-    from proxybyte.flops import symbol_flops
-    from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_SPECIALS
-
-    with torch.device("meta"):
-        model = ProxyByteForCausalLM(config)
-    flops = symbol_flops(config, length)
-    ends = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
-    total = sum(weight.numel() for weight in model.parameters())
-    heads = config.num_attention_heads
-    further = sum(weight.numel() for name, weight in model.named_parameters() if "pred_heads." in name)
-    more = [] if not further else [("  heads that predict further", f"{further:,}")]
-    drafting = [] if not further else [("  with drafts of all heads", f"{flops.drafting:.4g}")]
-    compressed = f"{COMPRESSED_OFFSET} to {config.vocab_size - 1}" if config.num_compressed_symbols else "none"
-    return [
-        ("backbone", config.backbone_config.model_type),
-        ("layers x hidden size", f"{config.num_hidden_layers} x {config.hidden_size}"),
-        (
-            "attention heads (key/value)",
-            f"{heads} ({getattr(config, 'num_key_value_heads', None) or heads})",
-        ),
-        ("parameters", f"{total:,}"),
-        ("  embedding and head", f"{ends:,}{' (tied)' if config.tie_word_embeddings else ''}"),
-        *more,
-        ("  the rest", f"{total - ends - further:,}"),
-        ("symbols", f"{config.vocab_size:,}"),
-        ("  specials", f"0 to {NUM_SPECIALS - 1}"),
-        ("  bytes", f"{BYTE_OFFSET} to {COMPRESSED_OFFSET - 1}"),
-        ("  compressed", compressed),
-        ("forward FLOPs a symbol", f"{flops.forward:.4g}"),
-        (f"  attention, {length} symbols", f"{flops.attention:.4g}"),
-        *drafting,
-        ("training FLOPs a symbol", f"{flops.training:.4g}"),
-    ]
+        _print_table([*shape_rows(config), *cost_rows(config, args.length), *_training_rows(preset)])
 
 
 def _training_rows(preset: "Preset") -> list[tuple[str, str]]:

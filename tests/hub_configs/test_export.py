@@ -126,7 +126,7 @@ def test_a_native_export_carries_no_code(llama_run, tmp_path):
     out = export_model(llama_run, tmp_path / "out", NATIVE)
     names = {path.name for path in out.iterdir()}
     weights = {"model.safetensors", "config.json", "generation_config.json"}
-    assert names == {*weights, "tokenizer.json", "tokenizer_config.json", "README.md", "SHA256SUMS"}
+    assert names == {*weights, "tokenizer.json", "tokenizer_config.json", "README.md", "export.json", "SHA256SUMS"}
     assert "auto_map" not in json.loads((out / "config.json").read_text())
 
 

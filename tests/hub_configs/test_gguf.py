@@ -168,7 +168,12 @@ def test_the_command_writes_smaller_files_that_say_nearly_the_same(kind, model_w
     assert main(["export", str(tmp_path / "model"), "--format", "gguf", "--gguf-type", kind, "--out",
                  str(tmp_path / "gguf")]) == 0  # fmt: skip
     assert f"gguf-{kind}.gguf" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "gguf").iterdir()} == {f"gguf-{kind}.gguf", "README.md", "SHA256SUMS"}
+    assert {path.name for path in (tmp_path / "gguf").iterdir()} == {
+        f"gguf-{kind}.gguf",
+        "README.md",
+        "export.json",
+        "SHA256SUMS",
+    }
     with served(tmp_path / "gguf") as server:
         theirs = server.logprobs("def f")
     with torch.inference_mode():

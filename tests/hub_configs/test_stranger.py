@@ -2,14 +2,9 @@
 
 import json
 import os
-import site
 import subprocess
-import sys
-import sysconfig
-import venv
 from pathlib import Path
 
-import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -31,21 +26,6 @@ print(json.dumps({
     "generated": model.generate(**batch, max_new_tokens=12).tolist(),
 }))
 """
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory) -> Path:
-    """Python of a fresh environment with links to every installed package but ours."""
-    home = tmp_path_factory.mktemp("stranger")
-    venv.create(home, with_pip=False, symlinks=True)
-    packages = Path(sysconfig.get_path("purelib", vars={"base": str(home)}))
-    installed = {Path(entry) for entry in [*sys.path, *site.getsitepackages()] if Path(entry).name == "site-packages"}
-    for folder in installed:
-        for entry in folder.iterdir():
-            ours = "proxybyte" in entry.name.lower() or entry.suffix in (".pth", ".egg-link")
-            if not ours and not (packages / entry.name).exists():
-                (packages / entry.name).symlink_to(entry)
-    return home / "bin" / "python"
 
 
 def assert_a_stranger_sees_the_same(python: Path, folder: Path, classes: tuple[str, str], home: Path) -> None:

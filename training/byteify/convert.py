@@ -16,15 +16,16 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.folders import output_folder, whole_folder, write_json
 from proxybyte.privacy import shown_name
 from proxybyte.progress import Progress
+from proxybyte.provenance import BYTEIFY_REPORT
 
 from .base import ENDS, Base, open_base, renamed
 from .chat_template import save_chat_tokenizer
 from .rows import RowScheme, byte_rows, raw_rows, token_spellings
+from .source import license_of
 from .specials import describe, map_specials, text_start
 from .text_check import composes_text
 from .verify import ask_base, check_exact
 
-REPORT = "byteify.json"
 KIND = "byteified model"
 """Of output (``proxybyte.folders``)."""
 
@@ -172,6 +173,7 @@ def _report(base: Base, options: ByteifyOptions, error: float, model: ProxyByteF
     specials: np.ndarray = map_specials(base.tokenizer)
     return {
         "base": shown_name(base.source.given),
+        "license": license_of(base.source),
         "family": base.config.model_type,
         "parameters": model.num_parameters(),
         "symbols": int(model.config.vocab_size),
@@ -196,4 +198,4 @@ def _write(model: ProxyByteForCausalLM, base: Base, report: dict[str, Any], out:
         save_tokenizer(build_tokenizer(model_max_length=limit), folder)
         base.compressor.save(folder / COMPRESSOR_FOLDER)
         save_chat_tokenizer(base.tokenizer, folder / CHAT_FOLDER, limit)
-        write_json(folder / REPORT, report)
+        write_json(folder / BYTEIFY_REPORT, report)

@@ -58,3 +58,16 @@ def _gguf(given: str, path: Path) -> Source:
     if find_spec("gguf") is None:
         raise ProxyByteError(f"{given}: reading GGUF needs the package gguf: pip install gguf")
     return Source(given, str(path.parent), path.name)
+
+
+def license_of(source: Source) -> str | None:
+    """The licence that the base's model card names; ``None`` where there is no card, or it names none."""
+    from huggingface_hub import ModelCard, hf_hub_download
+
+    card = Path(source.place) / "README.md"
+    try:
+        path = card if Path(source.place).is_dir() else Path(hf_hub_download(source.place, "README.md"))
+        named = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
+    except (OSError, ValueError):  # no card, no connection, or one that nobody can read: it is told later by --license
+        return None
+    return named if isinstance(named, str) else None

@@ -10,7 +10,7 @@ EXAMPLES = """\
   proxybyte corpus --python-packages --max-mb 50 --out corpus
   proxybyte corpus ~/projects --suffixes .py,.pyi,.md --out corpus
   proxybyte corpus shards/*.jsonl.zst --text-column content --key-column repo_name --out corpus
-  proxybyte corpus --dataset roneneldan/TinyStories --validation-share 0.01 --out corpus
+  proxybyte corpus --dataset roneneldan/TinyStories --validation-share 0.01 --license cdla-sharing-1.0 --out corpus
 
 Folders are split into train and validation by top-level package, tables by --key-column or by document.
 Exact duplicates are dropped. OUT/corpus.json says what was kept, what was left out, and why, and which files of
@@ -68,7 +68,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep at most this much text: whole packages, keys or documents of all sizes, drawn by a seeded hash",
     )
     split.add_argument("--seed", type=numbers.seed, default=0, help="(default: %(default)s)")
+    _add_facts(parser.add_argument_group("about the text, for the cards of models that read it"))
     _add_output(parser.add_argument_group("output"))
+
+
+def _add_facts(facts: argparse._ArgumentGroup) -> None:
+    facts.add_argument(
+        "--license",
+        type=numbers.license_id,
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a licence of the text as the Hub spells it, such as cc-by-4.0; may be given several times",
+    )
+    facts.add_argument(
+        "--language",
+        type=numbers.language_code,
+        action="append",
+        default=[],
+        metavar="CODE",
+        help="a natural language of the text, such as en; may be given several times",
+    )
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:
@@ -112,6 +132,8 @@ def run(args: argparse.Namespace) -> None:
         strict=args.strict,
         examples=args.examples,
         overwrite=args.overwrite,
+        licenses=tuple(args.license),
+        languages=tuple(args.language),
     )
     print(collect_corpus(options))
     print(f"written to {args.out}, report in {args.out / 'corpus.json'}")

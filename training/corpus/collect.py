@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from proxybyte.artefacts import CORPUS_REPORT, PREPARED_MANIFEST, Split
+from proxybyte.artefacts import CORPUS_REPORT, PREPARED_MANIFEST, Split, is_hub_name
 from proxybyte.checksums import digest_of_input
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import check_output, is_made_of, locked_output, whole_folder, write_text
 from proxybyte.progress import Progress
+from proxybyte.provenance import DataFacts
 from proxybyte.training.corpus.report import LISTED_PACKAGES, CorpusReport, read_report
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
 from proxybyte.training.corpus.writer import SplitCount, SplitWriter
@@ -107,6 +108,7 @@ class CorpusOptions:
         strict: stop at the first fault.
         examples: how many of the things left out the report lists.
         overwrite: replace an earlier corpus in ``output``.
+        licenses, languages: what is known of the text, for the cards of models that read it.
     """
 
     output: Path
@@ -121,6 +123,8 @@ class CorpusOptions:
     strict: bool = False
     examples: int = 100
     overwrite: bool = False
+    licenses: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
 
 
 def collect_corpus(options: CorpusOptions) -> CorpusReport:
@@ -267,7 +271,14 @@ def _report(options: CorpusOptions, catalogue: Catalogue, fates: np.ndarray, lef
         packages=len(kept),
         packages_held_out=len(held_out),
         validation_packages=held_out[:LISTED_PACKAGES],
+        data=_told(options),
     )
+
+
+def _told(options: CorpusOptions) -> DataFacts:
+    """What the report says of the text; a dataset in a folder has no name that others know."""
+    name = options.dataset.name if options.dataset else ""
+    return DataFacts((name,) if is_hub_name(name) else (), options.licenses, options.languages)
 
 
 def _asked(options: CorpusOptions) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from proxybyte.artefacts import CORPUS_REPORT
 from proxybyte.errors import ProxyByteError
+from proxybyte.provenance import DataFacts
 from proxybyte.training.corpus.writer import SplitCount
 from proxybyte.training.texts.records import MEGABYTE, left_out_lines
 
@@ -29,6 +30,7 @@ class CorpusReport:
         packages: how many packages or keys were kept; 0 where every document stands alone.
         packages_held_out: how many of them are in the validation split.
         validation_packages: names of those held out (the first thousand in alphabetical order).
+        data: what was said of the text: its licence, its languages, its name on the Hub.
     """
 
     options: dict[str, Any]
@@ -42,6 +44,7 @@ class CorpusReport:
     packages_held_out: int = 0
     validation_packages: list[str] = field(default_factory=list)
     passed_over: dict[str, int] = field(default_factory=dict)
+    data: DataFacts = field(default_factory=DataFacts)
     format_version: int = 1
 
     def to_json(self) -> str:

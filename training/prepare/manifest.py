@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from proxybyte.artefacts import PREPARED_MANIFEST
 from proxybyte.errors import ProxyByteError
+from proxybyte.provenance import DataFacts
 
 LISTED = 100
 """How many raw documents the manifest lists, of each shard and in all."""
@@ -93,6 +94,7 @@ class PreparedManifest:
         verify: which documents were decoded again and compared.
         ratio: bytes of text for each symbol over both splits.
         seconds, mb_per_s: wall time of the last run, and text that it encoded for each second of it (MB = 10^6 bytes).
+        data: what the corpus says of its text.
     """
 
     compressor: CompressorInfo
@@ -104,6 +106,7 @@ class PreparedManifest:
     workers: int
     seconds: float
     mb_per_s: float
+    data: DataFacts = field(default_factory=DataFacts)
     format_version: int = 1
 
     @property

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxybyte.artefacts import COMPRESSOR_FOLDER, PREPARED_MANIFEST, Split
+from proxybyte.artefacts import COMPRESSOR_FOLDER, CORPUS_REPORT, PREPARED_MANIFEST, Split
 from proxybyte.checksums import file_digest
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import check_output, finish, output_folder, partial_folder, publish, write_text
 from proxybyte.progress import Progress
+from proxybyte.provenance import DataFacts
 from proxybyte.training.compressors import load_compressor
+from proxybyte.training.corpus.report import read_report
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.launch import Crew, crew
 from proxybyte.training.prepare.manifest import (
@@ -116,6 +118,7 @@ def _lead(options: PrepareOptions, together: Crew) -> PreparedManifest:
         workers=workers,
         seconds=seconds,
         mb_per_s=encoded / MEGABYTE / seconds,
+        data=read_report(options.corpus).data if (options.corpus / CORPUS_REPORT).is_file() else DataFacts(),
     )
     _publish(partial, tasks, manifest, options.output)
     return manifest

@@ -24,6 +24,7 @@ from proxybyte.configuration_proxybyte import EMBEDDINGS
 from proxybyte.errors import ProxyByteError
 from proxybyte.faults import damaged_json
 from proxybyte.folders import whole_folder
+from proxybyte.provenance import copy_provenance
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from .config import AdapterConfig, AdapterKind, TrainedRows
@@ -177,6 +178,8 @@ def write_merged(base: Path, adapter: Path, out: Path, *, kind: str = MERGED, ch
         model.save_pretrained(folder)
         save_tokenizer(build_tokenizer(opening=model.config.document_opening), folder)
         found = find_model(base)
+        copy_provenance(found.model, folder)
+        copy_provenance(adapter, folder)  # its runs are the base's and its own
         for place, name in ((found.model / CHAT_FOLDER, CHAT_FOLDER), (found.compressor, COMPRESSOR_FOLDER)):
             if place is not None and place.is_dir():
                 shutil.copytree(place, folder / name)

@@ -16,6 +16,7 @@ from proxybyte.eval import Scoring
 from proxybyte.flops import training_flops
 from proxybyte.folders import check_output, whole_folder
 from proxybyte.model_loading import chat_tokenizer_in
+from proxybyte.provenance import copy_provenance
 from proxybyte.symbols import View
 
 from ..compressors import load_compressor
@@ -210,13 +211,16 @@ def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:
     """Write the final model, the compressor it was trained with, and the picture; one process calls this."""
     output = run.config.output
     base = run.config.model.checkpoint
+    last = CheckpointFolder(output, run.config.checkpoint.keep).of_step(run.steps) / MODEL_FOLDER
     if run.config.trainable.adapter.kind is not AdapterKind.NONE and base is not None:
         with whole_folder(output / ADAPTER_FOLDER, RUN_KIND) as folder:
             run.save_model(folder, weights)
+            copy_provenance(last, folder)
         write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER, kind=RUN_KIND, chat=run.data.chat)
     else:
         with whole_folder(output / MODEL_FOLDER, RUN_KIND) as folder:
             run.save_model(folder, weights)
+            copy_provenance(last, folder)
     if run.data.compressor is not None:
         with whole_folder(output / COMPRESSOR_FOLDER, RUN_KIND) as folder:
             shutil.copytree(run.data.compressor, folder, dirs_exist_ok=True)

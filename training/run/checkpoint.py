@@ -124,9 +124,13 @@ class CheckpointFolder:
         self.folder = run / CHECKPOINTS_FOLDER
         self.keep = keep
 
+    def of_step(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
+        return self.folder / f"step-{step:08d}"
+
     def save(self, state: RunState, optimizer: Mapping[str, torch.Tensor], save_model: Callable[[Path], None]) -> Path:
         """Write one checkpoint, then drop the oldest beyond ``keep``. One process calls this."""
-        final = self.folder / f"step-{state.step:08d}"
+        final = self.of_step(state.step)
         partial = final.with_suffix(".tmp")
         shutil.rmtree(partial, ignore_errors=True)
         try:

@@ -17,6 +17,7 @@ from .config import TrainConfig
 from .distributed import World
 from .metrics import Count, MetricsLog, Totals, refuse_nan, step_losses
 from .optim import learning_rate
+from .origin import write_origin
 from .raw_gradient import raw_gradient_norm
 from .rows import RowShare, StepBatches, fetch_ahead
 from .signals import StopRequest
@@ -72,6 +73,7 @@ class Loop:
         saved: the step of the last whole checkpoint; 0 where there is none yet.
         totals: what was seen so far.
         stopped_by: the signal that asked to stop; 0 while none has.
+        validation: the last bits per byte on validation by metric name; empty while there are none.
     """
 
     def __init__(self, run: Run, step: int, totals: Totals):
@@ -82,6 +84,7 @@ class Loop:
         self.checkpoints = CheckpointFolder(run.config.output, run.config.checkpoint.keep)
         self.saved = step
         self.stopped_by = 0
+        self.validation = self.metrics.last_evaluation() if step else {}
         self._pending: list[_Pending] = []
         self._since = time.perf_counter()
         self._bar = Progress(
@@ -193,6 +196,7 @@ class Loop:
         return every > 0 and (self.step % every == 0 or self.step == self.run.steps)
 
     def _log_evaluation(self, bits: dict[str, float]) -> None:
+        self.validation = bits
         self._log([{"kind": "evaluation", "step": self.step, **bits}])
         if self.run.world.is_main:
             views = {name.removeprefix("validation/").removesuffix("_bpb"): value for name, value in bits.items()}
@@ -207,6 +211,10 @@ class Loop:
         if main:
             config = run.config.model_dump(mode="json")
             state = RunState(self.step, self.totals.as_dict(), config, run.data.fingerprint)
-            self.checkpoints.save(state, optimizer, lambda folder: run.save_model(folder, weights))
+            self.checkpoints.save(state, optimizer, lambda folder: self._save_model(folder, weights))
         run.world.wait()
         self.saved = self.step
+
+    def _save_model(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        self.run.save_model(folder, weights)
+        write_origin(folder, self.run.config, self.step, self.totals, self.validation)

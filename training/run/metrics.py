@@ -214,6 +214,11 @@ class MetricsLog:
                 ) from error
         return lines
 
+    def last_evaluation(self) -> dict[str, float]:
+        """Figures of the last evaluation by name; empty without one."""
+        lines = [line for line in self.read() if line["kind"] == "evaluation"]
+        return {name: value for name, value in lines[-1].items() if name not in ("kind", "step")} if lines else {}
+
     def cut(self, begun: int | None) -> None:
         """Drop what was written after step ``begun``, so that a resumed run writes no line twice.
 
