@@ -37,7 +37,7 @@ class EvaConfig(PreTrainedConfig):
     """
 
     model_type = "proxybyte_eva"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]
     default_theta = 100_000.0
 
     vocab_size: int = 320

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from .cache_name import CACHE
 from .draft_offer import Draft
 from .draft_text import Texts
 from .errors import ProxyByteError
@@ -177,7 +178,7 @@ class CrossViewDrafter:
         output = self._model(
             input_ids=fed, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1
         )
-        self._cache = open_rows(output.past_key_values, mask, self._model.model.config)
+        self._cache = open_rows(output[CACHE], mask, self._model.model.config)
         return output.logits[:, -1]
 
     def _draft_symbol(self, row: _Row, logits: torch.Tensor, start: bytes) -> None:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.candidate_generator import AssistedCandidateGenerator
 
+from .cache_name import CACHE
 from .configuration_eva import EvaConfig
 from .configuration_proxybyte import ProxyByteConfig
 from .draft_request import DraftRequest
@@ -144,7 +145,7 @@ class ProxyByteGenerationMixin(GenerationMixin):
         """
         kwargs["inputs_embeds"] = inputs_embeds
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
-        fed, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+        fed, cache = inputs.get("input_ids"), inputs.get(CACHE)
         if not self.reads_suffixes or fed is None or cache is None:
             return inputs
         # Of a prompt that is read in parts only the cache knows what came before.
