@@ -60,7 +60,7 @@ WRITES = (
     ("byteify", ("base", "--out", "byteified"), "byteified"),
     ("prepare", ("corpus", "--compressor", "byteified/compressor", "--out", "tokens"), "tokens"),
     ("train", ("--config", "byteify-lora", "model.checkpoint=byteified", "data=tokens", "output=lora", *ROWS, *SMALL),
-     "lora/adapter"),
+     "lora/model"),
     ("adapter merge", ("byteified", "lora/adapter", "--out", "merged"), "merged"),
     ("convert evabyte", ("eva", "--back", "--out", "published"), "published"),
     ("convert evabyte", ("published", "--out", "ours"), "ours"),
