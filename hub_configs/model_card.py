@@ -60,6 +60,7 @@ def write_model_card(model: "PreTrainedModel", folder: Path, facts: CardFacts) -
         use=_use(folder, facts),
         compressor=_compressor(folder),
         drafting=_drafting(model, facts),
+        training=_training(facts),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
@@ -124,6 +125,17 @@ def _drafting(model: "PreTrainedModel", facts: CardFacts) -> str:
     return (
         f'{more}`model.generate(**prompt, draft="heads")`\nwrites up to {heads + 1} bytes a step, and '
         "`draft_repeats=True` drafts what the text says again. The output is that\nof one byte at a time.\n"
+    )
+
+
+def _training(facts: CardFacts) -> str:
+    """What a trainer that appends ends as text must be told."""
+    if facts.form != "native" or facts.chat:
+        return ""
+    return (
+        "\nTo train it with TRL, load the tokenizer by\n"
+        f'`AutoTokenizer.from_pretrained("{facts.name}", split_special_tokens=False)`: TRL appends `<eos>` as text,\n'
+        "which otherwise is five bytes that teach the model no end.\n"
     )
 
 

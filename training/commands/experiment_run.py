@@ -79,7 +79,8 @@ def _run(args: argparse.Namespace) -> int:
     if progress.failed:
         name, reason = next(iter(progress.failed.items()))
         raise ProxyByteError(f"{len(progress.failed)} cell(s) failed, the first is {name}: {reason}")
-    print(f"next: proxybyte experiment report {shlex.quote(str(output))}")
+    if not progress.stopped:
+        print(f"next: proxybyte experiment report {shlex.quote(str(output))}")
     return 0
 
 
