@@ -112,6 +112,7 @@ class Card:
             opening=f"`{facts.opening}`",
             ends="`</raw>`, `<eos>`" + (" or `<|eot_id|>`" if facts.chat else ""),
             other=_other_form(facts.form),
+            trl=_trl(self),
             training=_training(self.made),
             data=_data(self),
             results=_results(self.results),
@@ -222,6 +223,17 @@ def _compressor(card: Card) -> str:
     if family is None:
         return ""
     return f"\nThe compressor whose symbols it knows (family `{family}`) is in `{COMPRESSOR_FOLDER}/`.\n"
+
+
+def _trl(card: Card) -> str:
+    """What a trainer that appends ends as text must be told."""
+    if card.facts.form != "native" or card.facts.chat:
+        return ""
+    return (
+        "\nTo train it with TRL, load the tokenizer by\n"
+        f'`AutoTokenizer.from_pretrained("{card.name}", split_special_tokens=False)`: TRL appends `<eos>` as text,\n'
+        "which otherwise is five bytes that teach the model no end.\n"
+    )
 
 
 def _training(made: Provenance) -> str:

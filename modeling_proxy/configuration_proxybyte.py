@@ -94,7 +94,7 @@ class EvaConfig(PreTrainedConfig):
     """
 
     model_type = "proxybyte_eva"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]
     default_theta = 100_000.0
 
     vocab_size: int = 320
@@ -189,7 +189,14 @@ class ProxyByteConfig(PreTrainedConfig):
 
     model_type = "proxybyte"
     sub_configs = {"backbone_config": AutoConfig, "suffix_rows": SuffixRowsConfig}
-    keys_to_ignore_at_inference = ["past_key_values", "target_nll", "head_nll", "head_targets", "last_hidden_state"]
+    keys_to_ignore_at_inference = [
+        "past_key_values",
+        "cache",
+        "target_nll",
+        "head_nll",
+        "head_targets",
+        "last_hidden_state",
+    ]
 
     # Whatever was given, these are a configuration and a value of DocumentOpening once this one is built.
     backbone_config: Any = None

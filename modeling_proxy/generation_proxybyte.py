@@ -12,6 +12,7 @@ from .configuration_proxybyte import EvaConfig, ProxyByteConfig
 from .drafters import DraftRequest
 from .errors import ProxyByteError
 from .logits_processors import ViewLogitsProcessor, ViewState, view_states
+from .row_cache import CACHE
 from .suffix_rows import SuffixRows
 from .symbols import COMPRESSED_OFFSET, NUM_RAW_SYMBOLS, Special
 from .verification import Generation, decode_with_drafts
@@ -143,7 +144,7 @@ class ProxyByteGenerationMixin(GenerationMixin):
         """
         kwargs["inputs_embeds"] = inputs_embeds
         inputs = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)  # type: ignore[misc]
-        fed, cache = inputs.get("input_ids"), inputs.get("past_key_values")
+        fed, cache = inputs.get("input_ids"), inputs.get(CACHE)
         if not self.reads_suffixes or fed is None or cache is None:
             return inputs
         # Of a prompt that is read in parts only the cache knows what came before.

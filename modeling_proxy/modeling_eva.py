@@ -32,6 +32,7 @@ from .eva_attention import (
     windowed_attention,
 )
 from .eva_cache import EvaCacheLayer, EvaStep, attend_cache
+from .row_cache import CACHE
 
 
 @dataclass(frozen=True)
@@ -308,7 +309,7 @@ class EvaPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["EvaDecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _supports_sdpa = True
     _supports_flex_attn = True
     _can_record_outputs = {"hidden_states": EvaDecoderLayer}
@@ -352,6 +353,7 @@ class EvaModel(EvaPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """Hidden states of new columns.
@@ -364,6 +366,7 @@ class EvaModel(EvaPreTrainedModel):
             past_key_values: from ``DynamicCache(config=...)``.
             inputs_embeds: shape ``(B, T, D)``, in place of ``input_ids``.
             use_cache: whether to make a cache where none is given.
+            cache: ``past_key_values`` as Transformers calls them from 5.24 on.
             kwargs: nothing here needs them.
 
         Raises:
@@ -373,6 +376,7 @@ class EvaModel(EvaPreTrainedModel):
             raise ProxyByteError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
+        past_key_values = cache if past_key_values is None else past_key_values
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         hidden = inputs_embeds
@@ -381,7 +385,7 @@ class EvaModel(EvaPreTrainedModel):
         position_embeddings = self.rotary_emb(hidden, position_ids=positions)
         for layer in self.layers:
             hidden = layer(hidden, position_embeddings=position_embeddings, rows=rows, past_key_values=past_key_values)
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden), past_key_values=past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden), **{CACHE: past_key_values})
 
 
 AutoModel.register(EvaConfig, EvaModel, exist_ok=True)

@@ -29,6 +29,7 @@ from .losses import (
     mean_loss,
     soft_cap,
 )
+from .row_cache import CACHE
 from .suffix_rows import SuffixRows, SuffixRowsConfig, SuffixTable, note_symbols
 from .symbols import COMPRESSED_OFFSET, IGNORE_INDEX, Special
 
@@ -169,6 +170,7 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
         raw_targets_only: bool = False,
         token_places: torch.Tensor | None = None,
         suffix_symbols: torch.Tensor | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> ProxyByteOutput:
         """Loss with labels, logits without; both in evaluation without gradients, for ``compute_metrics`` of a Trainer.
@@ -190,11 +192,13 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
             raw_targets_only: the loss of the next symbol is over the head's first 320 rows, of which all labels are.
             token_places: rows and columns at which to return ``token_logits``, shape ``(2, E)``.
             suffix_symbols: what ``suffix_rows.look_up`` gives, shape ``(B, T)``; looked up here if absent.
+            cache: ``past_key_values`` as Transformers calls them from 5.24 on.
             **kwargs: passed on to the backbone.
 
         Raises:
             ProxyByteError: without input, if documents would see each other, or if there is no head to draft.
         """
+        past_key_values = cache if past_key_values is None else past_key_values
         if use_cache is None and past_key_values is None and (labels is not None or position_ids is not None):
             use_cache = False
         length, caching = _length(input_ids, inputs_embeds), use_cache and past_key_values is None
@@ -204,8 +208,8 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
             **given,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
+            **{CACHE: past_key_values},
             **kwargs,
         )
         targets = _Targets(labels, position_ids, num_items_in_batch, next_symbol_only, raw_targets_only)
@@ -214,10 +218,10 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
 
     def _output(self, outputs: Any, seen: torch.Tensor | None, targets: _Targets, wanted: _Wanted) -> ProxyByteOutput:
         """Losses and logits from what the decoder returns, whose cache is to carry the symbols ``seen``."""
-        note_symbols(outputs.get("past_key_values"), seen)
+        note_symbols(outputs.get(CACHE), seen)
         hidden, keep = outputs.last_hidden_state, wanted.logits_to_keep
         kept = hidden[:, -keep:] if isinstance(keep, int) else hidden[:, keep]
-        fields: dict[str, Any] = {n: outputs.get(n) for n in ("past_key_values", "hidden_states", "attentions")}
+        fields: dict[str, Any] = {n: outputs.get(n) for n in (CACHE, "hidden_states", "attentions")}
         if targets.labels is not None:
             fields |= self._loss(hidden, targets, targets.labels)
         if self._gives_logits(targets, wanted):

@@ -9,15 +9,20 @@ counts by row already and needs no other.
 """
 
 import sys
+from dataclasses import fields
 from typing import Any
 
 import torch
 from transformers import Cache, PreTrainedConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from .configuration_proxybyte import EVA_LAYER
 from .errors import ProxyByteError
 
+CACHE = "cache" if "cache" in {field.name for field in fields(BaseModelOutputWithPast)} else "past_key_values"
+"""What this version of Transformers calls the decoding cache in arguments, outputs, and ``generate``'s own dictionary:
+``past_key_values``, and from 5.24 on ``cache``."""
 _LEAST_GROWTH = 128
 _SLIDING, _CHUNKED, _FULL = "sliding_attention", "chunked_attention", "full_attention"
 

@@ -53,7 +53,7 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 from .drafting import Draft, DraftedOutput, Drafting, DraftReport, Texts, Verified, alike, worth_verifying
 from .errors import ProxyByteError
 from .logits_processors import STATE_AFTER, Utf8LogitsProcessor, ViewLogitsProcessor
-from .row_cache import open_rows
+from .row_cache import CACHE, open_rows
 from .symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS
 
 _OF_SCORES_ALONE = frozenset(
@@ -319,7 +319,7 @@ def decode_with_drafts(model: Any, drafting: Drafting, given: Generation) -> tor
             loop.hand_back()
         return texts.sequences()
     sequences: Any = texts.sequences()
-    return DraftedOutput(sequences=sequences, past_key_values=loop.hand_back(), drafts=loop.report)
+    return DraftedOutput(sequences=sequences, drafts=loop.report, **{CACHE: loop.hand_back()})
 
 
 class _Loop:
@@ -338,9 +338,9 @@ class _Loop:
         self._chooser = Chooser(given.processors, given.config.do_sample)
         self.report = DraftReport()
         self.members = list(texts.active)
-        cache = given.model_kwargs.get("past_key_values")
+        cache = given.model_kwargs.get(CACHE)
         self.keeps_cache = given.config.return_dict_in_generate or getattr(cache, "_is_user_defined", False)
-        own = ("attention_mask", "inputs_embeds", "logits_to_keep", "past_key_values", "position_ids", "use_cache")
+        own = ("attention_mask", "inputs_embeds", "logits_to_keep", CACHE, "position_ids", "use_cache")
         self._options = {name: value for name, value in given.model_kwargs.items() if name not in own}
 
     def run(self) -> None:
@@ -379,8 +379,8 @@ class _Loop:
         output = model._prefill(given.input_ids, given.config, kwargs, is_first_iteration=True)
         positions = kwargs.get("position_ids")
         following = None if positions is None else positions[..., -1] + 1
-        self._columns = output.past_key_values.get_seq_length()
-        self._rows = open_rows(output.past_key_values, kwargs.get("attention_mask"), model.model.config, following)
+        self._columns = output[CACHE].get_seq_length()
+        self._rows = open_rows(output[CACHE], kwargs.get("attention_mask"), model.model.config, following)
         self._prompts = list(self._rows.lengths)
         return output
 

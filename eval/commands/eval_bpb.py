@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -63,8 +64,16 @@ def _run(args: argparse.Namespace) -> int:
         print(json.dumps({name: result.as_dict() for name, result in results.items()}, indent=2))
     else:
         print(_table(results))
-        print("next: --view compressed scores the other view, --json writes figures down", file=sys.stderr)
+        print(f"next: proxybyte {_following(args, next(iter(results)))}", file=sys.stderr)
     return 0
+
+
+def _following(args: argparse.Namespace, scored: str) -> str:
+    """What a person would type next about the same model, of which ``scored`` says how it reads text."""
+    model = shlex.quote(str(args.folder))
+    if scored.endswith("(tokens)"):
+        return f"byteify {model} --out FOLDER"
+    return f"generate {model} --prompt TEXT --utf8"
 
 
 def _score_model(args: argparse.Namespace, found: ModelFolder, held_out: "HeldOut") -> "dict[str, BPBResult]":

@@ -96,6 +96,8 @@ def _run(args: argparse.Namespace) -> int:
     print(json.dumps(results, indent=2) if args.json else _table(scores, ks))
     if args.output is not None:
         print(f"every verdict is in {args.output / 'results.json'}", file=sys.stderr)
+        model = "MODEL" if args.folder is None else shlex.quote(str(args.folder))
+        print(f"next: proxybyte eval robustness {model} --output FOLDER --confirm-run-unsafe-code", file=sys.stderr)
     return 0
 
 

@@ -1,6 +1,8 @@
 """``proxybyte eval lm``: lm-eval with our model class and tasks."""
 
 import argparse
+import shlex
+import sys
 
 from proxybyte.cli import Command
 
@@ -29,7 +31,21 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     from proxybyte.eval.lm_eval import main
 
-    return main(args.arguments)
+    code = main(args.arguments)
+    if code == 0 and (made := _value(args.arguments, "--output_path")):
+        model = dict(part.partition("=")[::2] for part in _value(args.arguments, "--model_args").split(","))
+        print(f"results are in {made}", file=sys.stderr)
+        named = shlex.quote(model.get("pretrained", "MODEL"))
+        print(f"next: proxybyte eval bpb {named} --data TEXT", file=sys.stderr)
+    return code
+
+
+def _value(words: list[str], option: str) -> str:
+    """What was given for ``option`` of lm-eval, joined by ``=`` or behind it; empty if it was not."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word.partition("=")[0] == option:
+            return word.partition("=")[2] or following
+    return ""
 
 
 COMMAND = Command(

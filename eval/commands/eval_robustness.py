@@ -1,6 +1,7 @@
 """``proxybyte eval robustness``: what is left of pass@k where the prompt is changed and the task is not."""
 
 import argparse
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,11 @@ def _run(args: argparse.Namespace) -> int:
     write_json(args.output / "results.json", results)
     print(json.dumps(results, indent=2) if args.json else rows_as_table(rows, ks[0]))
     print(f"samples and rows are in {args.output}", file=sys.stderr)
+    if args.folder is None:
+        print("next: proxybyte eval robustness MODEL --output FOLDER --confirm-run-unsafe-code", file=sys.stderr)
+    else:
+        model = shlex.quote(str(args.folder))
+        print(f"next: proxybyte eval lm --model_args pretrained={model} --tasks proxybyte", file=sys.stderr)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -98,6 +99,7 @@ def _run(args: argparse.Namespace) -> int:
         print(f"every translation is in {args.samples}", file=sys.stderr)
     else:
         print("--samples FILE writes every translation down", file=sys.stderr)
+    print(f"next: proxybyte export {shlex.quote(str(args.folder))} --format native --out FOLDER", file=sys.stderr)
     return 0
 
 

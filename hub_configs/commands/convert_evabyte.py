@@ -38,8 +38,9 @@ def _run(args: argparse.Namespace) -> int:
     else:
         from_evabyte(args.source, args.out, args.opening or DocumentOpening.BOS)
     print(f"written to {args.out}")
-    if not args.back:
-        print(f"next: proxybyte generate {shlex.quote(str(args.out))} --prompt TEXT --utf8")
+    made = shlex.quote(str(args.out))
+    back = f"next: proxybyte convert evabyte {made} --out FOLDER"
+    print(back if args.back else f"next: proxybyte generate {made} --prompt TEXT --utf8")
     return 0
 
 

@@ -47,8 +47,8 @@ def _run(args: argparse.Namespace) -> int:
     export_model(args.source, args.out, options)
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     if args.format == "gguf":
-        print(f"{args.out}: {size / 1e6:.1f} MB; serve it with")
-        print(f"  llama-server -m {next(args.out.glob('*.gguf'))}")
+        print(f"{args.out}: {size / 1e6:.1f} MB, one file for llama.cpp")
+        print(f"next: llama-server -m {shlex.quote(str(next(args.out.glob('*.gguf'))))}")
         return 0
     trust = ", trust_remote_code=True" if args.format == "full" else ""
     print(f"{args.out}: {size / 1e6:.1f} MB, checked against {args.source}; load it with")

@@ -119,6 +119,7 @@ def test_the_card_of_a_model_with_heads_says_how_to_draft(model_writer, tmp_path
     card = (export_model(tmp_path / "run", tmp_path / "out", options) / "README.md").read_text()
     assert ('draft="heads"' in card or "custom_generate=" in card) == (said is not None)
     assert said is None or said in card
+    assert ("split_special_tokens=False" in card) is (options is NATIVE)  # for TRL, which appends ends as text
     assert "$" not in card
 
 

@@ -1,12 +1,11 @@
 """GGUF files in llama.cpp itself, through its own server."""
 
-import json
-import urllib.request
 from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
 import torch
+from servers import LlamaServer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from proxybyte import ProxyByteError, encode_bytes
@@ -27,40 +26,6 @@ MODELS = {
     "qwen3": {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
     "llama, llama3": {"rope_parameters": ROPE},
 }
-
-
-class LlamaServer:
-    """llama.cpp's server on a port of this machine, in this process."""
-
-    def __init__(self, path):
-        options = llama_cpp.CommonParams()
-        options.model.path = str(path)
-        options.n_ctx, options.n_parallel, options.warmup, options.verbosity = 256, 1, False, 0
-        options.cpuparams.n_threads = options.cpuparams_batch.n_threads = 1
-        # As exact as it can: by default keys and values are kept in 16 bits.
-        options.flash_attn_type = llama_cpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        options.cache_type_k = options.cache_type_v = llama_cpp.ggml_type.GGML_TYPE_F32
-        self.server = llama_cpp.Server(options)
-
-    def open(self, path: str, body: dict):
-        data, kind = json.dumps(body).encode(), {"Content-Type": "application/json"}
-        return urllib.request.urlopen(
-            urllib.request.Request(self.server.listening_address + path, data, kind), timeout=60
-        )
-
-    def ask(self, path: str, **body) -> dict:
-        with self.open(path, body) as answer:
-            return json.load(answer)
-
-    def logprobs(self, prompt: str) -> torch.Tensor:
-        """Of the 256 bytes after ``prompt``, up to a constant; "a" is forced, as half a character gives no answer."""
-        forced = [[161, 1000]]
-        answer = self.ask("/completion", prompt=prompt, n_predict=1, temperature=0, n_probs=320, logit_bias=forced)
-        found = {one["id"]: one["logprob"] for one in answer["completion_probabilities"][0]["top_logprobs"]}
-        return torch.tensor([found[symbol] for symbol in range(64, 320)], dtype=torch.float64)
-
-    def greedy(self, prompt, count: int) -> dict:
-        return self.ask("/completion", prompt=prompt, n_predict=count, temperature=0, return_tokens=True, seed=0)
 
 
 @contextmanager
@@ -140,10 +105,7 @@ def test_each_end_ends_a_text_and_whole_characters_stream(end, chat, model_write
     with served(export_model(tmp_path / "model", tmp_path / "gguf", options)) as server:
         answer = server.greedy("Say it.", 40)
         assert (answer["content"], answer["stop_type"]) == (text, "eos")
-        with server.open(
-            "/completion", {"prompt": "Say it.", "n_predict": 40, "temperature": 0, "stream": True}
-        ) as out:
-            pieces = [json.loads(line[6:])["content"] for line in out if line.startswith(b"data: {")]
+        pieces = server.stream("Say it.", 40)
         assert "".join(pieces) == text
         assert not any("\ufffd" in piece for piece in pieces)
 

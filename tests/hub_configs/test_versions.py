@@ -1,4 +1,4 @@
-"""Exports in the oldest version of Transformers that our class runs in, and in the one before it."""
+"""Exports in other versions of Transformers: the oldest of our class and of a native one, one between, the newest."""
 
 import json
 import os
@@ -14,8 +14,11 @@ from proxybyte.configuration_proxybyte import OLDEST_TRANSFORMERS
 from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
 
 pytestmark = pytest.mark.slow
-BEFORE_THE_FLOOR, FLOOR = "5.13.1", "5.14.0"
+BEFORE_THE_FLOOR, FLOOR, NEWEST, OLD = "5.13.1", "5.14.0", "5.24.0", "4.57.6"
+"""The newest is the one that was tried last; it may be above the tested set's."""
+NO_CLASS = (BEFORE_THE_FLOOR, OLD)
 HUB = ["huggingface_hub>=1.20,<2.0", "httpx", "tokenizers==0.22.2"]
+OLD_HUB = ["huggingface_hub==0.36.0", "tokenizers==0.22.1"]
 """What those versions want in the place of the tested set's."""
 PROBE = """
 import json, sys
@@ -39,12 +42,13 @@ print(json.dumps({
 """
 
 
-@pytest.fixture(scope="module", params=[BEFORE_THE_FLOOR, FLOOR])
+@pytest.fixture(scope="module", params=[OLD, BEFORE_THE_FLOOR, FLOOR, NEWEST])
 def version(request, tmp_path_factory) -> tuple[str, Path]:
     """A version and the folder that it is installed in."""
     folder = tmp_path_factory.mktemp(f"transformers-{request.param}")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder)]
-    for more in (["--no-deps", f"transformers=={request.param}"], HUB):
+    of_its_time = ["--no-deps", *OLD_HUB] if request.param == OLD else [] if request.param == NEWEST else HUB
+    for more in filter(None, (["--no-deps", f"transformers=={request.param}"], of_its_time)):
         if subprocess.run([*pip, *more], check=False, capture_output=True).returncode:
             pytest.skip("no package index at hand")
     return request.param, folder
@@ -71,8 +75,8 @@ def test_from_the_floor_on_logits_bytes_and_drafts_are_equal_and_before_it_one_s
     model_writer(tmp_path / "run" / "model", "llama", num_raw_pred_heads=2)
     folder = export_model(tmp_path / "run", tmp_path / "hub", ExportOptions(ExportFormat(kind)))
     seen = ask(version, folder, kind, tmp_path)
-    if kind == "full" and version[0] == BEFORE_THE_FLOOR:
-        assert "this model's code needs Transformers 5.14 or newer and finds 5.13.1" in seen["refused"]
+    if kind == "full" and version[0] in NO_CLASS:
+        assert f"this model's code needs Transformers 5.14 or newer and finds {version[0]}" in seen["refused"]
         return
     assert seen["version"] == version[0]
     model = AutoModelForCausalLM.from_pretrained(folder)

@@ -159,6 +159,14 @@ def test_a_caller_who_asks_gets_sentinels_parsed(tokenizer):
     assert tokenizer("<raw>")["input_ids"] == [12, *symbols_of("<raw>")]
 
 
+def test_a_tokenizer_loaded_for_trl_reads_an_appended_end_as_one_symbol(folder):
+    """docs/serving.md, "TRL"."""
+    reading = AutoTokenizer.from_pretrained(folder, split_special_tokens=False)
+    assert reading("a " + reading.eos_token)["input_ids"] == [12, *symbols_of("a "), 2]
+    plain = AutoTokenizer.from_pretrained(folder)
+    assert plain("a " + plain.eos_token)["input_ids"] == [12, *symbols_of("a <eos>")]
+
+
 def test_bos_can_be_left_out_at_loading(folder):
     bare = AutoTokenizer.from_pretrained(folder, add_bos_token=False)
     assert bare("ab")["input_ids"] == symbols_of("ab")

@@ -5,7 +5,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from proxybyte.training.colours import distinct_colours
-from proxybyte.training.run.plots import _mark
+from proxybyte.training.run.plots import _mark, _stretch
 from proxybyte.training.stream.phases import Phases
 
 
@@ -39,3 +39,21 @@ def test_empty_phases_have_no_mark_and_one_alone_has_none():
     assert [text.get_text() for text in axes.texts] == ["steady", "decay"]
     assert [line.get_xdata()[0] for line in axes.get_lines()[1:]] == [60]
     assert not axes_with(Phases(100, 0, 100)).texts
+
+
+@pytest.mark.parametrize(("values", "scale"), [([8.9, 2.1], "log"), ([8.9, 3.1], "linear"), ([8.9, 0.0], "linear")])
+def test_a_curve_that_falls_far_is_drawn_on_a_logarithmic_axis_and_its_marks_below_it(values, scale):
+    figure = Figure()
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot([0, 100], values)
+    _stretch(axes)
+    _mark(axes, Phases(100, 20, 70))
+    assert axes.get_yscale() == scale
+    low, high = axes.get_ylim()
+    assert low < min(values) < max(values) < high
+    below = [
+        axes.transData.inverted().transform(axes.transAxes.transform((0, text.get_position()[1])))[1]
+        for text in axes.texts
+    ]
+    assert all(low < place < min(values) for place in below)

@@ -70,7 +70,8 @@ def run(args: argparse.Namespace) -> None:
     if args.out is not None:
         print("\n".join(f"wrote {path}" for path in write_report(report, args.out)))
     best = min(report.compressors, key=lambda one: -one.bytes_per_symbol).name
-    print(f"most bytes a symbol: {best}; next: proxybyte prepare CORPUS --compressor NAME_OR_FOLDER --out FOLDER")
+    print(f"most bytes a symbol: {best}")
+    print("next: proxybyte prepare CORPUS --compressor NAME_OR_FOLDER --out FOLDER")
 
 
 COMMAND = Command(

@@ -1,6 +1,7 @@
 """``proxybyte experiment report``: tables, tests and curves of a plan's finished cells."""
 
 import argparse
+import shlex
 
 from proxybyte import numbers
 from proxybyte.cli import Command
@@ -31,6 +32,12 @@ def _run(args: argparse.Namespace) -> int:
     page = write_report(report, args.out or args.folder / "report")
     print(as_markdown(report))
     print(f"written to {page.parent}; {page} is the whole of it")
+    plan, folder = shlex.quote(str(args.folder / PLAN_FILE)), shlex.quote(str(args.folder))
+    if report.unfinished:
+        print(f"next: proxybyte experiment run {plan} --out {folder}")
+    else:
+        more = [*report.plan.seeds, max(report.plan.seeds) + 1]
+        print(f"next: proxybyte experiment run {plan} --set seeds={more} --out FOLDER".replace(", ", ","))
     return 0
 
 

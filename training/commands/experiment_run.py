@@ -71,7 +71,7 @@ def _run(args: argparse.Namespace) -> int:
 
     output = args.out or Path("runs") / Path(args.plan).stem
     progress = run_plan(plan, RunOptions(output, tuple(shlex.split(args.launch)), args.workers, args.cells))
-    print(f"{len(progress.finished)} cells finished in {output}; next: proxybyte experiment report {output}")
+    print(f"{len(progress.finished)} cells finished in {output}")
     if progress.elsewhere:
         print(f"{len(progress.elsewhere)} are being run by other processes: {', '.join(progress.elsewhere)}")
     if progress.stopped:
@@ -79,6 +79,8 @@ def _run(args: argparse.Namespace) -> int:
     if progress.failed:
         name, reason = next(iter(progress.failed.items()))
         raise ProxyByteError(f"{len(progress.failed)} cell(s) failed, the first is {name}: {reason}")
+    if not progress.stopped:
+        print(f"next: proxybyte experiment report {shlex.quote(str(output))}")
     return 0
 
 

@@ -22,7 +22,7 @@ from transformers import DynamicCache
 
 from proxybyte.drafting import Draft, Drafting, Texts
 from proxybyte.errors import ProxyByteError
-from proxybyte.row_cache import EvaRowCache, RowCache, open_rows
+from proxybyte.row_cache import CACHE, EvaRowCache, RowCache, open_rows
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_SPECIALS, Special, View, document_opening
 
 from .spelling import Spelling
@@ -193,7 +193,7 @@ class CrossViewDrafting:
         output = self._model(
             input_ids=fed, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1
         )
-        self._cache = open_rows(output.past_key_values, mask, self._model.model.config)
+        self._cache = open_rows(output[CACHE], mask, self._model.model.config)
         return output.logits[:, -1]
 
     def _draft_symbol(self, row: _Row, logits: torch.Tensor, start: bytes) -> None:

@@ -22,7 +22,7 @@ class SplitTotals:
     Attributes:
         documents, bytes: all documents.
         symbols, coded_bytes: codes, and the bytes of the documents that have them.
-        raw_documents, raw_bytes: documents without a code, which stay raw in every plan.
+        raw_documents, raw_bytes: documents without a code, shown in their raw view alone.
         raw_reasons: those documents by reason (numbers in the message are written ``N``).
         raw_examples: the first of them, each with its source and the whole reason.
         has_borders: whether hand-offs are possible; false too where no document is coded.

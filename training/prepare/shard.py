@@ -42,7 +42,7 @@ class Verify(StrEnum):
 
 @dataclass(frozen=True)
 class _Coded:
-    """Codes and symbol ends of a batch of documents; ``None`` for those that stay raw, with the reason."""
+    """Codes and symbol ends of a batch of documents; ``None`` for those shown raw alone, with the reason."""
 
     codes: list[np.ndarray | None]
     ends: list[np.ndarray | None]

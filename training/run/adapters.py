@@ -28,6 +28,7 @@ from proxybyte.provenance import copy_provenance
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from .config import AdapterConfig, AdapterKind, TrainedRows
+from .precision import exact_products
 
 ADAPTER_FILE = "adapter_model.safetensors"
 MERGED = "merged model"
@@ -148,7 +149,7 @@ def _merged(peft: Any, adapter: Path) -> ProxyByteForCausalLM:
         head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
         model.config.tie_word_embeddings = False
     probe = torch.arange(NUM_RAW_SYMBOLS)[None, : min(NUM_RAW_SYMBOLS, model.config.max_position_embeddings)]
-    with torch.no_grad():
+    with torch.no_grad(), exact_products():  # in bf16 tiles the two differ though the weights are right
         wanted = peft(input_ids=probe, use_cache=False).logits
         merged = peft.merge_and_unload().eval()
         found = merged(input_ids=probe, use_cache=False).logits

@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from proxybyte.folders import write_figure
 from proxybyte.symbols import View
@@ -19,6 +20,8 @@ from .metrics import head_metric
 _COLOURS = {View.RAW: "tab:blue", View.COMPRESSED: "tab:orange"}
 _DARK = {View.RAW: "black", View.COMPRESSED: "saddlebrown"}
 _POINTS = 200
+_WIDE = 3.0
+"""Where the highest value is so many times the lowest, the end of a curve is flat on a linear axis."""
 Colour = str | tuple[float, float, float, float]
 
 
@@ -53,10 +56,23 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, phases: Phases | None =
     for axes in (losses, bits, *by_head):
         axes.grid(alpha=0.3)
         if axes.has_data():
+            _stretch(axes)
             axes.legend(fontsize="small", framealpha=0.9, loc="upper right")
             if phases is not None:
                 _mark(axes, phases)
     write_figure(path, figure, dpi=120)
+
+
+def _stretch(axes: Axes) -> None:
+    """A logarithmic axis of values where they span much, so that what a run gains late is seen too."""
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.get_lines()])
+    values = values[np.isfinite(values)]
+    if len(values) == 0 or values.min() <= 0 or values.max() < _WIDE * values.min():
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _mark(axes: Axes, phases: Phases) -> None:
@@ -66,7 +82,8 @@ def _mark(axes: Axes, phases: Phases) -> None:
     if len(present) < 2:
         return
     low, high = axes.get_ylim()
-    axes.set_ylim(low - 0.06 * (high - low), high)
+    logarithmic = axes.get_yscale() == "log"
+    axes.set_ylim(low * (low / high) ** 0.06 if logarithmic else low - 0.06 * (high - low), high)
     for phase, first, end in present:
         if first:
             axes.axvline(first, color="grey", linestyle=":", linewidth=1.2)

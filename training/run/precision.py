@@ -1,6 +1,7 @@
 """In which numbers a run computes."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
@@ -39,6 +40,17 @@ def _fastest_on_cpu() -> Precision:
     if able.get("amx_bf16"):
         return Precision.MEDIUM
     return Precision.BFLOAT16 if able.get("avx512_bf16") else Precision.FLOAT32
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Float32 matrix products in float32 for everything inside, whatever a run of this process has set."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager:
