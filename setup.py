@@ -83,7 +83,7 @@ setup(
             "types-PyYAML",
         ],
         "demo": ["gradio>=6.31"],
-        "docs": ["sphinx>=9.0", "myst-parser>=5.2", "furo>=2025.12.19"],
+        "docs": ["sphinx>=9.0", "myst-parser>=5.2", "furo>=2025.12.19", "latex2mathml>=3.81"],
         "peft": ["peft>=0.21"],
         "quantized": ["bitsandbytes>=0.50"],
         "gguf": ["gguf>=0.19"],

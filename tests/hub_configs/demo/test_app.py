@@ -28,7 +28,11 @@ sys.addaudithook(_note)  # for the whole process: hooks cannot be taken back
 
 @pytest.fixture(scope="module")
 def client(page):
-    return gradio_client.Client(page, verbose=False, analytics_enabled=False)
+    from huggingface_hub import constants
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)  # the client asks the Hub for a list; the page does not
+        return gradio_client.Client(page, verbose=False, analytics_enabled=False)
 
 
 def visible(shown: str) -> str:
