@@ -50,7 +50,8 @@ def test_writing_streams_and_ends_in_what_the_model_writes(client, demo_model, d
     job.result(timeout=60)
     states = [shown for shown, _ in job.outputs()]
     *_, expected = demo_model.write("abc<b>abcabcabcé".encode(), Writing(120, drafting=drafting))
-    assert pre(states[-1]) == ["abc<b>abcabcabcé" + expected.text.decode("utf-8", "replace")]
+    written = re.sub("[\ud800-\udfff]", "\ufffd", expected.text.decode("utf-8", "surrogateescape"))
+    assert pre(states[-1]) == ["abc<b>abcabcabcé" + written], "what is no character, byte by byte"
     assert f"done: {len(expected.text)} bytes, {expected.bits.mean():.3f} bits per byte" in visible(states[-1])
     assert len(states) > 1 and "writing" in visible(states[0]), "the first bytes are shown before the last are there"
     steps = job.outputs()[-1][1]
@@ -59,7 +60,7 @@ def test_writing_streams_and_ends_in_what_the_model_writes(client, demo_model, d
 
 
 def test_a_text_is_shown_through_every_compressor(client, demo_model):
-    text = "def f(self):\n    return <é>\n"
+    text = "def f(self):\n    return <e>\n"
     shown = client.predict(text, api_name="/look")
     assert pre(shown) == [text] * 3, "by bytes, in BPE and in pairs"
     for compressor in demo_model.compressors:
