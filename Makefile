@@ -4,13 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test test-slow bench bench-long lint clean
+.PHONY: quickstart test test-slow bench bench-long lint docs clean
 
 $(STAMP): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,dev,peft]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,dev,peft,demo]"
 	touch $(STAMP)
 
 quickstart: $(STAMP)  ## train a small model on mixed views of real code, run it on raw bytes
@@ -35,6 +35,11 @@ lint: $(STAMP)  ## ruff, codespell, and mypy over the package as it is installed
 	git ls-files -z | xargs -0 $(BIN)/python -m codespell_lib
 	rm -rf build/typecheck && $(BIN)/python setup.py --quiet build_py --build-lib build/typecheck
 	MYPYPATH=build/typecheck $(BIN)/python -m mypy -p proxybyte
+
+# In parallel Sphinx would read each module anew in every process; one thread reads them once.
+docs: $(STAMP)  ## the documentation as a static site in build/site; warnings fail
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/python -m sphinx -W --keep-going -n -b html docs build/site
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

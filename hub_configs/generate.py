@@ -1,6 +1,6 @@
 """Continue raw bytes with a model folder, handing on each character as it is finished."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,9 @@ from proxybyte.streaming import ByteStreamer
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+    from transformers.generation.streamers import BaseStreamer
+
     from proxybyte.drafting import DraftReport
 
 
@@ -52,13 +55,98 @@ class GenerateOptions:
         return self.draft is not None or self.draft_repeats
 
 
+@dataclass(frozen=True)
+class ByteModelFolder:
+    """A folder whose model reads and writes raw bytes, before its weights are read.
+
+    Attributes:
+        found: where it and its compressor lie.
+        config: its configuration.
+        opening: symbols that begin a document.
+    """
+
+    found: ModelFolder
+    config: "PreTrainedConfig"
+    opening: tuple[int, ...]
+
+    @classmethod
+    def open(cls, source: str | Path) -> "ByteModelFolder":
+        """Find it.
+
+        Args:
+            source: a run, a model folder, an export (full or native), or a name on the Hub.
+
+        Raises:
+            ProxyByteError: if there is no such model, or it is no byte model.
+        """
+        found = find_model(source)
+        folder = found.model
+        config = load_config(folder)
+        rows = config.vocab_size
+        if config.model_type != "proxybyte" and rows != NUM_RAW_SYMBOLS:
+            raise ProxyByteError(
+                f"{folder} is no byte model: it has {rows} symbols, a plain byte model {NUM_RAW_SYMBOLS}"
+            )
+        if not (folder / "tokenizer.json").is_file():
+            raise ProxyByteError(
+                f"{folder} holds no tokenizer.json: give a run or an export, or copy in a byte tokenizer"
+            )
+        return cls(found, config, tuple(load_tokenizer(folder)("")["input_ids"]))
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the model is of our class, and no native export."""
+        return self.config.model_type == "proxybyte"
+
+    def symbols(self, prompt: bytes) -> torch.Tensor:
+        """The opening and ``prompt``, shape ``(1, T)``."""
+        return torch.tensor([[*self.opening, *encode_bytes(prompt).tolist()]])
+
+    def limit(self, prompt: bytes, asked: int | None) -> int:
+        """Greatest length, in symbols, of ``prompt`` and what is to follow it.
+
+        Raises:
+            ProxyByteError: if they exceed the context.
+        """
+        used = len(self.opening) + len(prompt)
+        return used + _new_bytes(context_length(self.config), used, asked)
+
+    def room(self, prompt: bytes, most: int) -> int:
+        """How many bytes, of ``most`` or fewer, may follow ``prompt``.
+
+        Raises:
+            ProxyByteError: if none may.
+        """
+        context = context_length(self.config)
+        return most if context is None else min(most, _room(context, len(self.opening) + len(prompt)))
+
+    def load(self, device: str | None) -> Any:
+        """The model, with ``generate()``, of whatever family."""
+        return load_causal_model(self.found.model).to(pick_device(device))
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Who looks on while bytes are written.
+
+    Attributes:
+        streamer: gets the prompt and then each symbol.
+        processors: of the scores, before all others.
+        criteria: of where the text ends.
+    """
+
+    streamer: "BaseStreamer"
+    processors: Sequence[Any] = ()
+    criteria: Sequence[Any] = ()
+
+
 def generate_bytes(
     source: str | Path, prompt: bytes, options: GenerateOptions, sink: Callable[[bytes], object]
 ) -> "DraftReport | None":
     """Continue ``prompt``; ``sink`` gets the new bytes, whole characters at a time where they are UTF-8.
 
     Args:
-        source: a run, a model folder, an export (full or native), or a name on the Hub.
+        source: as for :meth:`ByteModelFolder.open`.
         prompt: any bytes, without sentinels.
         options: how.
         sink: called with each piece.
@@ -70,34 +158,42 @@ def generate_bytes(
         ProxyByteError: if there is no such model, it is no byte model, it cannot draft as asked, or prompt and answer
             exceed its context.
     """
-    from transformers import GenerationConfig, LogitsProcessorList
+    folder = ByteModelFolder.open(source)
+    folder.limit(prompt, options.max_new_bytes)  # before the weights are read
+    model = folder.load(options.device)
+    streamer = ByteStreamer(lambda text: sink(text.encode(errors="surrogateescape")), errors="surrogateescape")
+    return continue_bytes(folder, model, prompt, options, Watching(streamer))
 
-    found = find_model(source)
-    folder = found.model
-    config = load_config(folder)
-    rows = config.vocab_size
-    if config.model_type != "proxybyte" and rows != NUM_RAW_SYMBOLS:
-        raise ProxyByteError(f"{folder} is no byte model: it has {rows} symbols, a plain byte model {NUM_RAW_SYMBOLS}")
-    if not (folder / "tokenizer.json").is_file():
-        raise ProxyByteError(f"{folder} holds no tokenizer.json: give a run or an export, or copy in a byte tokenizer")
-    opening = load_tokenizer(folder)("")["input_ids"]
-    symbols = torch.tensor([[*opening, *encode_bytes(prompt).tolist()]])
-    limit = symbols.shape[1] + _new_bytes(context_length(config), symbols.shape[1], options.max_new_bytes)
-    model: Any = load_causal_model(folder)  # of whatever family, with generate()
-    device = pick_device(options.device)
+
+def continue_bytes(
+    folder: ByteModelFolder, model: Any, prompt: bytes, options: GenerateOptions, watching: Watching
+) -> "DraftReport | None":
+    """Continue ``prompt`` with the loaded ``model`` of ``folder``.
+
+    Returns:
+        How drafting went, if it was asked for.
+
+    Raises:
+        ProxyByteError: if it cannot draft as asked, or prompt and answer exceed its context.
+    """
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+    symbols, limit = folder.symbols(prompt).to(model.device), folder.limit(prompt, options.max_new_bytes)
     torch.manual_seed(options.seed)
     drawing = {"do_sample": True, "temperature": options.temperature, "top_k": 0, "top_p": 1.0}
-    written = model.to(device).generate(
-        symbols.to(device),
-        attention_mask=torch.ones_like(symbols).to(device),
+    utf8 = [Utf8LogitsProcessor(limit)] if options.utf8 else []
+    written = model.generate(
+        symbols,
+        attention_mask=torch.ones_like(symbols),
         generation_config=GenerationConfig(
             max_length=limit,
             return_dict_in_generate=options.drafts,
             **(drawing if options.temperature else {}),
         ),
-        logits_processor=LogitsProcessorList([Utf8LogitsProcessor(limit)] if options.utf8 else []),
-        streamer=ByteStreamer(lambda text: sink(text.encode(errors="surrogateescape")), errors="surrogateescape"),
-        **_drafting(model, found, options),
+        logits_processor=LogitsProcessorList([*watching.processors, *utf8]),
+        stopping_criteria=StoppingCriteriaList(watching.criteria),
+        streamer=watching.streamer,
+        **_drafting(model, folder.found, options),
     )
     return written.drafts if options.drafts else None
 
@@ -110,18 +206,27 @@ def _new_bytes(context: int | None, used: int, asked: int | None) -> int:
     """
     if context is None:
         return asked or DEFAULT_NEW_BYTES
-    room = context - used
-    if room < 1:
-        raise ProxyByteError(
-            f"a prompt of {used} symbols leaves no room in the model's context of {context}: shorten it to at most "
-            f"{context - 1}"
-        )
+    room = _room(context, used)
     if asked is not None and asked > room:
         raise ProxyByteError(
             f"a prompt of {used} symbols and {asked} new bytes exceed the model's context of {context}: shorten the "
             f"prompt, or lower --max-new-bytes to at most {room}"
         )
     return asked or min(DEFAULT_NEW_BYTES, room)
+
+
+def _room(context: int, used: int) -> int:
+    """How many bytes may follow ``used`` symbols.
+
+    Raises:
+        ProxyByteError: if none may.
+    """
+    if used >= context:
+        raise ProxyByteError(
+            f"a prompt of {used} symbols leaves no room in the model's context of {context}: shorten it to at most "
+            f"{context - 1}"
+        )
+    return context - used
 
 
 def _drafting(model: Any, found: ModelFolder, options: GenerateOptions) -> dict[str, Any]:

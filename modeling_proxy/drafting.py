@@ -189,6 +189,23 @@ class Verified:
     ended: list[bool]
 
 
+@dataclass(frozen=True)
+class DraftedStep:
+    """One forward pass of one row.
+
+    Attributes:
+        symbols: what was drafted, none where nothing was.
+        accepted: how many of them, from the first, were right.
+        kept: new symbols: the accepted ones and the model's own next, unless the text ended before.
+        repeated: whether the draft was copied from the text itself.
+    """
+
+    symbols: tuple[int, ...]
+    accepted: int
+    kept: int
+    repeated: bool
+
+
 @dataclass
 class DraftReport:
     """Counts over all rows of one call of ``generate``.
@@ -202,6 +219,7 @@ class DraftReport:
         offered: how often something was drafted at each place of a draft.
         accepted: how often that and all before it was right.
         repeated: drafted symbols that were right and copied from the text itself.
+        steps: every step in order, of the rows that took part one after the other.
     """
 
     symbols: int = 0
@@ -211,6 +229,7 @@ class DraftReport:
     offered: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
     repeated: int = 0
+    steps: list[DraftedStep] = field(default_factory=list)
 
     @property
     def symbols_per_forward(self) -> float:
@@ -227,13 +246,14 @@ class DraftReport:
         self.symbols += sum(step.counts)
         self.row_forwards += len(step.counts)
         self.forwards += 1
-        for draft, matched in zip(drafts, step.matched, strict=True):
+        for draft, matched, kept in zip(drafts, step.matched, step.counts, strict=True):
             missing = [0] * (len(draft.symbols) - len(self.offered))
             self.offered += missing
             self.accepted += missing
             # Behind a short draft, padding may have been right by chance.
             right = min(matched, len(draft.symbols))
             self.repeated += right if draft.repeated else 0
+            self.steps.append(DraftedStep(tuple(draft.symbols), right, kept, draft.repeated))
             for place in range(len(draft.symbols)):
                 self.offered[place] += 1
                 self.accepted[place] += place < right

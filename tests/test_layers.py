@@ -22,6 +22,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "proxybyte.training.processes",
         "proxybyte.training.signs_of_life",
         "proxybyte.training.colours",
+        "proxybyte.training.drawn_text",
     ),
     "texts": ("proxybyte.training.texts",),
     "compressors": ("proxybyte.training.compressors",),

@@ -5,26 +5,20 @@ import html
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
+from ..drawn_text import TEXT_STYLE, bordered, coloured, plain, scale
 from .findings import Findings, TwoViewsOfText
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a;
-  background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; } td, th { padding: .25rem .9rem .25rem 0; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; } tr.first td { font-weight: 600; }
-td.bar { width: 18rem; } .bar i { display: block; height: .7rem; background: #8db4d9; } tr.first .bar i
-  { background: #1f5fa0; }
-pre { font: 13px/1.55 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; background: #fafafa;
-  border: 1px solid #ddd; padding: .7rem; }
-.prompt { color: #666; } .note { color: #555; font-size: .92rem; } img { max-width: 100%; }
-.a { background: #dbe9f6; } .b { background: #f6e7d2; } .a, .b { border-radius: 2px; }
-@media (max-width: 40rem) { td.bar { width: 7rem; } }
-.scale span { padding: 0 .5rem; }
+_STYLE = f"""{TEXT_STYLE}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a;
+  background: #fff; }}
+h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2.2rem; }}
+table {{ border-collapse: collapse; }} td, th {{ padding: .25rem .9rem .25rem 0; text-align: left; }}
+td.number {{ text-align: right; font-variant-numeric: tabular-nums; }} tr.first td {{ font-weight: 600; }}
+td.bar {{ width: 18rem; }} .bar i {{ display: block; height: .7rem; background: #8db4d9; }} tr.first .bar i
+  {{ background: #1f5fa0; }}
+.note {{ color: #555; font-size: .92rem; }} img {{ max-width: 100%; }}
+@media (max-width: 40rem) {{ td.bar {{ width: 7rem; }} }}
 """
-_MOST_BITS = 8.0
 
 
 def page(findings: Findings, curves: Path | None) -> str:
@@ -79,7 +73,7 @@ def _sample(findings: Findings) -> Iterator[str]:
         f"most with the text ({sample.agreement:.0%}).</p>"
     )
     for title, text in (("the model", sample.written), ("the text", sample.text)):
-        yield f"<p>{title}:</p><pre><span class=prompt>{_bytes(sample.prompt)}</span>{_bytes(text)}</pre>"
+        yield f"<p>{title}:</p><pre class=text><span class=prompt>{plain(sample.prompt)}</span>{plain(text)}</pre>"
 
 
 def _two_views(views: TwoViewsOfText) -> Iterator[str]:
@@ -89,49 +83,9 @@ def _two_views(views: TwoViewsOfText) -> Iterator[str]:
             f"<p class=note>The compressed view ({_text(views.compressor)}): {len(views.text):,} bytes in "
             f"{views.codes:,} symbols, one colour after the other.</p>"
         )
-        yield f"<pre>{_bordered(views.text, views.ends)}</pre>"
-    yield (
-        "<p class=note>The raw view: each character by what it costs the model, from "
-        f"<span class=scale>{''.join(_swatch(bits) for bits in (0, 2, 4, 6, 8))}</span> bits.</p>"
-    )
-    yield f"<pre>{_coloured(views.text, views.bits)}</pre>"
-
-
-def _swatch(bits: int) -> str:
-    return f'<span style="background:{_colour(bits)}">{bits}</span>'
-
-
-def _bordered(text: bytes, ends: np.ndarray) -> str:
-    """Each symbol's bytes in one of two colours; symbols that end no byte add none."""
-    spans, begin, number = [], 0, 0
-    for end in np.unique(ends).tolist():
-        spans.append(f'<span class="{"ab"[number % 2]}">{_bytes(text[begin:end])}</span>')
-        begin, number = end, number + 1
-    return "".join(spans)
-
-
-def _coloured(text: bytes, bits: np.ndarray) -> str:
-    """Each character over a colour for the bits of its bytes together."""
-    spans, place = [], 0
-    for character in text.decode("utf-8", "surrogateescape"):
-        size = len(character.encode("utf-8", "surrogateescape"))
-        cost = float(bits[place : place + size].sum())
-        spans.append(
-            f'<span style="background:{_colour(cost)}" title="{cost:.1f} bits">'
-            f"{_bytes(text[place : place + size])}</span>"
-        )
-        place += size
-    return "".join(spans)
-
-
-def _colour(bits: float) -> str:
-    """White for nothing to a strong orange for eight bits and more; dark text stays readable on it."""
-    share = min(bits, _MOST_BITS) / _MOST_BITS
-    return f"rgb(255,{round(255 - 115 * share)},{round(255 - 215 * share)})"
-
-
-def _bytes(text: bytes) -> str:
-    return _text(text.decode("utf-8", "replace"))
+        yield f"<pre class=text>{bordered(views.text, views.ends)}</pre>"
+    yield (f"<p class=note>The raw view: each character by what it costs the model, from {scale()} bits.</p>")
+    yield f"<pre class=text>{coloured(views.text, views.bits)}</pre>"
 
 
 def _text(text: str) -> str:

@@ -73,8 +73,8 @@ def test_both_views_show_the_whole_text_and_nothing_is_markup(tmp_path):
 def test_a_character_costs_what_its_bytes_cost_together(tmp_path):
     """Bytes cost 0, 1, 2, ... bits here: é is bytes 8 and 9, the smile bytes 11 to 14."""
     shown = page(findings(tmp_path, TEXT, None), None)
-    assert 'title="17.0 bits">é' in shown
-    assert 'title="50.0 bits">🙂' in shown
+    assert 'title="17.0 bits: c3 8.0, a9 9.0">é' in shown
+    assert 'title="50.0 bits: f0 11.0, 9f 12.0, 99 13.0, 82 14.0">🙂' in shown
 
 
 def test_bytes_that_are_no_text_are_shown_as_such(tmp_path):
