@@ -67,6 +67,8 @@ def spelling_of(compressor: Compressor) -> Spelling:
         spelled = given.spelled
     elif compressor.family == "codebook":
         spelled = [given.decode([code]) for code in range(compressor.num_symbols)]
+    elif compressor.family == "bits" and given.width == 8:
+        spelled = [bytes([code]) for code in range(compressor.num_symbols)]
     elif pairs:
         spelled = [code.to_bytes(2, "big") for code in range(compressor.num_symbols)]
     if spelled is None:

@@ -1,6 +1,6 @@
 """How long a cell trains: its steps follow from what is matched.
 
-FLOPs of a run are rows times ``proxybyte.flops.training_flops`` of a row, where the length of the documents packed into
+FLOPs of a run are rows times ``row_flops`` of a row, where the length of the documents packed into
 a row is that of the run's own plan; that length is measured on a plan, whose length depends on it in turn, so the two
 are settled in a few rounds.
 """
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.flops import training_flops
 from proxybyte.symbols import View
 
 from ..run.config import TrainConfig
 from ..run.model_source import new_config
+from ..run.row_flops import row_flops
 from ..run.source import TrainingData, open_data
 from ..stream.plan import BudgetUnit
 from ..stream.plan_report import report
@@ -87,8 +87,7 @@ def _by_raw_data(config: TrainConfig, budget: float) -> TrainConfig:
 
 
 def _row_flops(config: TrainConfig, data: TrainingData) -> float:
-    shape = new_config(config, data.num_codes)
-    return training_flops(shape, config.plan.row_length, data.document_length, config.raw_rows_only)
+    return row_flops(config, new_config(config, data.num_codes), data)
 
 
 def _symbols_per_step(config: TrainConfig) -> int:

@@ -13,7 +13,6 @@ from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, sa
 from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, CONFIG_FILE, find_model
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
-from proxybyte.flops import training_flops
 from proxybyte.folders import check_output, whole_folder
 from proxybyte.model_loading import chat_tokenizer_in
 from proxybyte.provenance import copy_provenance
@@ -29,8 +28,10 @@ from .loop import Run
 from .metrics import MetricsLog
 from .model_source import make_model
 from .optim import make_adamw
+from .row_flops import row_flops
 from .rows import RowShare
 from .source import TrainingData
+from .spelled import SpelledRows, spelling_table
 from .stages import RowsFirst
 from .step import Engine
 from .suffixes import SuffixSchedule
@@ -77,13 +78,24 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     model = make_model(config, data.num_codes, None if adapted else saved)
     adapter = Adapter.attach(model, wanted, config.seed, saved) if adapted else None
     suffixes = SuffixSchedule.of(config, model, data)
-    flops = training_flops(model.config, config.plan.row_length, data.document_length, config.raw_rows_only)
-    placed, optimizer = place(stage, model, config.compute, lambda m: make_adamw(m, config.optimizer))
+    table = spelling_table(config, data)
+    spelled: SpelledRows | None = None
+
+    def optimize(module: nn.Module) -> torch.optim.Optimizer:
+        nonlocal spelled
+        if table is None:
+            return make_adamw(module, config.optimizer)
+        trained = config.model.checkpoint is not None
+        # Where it is to be trained: moving it to a device would give its rows another memory.
+        spelled = SpelledRows(stage.accelerator.unwrap_model(module), table, config.seed, checkpoint, trained)
+        return make_adamw(spelled, config.optimizer)
+
+    placed, optimizer = place(stage, model, config.compute, optimize)
     raw_model = stage.accelerator.unwrap_model(placed)
     # Of the placed model: sharding puts other parameters in the place of the first ones.
     rows_first = RowsFirst.of(raw_model, config.trainable, data.steps, stage.world.size == 1)
     if checkpoint:
-        load_optimizer(raw_model, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
+        load_optimizer(spelled or raw_model, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
     engine = Engine(
         accelerator=stage.accelerator,
         model=placed,
@@ -94,6 +106,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         rows_first=rows_first,
         lessons=_lessons(config, stage, data, raw_model.config),
         suffixes=suffixes,
+        spelled=spelled,
         raw_rows_only=config.raw_rows_only,
     )
     batch, world = config.batch, stage.world
@@ -103,7 +116,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         engine=engine,
         data=data,
         share=RowShare(data.row_order(config), batch.rows_per_device, world.rank, world.size),
-        flops_per_row=flops,
+        flops_per_row=row_flops(config, model.config, data),
         raw_model=raw_model,
         save_model=adapter or ModelWriter(model, _chat_tokenizer(config, data)),
         evaluate=_validation(config, stage, data, raw_model),

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from proxybyte.artefacts import CHECKPOINTS_FOLDER, MODEL_FOLDER
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import finish, sync, sync_tree
+
+from .optim import HasParameters
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def whole_tensors(tensors: Mapping[str, torch.Tensor], keep: bool) -> dict[str, 
     return whole
 
 
-def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
+def optimizer_tensors(model: HasParameters, optimizer: Optimizer) -> dict[str, torch.Tensor]:
     """The optimizer's state by name: ``PARAMETER/exp_avg`` and so on.
 
     A plain number becomes a scalar tensor, and a table that parameters share (8-bit AdamW's) a copy for each, because
@@ -80,7 +81,9 @@ def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch
     return tensors
 
 
-def load_optimizer(model: nn.Module, optimizer: Optimizer, path: Path, may_lack: Collection[str] = frozenset()) -> None:
+def load_optimizer(
+    model: HasParameters, optimizer: Optimizer, path: Path, may_lack: Collection[str] = frozenset()
+) -> None:
     """Read what :func:`optimizer_tensors` named into ``optimizer``, sharded as the parameters are.
 
     Args:
@@ -128,15 +131,29 @@ class CheckpointFolder:
         """Where the checkpoint of a step is, or would be."""
         return self.folder / f"step-{step:08d}"
 
-    def save(self, state: RunState, optimizer: Mapping[str, torch.Tensor], save_model: Callable[[Path], None]) -> Path:
-        """Write one checkpoint, then drop the oldest beyond ``keep``. One process calls this."""
+    def save(
+        self,
+        state: RunState,
+        optimizer: Mapping[str, torch.Tensor],
+        save_model: Callable[[Path], None],
+        beside: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
+    ) -> Path:
+        """Write one checkpoint, then drop the oldest beyond ``keep``. One process calls this.
+
+        Args:
+            state: what it says beside tensors.
+            optimizer: of :func:`optimizer_tensors`.
+            save_model: writes the model's folder.
+            beside: further files of tensors, by name.
+        """
         final = self.of_step(state.step)
         partial = final.with_suffix(".tmp")
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir(parents=True)
             save_model(partial / MODEL_FOLDER)
-            save_file(dict(optimizer), partial / OPTIMIZER_FILE)
+            for name, tensors in {OPTIMIZER_FILE: optimizer, **(beside or {})}.items():
+                save_file(dict(tensors), partial / name)
             finish(partial, KIND)
             written = sorted(path for path in partial.rglob("*") if path.is_file())
             files = {str(path.relative_to(partial)): _describe(path) for path in written}

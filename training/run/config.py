@@ -15,6 +15,7 @@ from proxybyte.symbols import View
 from ..settings import Section
 from ..signs_of_life import DEFAULT_SECONDS
 from ..stream.plan import PlanConfig
+from .lever_config import LeversConfig
 
 
 class Attention(StrEnum):
@@ -320,6 +321,7 @@ class TrainConfig(Section):
     trainable: TrainableConfig = TrainableConfig()
     teacher: TeacherConfig = TeacherConfig()
     suffix_rows: SuffixRowsTraining = SuffixRowsTraining()
+    levers: LeversConfig = LeversConfig()
     raw_rows_only: bool = Field(
         False, description="the loss knows the rows of the 320 raw symbols alone, as raw text is generated and scored"
     )
@@ -353,6 +355,14 @@ class TrainConfig(Section):
     def _teacher_is_somewhere(self) -> Self:
         if self.teacher.speaks and self.teacher.model is None and self.model.checkpoint is None:
             raise ValueError("a teacher needs teacher.model, a folder that 'proxybyte byteify' wrote")
+        return self
+
+    @model_validator(mode="after")
+    def _levers_fit(self) -> Self:
+        if self.levers.spelled_rows and self.compute.parallel is Parallel.FSDP:
+            raise ValueError("levers.spelled_rows runs under compute.parallel=ddp: rows of symbols are not sharded")
+        if self.levers.spelled_rows and self.trainable.adapter.kind is not AdapterKind.NONE:
+            raise ValueError("levers.spelled_rows trains the rows themselves: leave trainable.adapter out")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
-from proxybyte.flops import training_flops
 
 from ..memory import spell_size
 from ..processes import asked_processes
@@ -30,6 +29,7 @@ from .metrics import Count
 from .model_source import check_fit, check_model, model_shape
 from .optim import check_optimizer, learning_rate
 from .precision import settle_precision, why_precision
+from .row_flops import row_flops
 from .rows import fetch_ahead
 from .source import TrainingData, open_data
 from .step import train_step
@@ -154,7 +154,7 @@ def _steps(config: TrainConfig, data: TrainingData, model: _Model) -> str:
 
 
 def _compute(config: TrainConfig, data: TrainingData, model: _Model) -> str:
-    row = training_flops(model.shape, config.plan.row_length, data.document_length, config.raw_rows_only)
+    row = row_flops(config, model.shape, data)
     step = row * config.batch.rows_per_step
     return f"{step * data.steps:.3g} FLOPs, {step:.3g} a step, {row / config.plan.row_length:.3g} a symbol"
 

@@ -22,6 +22,7 @@ from .raw_gradient import raw_gradient_norm
 from .rows import RowShare, StepBatches, fetch_ahead
 from .signals import StopRequest
 from .source import TrainingData
+from .spelled import SPELLED_FILE
 from .step import Engine, StepResult, train_step
 
 
@@ -207,11 +208,13 @@ class Loop:
         """Write a checkpoint of the finished step."""
         run, main = self.run, self.run.world.is_main
         weights = whole_tensors(run.raw_model.state_dict(), keep=main)
-        optimizer = whole_tensors(optimizer_tensors(run.raw_model, run.engine.optimizer), keep=main)
+        spelled = run.engine.spelled
+        optimizer = whole_tensors(optimizer_tensors(spelled or run.raw_model, run.engine.optimizer), keep=main)
         if main:
             config = run.config.model_dump(mode="json")
             state = RunState(self.step, self.totals.as_dict(), config, run.data.fingerprint)
-            self.checkpoints.save(state, optimizer, lambda folder: self._save_model(folder, weights))
+            beside = {SPELLED_FILE: whole_tensors(spelled.tensors(), keep=True)} if spelled else {}
+            self.checkpoints.save(state, optimizer, lambda folder: self._save_model(folder, weights), beside)
         run.world.wait()
         self.saved = self.step
 

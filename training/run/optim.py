@@ -1,8 +1,9 @@
 """The optimizer and the learning rate, which is a function of the step and has no state."""
 
 import math
+from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -11,6 +12,17 @@ from proxybyte.errors import ProxyByteError
 
 from ..stream.phases import Phase, Phases
 from .config import Decay, LearningRateConfig, OptimizerConfig, OptimizerKind
+
+PLACES = ".places"
+"""Ends the name of factors that start at one, or minus one: decay would move them to nothing."""
+
+
+class HasParameters(Protocol):
+    """A module, or what stands for one before the optimizer."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Its parameters by name, each once."""
+        ...
 
 
 def check_optimizer(config: OptimizerConfig) -> None:
@@ -23,18 +35,19 @@ def check_optimizer(config: OptimizerConfig) -> None:
         raise ProxyByteError("optimizer.kind=adamw_8bit needs the package bitsandbytes: pip install bitsandbytes")
 
 
-def make_adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters of ``model``; weight decay on matrices, none on norms and biases.
+def make_adamw(model: HasParameters, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW over the trainable parameters of ``model``; weight decay on matrices, none on norms, biases and places.
 
     Raises:
         ProxyByteError: if it is to keep its state in 8 bits and bitsandbytes is not installed.
     """
     check_optimizer(config)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (decayed if parameter.ndim >= 2 and not name.endswith(PLACES) else others).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     settings: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
     if config.kind is OptimizerKind.ADAMW_8BIT:

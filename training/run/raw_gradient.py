@@ -44,5 +44,5 @@ def raw_gradient_norm(engine: Engine, batches: Sequence[PackedBatch], targets: f
             output.loss.backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm: torch.Tensor = nn.utils.get_total_norm(gradients)
-    engine.optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     return float(getattr(norm, "full_tensor", lambda: norm)())

@@ -18,6 +18,7 @@ from .config import Precision
 from .metrics import nats_by_row
 from .optim import set_learning_rate
 from .precision import autocast
+from .spelled import SpelledRows
 from .stages import RowsFirst
 from .suffixes import SuffixSchedule
 from .teacher import Lessons
@@ -49,7 +50,13 @@ class Engine:
     rows_first: RowsFirst
     lessons: Lessons | None = None
     suffixes: SuffixSchedule | None = None
+    spelled: SpelledRows | None = None
     raw_rows_only: bool = False
+
+    @property
+    def moved(self) -> list[nn.Parameter]:
+        """What the optimizer moves, each once."""
+        return [parameter for _, parameter in (self.spelled or self.model).named_parameters()]
 
 
 def train_step(
@@ -77,10 +84,14 @@ def train_step(
             loss.backward()
         nats.append(nats_by_row(output, moved.labels))
     engine.rows_first.after(step)
-    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), engine.clip)
+    if engine.spelled is not None:
+        engine.spelled.hand_on()
+    grad_norm = nn.utils.clip_grad_norm_(engine.moved, engine.clip)
     set_learning_rate(engine.optimizer, learning_rate)
     engine.optimizer.step()
     engine.optimizer.zero_grad(set_to_none=True)
+    if engine.spelled is not None:
+        engine.spelled.write()
     return StepResult(torch.stack(nats), getattr(grad_norm, "full_tensor", lambda: grad_norm)())
 
 

@@ -1,5 +1,6 @@
 """The page in a real browser, by clicks and keys. ``PROXYBYTE_SCREENSHOTS=FOLDER`` keeps pictures of it,
-``PROXYBYTE_DEMO=MODEL`` shows another model than the small one of the tests."""
+``PROXYBYTE_DEMO=MODEL`` shows another model than the small one of the tests.
+"""
 
 import json
 import os
