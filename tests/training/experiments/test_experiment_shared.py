@@ -128,7 +128,6 @@ def test_a_cell_whose_process_was_killed_is_taken_over_from_its_checkpoint(
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
-from typing import Any
 folder = Path(sys.argv[1])
 def save(number, frame):
     (folder / "saved").touch()
