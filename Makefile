@@ -18,7 +18,7 @@ quickstart: $(STAMP)  ## train a small model on mixed views of real code, run it
 
 # One thread a worker: two that share two cores spin in each other's way.
 test: $(STAMP)  ## the default suite, files shared out to WORKERS processes (2)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),2) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## everything, the slow marks too
 	$(BIN)/python -m pytest -m "slow or not slow"

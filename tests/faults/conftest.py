@@ -1,15 +1,9 @@
 """What the commands need to run on: a few kilobytes of everything, made by the commands themselves."""
 
-import itertools
 import json
-import os
 import random
-import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -174,40 +168,6 @@ def inputs(tmp_path_factory) -> Inputs:
     return made
 
 
-class CommandServer:
-    """``command_server.py``, which runs one command line at a time in a process of its own."""
-
-    def __init__(self, folder: Path):
-        self._logs = (folder / f"log{number}" for number in itertools.count())
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        words = [sys.executable, str(Path(__file__).with_name("command_server.py"))]
-        self._process = subprocess.Popen(
-            words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def start(self, words: list[str], **how: Any) -> int:
-        """Start ``proxybyte`` with ``words``; ``how`` as the server's text says. The number of its process."""
-        self._log = next(self._logs)
-        self._process.stdin.write(json.dumps({"words": words, "log": str(self._log), **how}) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def ended(self) -> tuple[int, str]:
-        """Wait for it: its exit code, minus the signal that killed it, and what it said."""
-        code = int(self._process.stdout.readline())
-        return code, self._log.read_text()
-
-    def run(self, words: list[str], **how: Any) -> tuple[int, str]:
-        """Both."""
-        self.start(words, **how)
-        return self.ended()
-
-    def close(self) -> None:
-        """End the server."""
-        self._process.stdin.close()
-        self._process.wait(timeout=120)
-
-
 @pytest.fixture(params=COMMANDS)
 def command(request) -> str:
     """Each that writes a folder with ``--out``."""
@@ -218,11 +178,3 @@ def command(request) -> str:
 def any_command(request) -> str:
     """Each that writes a folder."""
     return request.param
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory) -> Iterator[CommandServer]:
-    """One for all tests of the session."""
-    made = CommandServer(tmp_path_factory.mktemp("server"))
-    yield made
-    made.close()

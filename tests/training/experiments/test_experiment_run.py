@@ -1,9 +1,7 @@
 """Plans that truly run: nothing is lost, nothing runs twice."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -35,12 +33,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def result(folder: Path, cell: str) -> dict:
     return json.loads((folder / "cells" / cell / "result.json").read_text())
-
-
-def start(*words: object) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "proxybyte.cli", *map(str, words)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_every_cell_leaves_a_model_and_a_result(finished):
@@ -197,13 +189,13 @@ def test_the_corpus_is_collected_and_everything_shared_is_built_once(plan_values
     assert {path: path.stat().st_mtime_ns for path in shared.rglob("*")} == times
 
 
-def test_an_interrupted_cell_goes_on_from_its_checkpoint(copy, plan_file, make_plan):
+def test_an_interrupted_cell_goes_on_from_its_checkpoint(copy, plan_file, make_plan, server):
     """SIGTERM in a cell: exit code 0, a checkpoint, and afterwards the figures of an uninterrupted run."""
     changes = {"match": {"budget": 2.0e9}, "seeds": [0], "arms": {"bytes": {"kind": "bytes"}}}
     path, whole, parts = plan_file(**changes), copy / "whole", copy / "parts"
     for folder in (whole, parts):
         shutil.copytree(copy / "shared", folder / "shared")
-    process = start("experiment", "run", path, "--out", parts)
+    process = server.fork(["experiment", "run", path, "--out", parts])
     run = parts / "cells" / "bytes-seed0" / "run"
     deadline = time.monotonic() + 120
     while not list(run.glob("checkpoints/step-*[0-9]")):

@@ -1,7 +1,6 @@
 """Several processes in one plan's folder: each cell and each shared step once, and nothing is lost with a process."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,15 +21,13 @@ LONG = {"match": {"budget": 1.0e9}, "seeds": [0]}
 
 
 @pytest.fixture
-def start(tmp_path) -> Iterator[Callable[..., subprocess.Popen]]:
+def start(tmp_path, server) -> Iterator[Callable[..., Any]]:
     """Starts ``proxybyte experiment run``; what is left of it afterwards is killed."""
-    started: list[subprocess.Popen] = []
+    started: list[Any] = []
 
-    def run(*words: object) -> subprocess.Popen:
-        command = [sys.executable, "-m", "proxybyte.cli", "experiment", "run", *map(str, words)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        log = (tmp_path / f"log{len(started)}").open("w")
-        started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, text=True))
+    def run(*words: object) -> Any:
+        log = str(tmp_path / f"log{len(started)}")
+        started.append(server.fork(["experiment", "run", *words], errors=False, log=log))
         return started[-1]
 
     yield run
@@ -42,7 +40,7 @@ def log_of(tmp_path: Path, number: int) -> str:
     return (tmp_path / f"log{number}").read_text()
 
 
-def wait_until(there: Callable[[], object], process: subprocess.Popen) -> None:
+def wait_until(there: Callable[[], object], process: Any) -> None:
     deadline = time.monotonic() + 300
     while not there():
         assert process.poll() is None

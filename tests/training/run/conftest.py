@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -112,11 +113,20 @@ def read_losses() -> Callable[[Path], list[tuple[int, float, float]]]:
 
 
 @pytest.fixture
-def launch() -> Callable[..., subprocess.Popen]:
-    """Starts ``python -m [LAUNCHER] proxybyte.training.train --config RECIPE [overrides]`` on one thread."""
-    started: list[subprocess.Popen] = []
+def launch(request) -> Callable[..., Any]:
+    """Starts ``python -m [LAUNCHER] proxybyte.training.train --config RECIPE [overrides]`` on one thread.
 
-    def start(path: Path, *overrides: str, launcher: Sequence[str] = ()) -> subprocess.Popen:
+    Without a launcher in a fork of a process that has imported it.
+    """
+    started: list[Any] = []
+
+    def start(path: Path, *overrides: str, launcher: Sequence[str] = ()) -> Any:
+        if not launcher:
+            words = ["--config", str(path), *overrides]
+            how = {"cwd": str(path.parent), "environment": {"ACCELERATE_USE_CPU": "true"}}
+            server = request.getfixturevalue("server")
+            started.append(server.fork(words, module="proxybyte.training.train", **how))
+            return started[-1]
         command = [sys.executable, "-m", *launcher, "proxybyte.training.train", "--config", str(path), *overrides]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
         process = subprocess.Popen(

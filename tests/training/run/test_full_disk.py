@@ -1,32 +1,27 @@
 """A disk that takes no more: one sentence with the step, and the last checkpoint stands. The kernel refuses here."""
 
-import os
 import resource
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import pytest
 
 from proxybyte.training.run.config_io import load_config
 from proxybyte.training.train import train
 
-SCRIPT = """\
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-from proxybyte.training.train import main
-sys.exit(main(sys.argv[2:]))
-"""
 
+@pytest.fixture
+def limited(server):
+    """Trains in a process that writes no file of more than so many bytes."""
 
-def limited(size, *words):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", SCRIPT, str(size), *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    def run(size, *words):
+        process = server.fork(words, module="proxybyte.training.train", file_bytes=size)
+        return SimpleNamespace(stderr=process.communicate()[1], returncode=process.returncode)
+
+    return run
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit of file sizes here")
-def test_a_checkpoint_that_does_not_fit_names_the_step_and_the_last_one_stands(recipe, tmp_path, read_losses):
+def test_a_checkpoint_that_does_not_fit_names_the_step_and_the_last_one_stands(recipe, tmp_path, read_losses, limited):
     path = recipe()
     stopped = load_config(path, ["checkpoint.every=4"])
     train(stopped)
@@ -45,7 +40,7 @@ def test_a_checkpoint_that_does_not_fit_names_the_step_and_the_last_one_stands(r
     assert read_losses(stopped.output) == whole
 
 
-def test_a_first_checkpoint_that_does_not_fit_says_that_there_is_none(recipe):
+def test_a_first_checkpoint_that_does_not_fit_says_that_there_is_none(recipe, limited):
     done = limited(20_000, "--config", str(recipe()))
     assert done.returncode == 2
     assert "at step 4" in done.stderr
@@ -53,7 +48,7 @@ def test_a_first_checkpoint_that_does_not_fit_says_that_there_is_none(recipe):
     assert "Traceback" not in done.stderr
 
 
-def test_metrics_that_cannot_be_written_are_the_same_sentence(recipe, tmp_path):
+def test_metrics_that_cannot_be_written_are_the_same_sentence(recipe, tmp_path, limited):
     path = recipe()
     (tmp_path / "run").mkdir()
     done = limited(2_500, "--config", str(path), "checkpoint.every=1000", "evaluation.every=0", "log.every=1")
