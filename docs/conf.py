@@ -18,7 +18,7 @@ import mathml  # noqa: E402  (beside this file)
 
 project = "ProxyByte"
 author = "the ProxyByte authors"
-copyright = "the ProxyByte authors"  # noqa: A001
+copyright = "the ProxyByte authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["images", "results/*.json"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}

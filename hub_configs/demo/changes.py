@@ -122,9 +122,7 @@ def compare(model: DemoModel, before: bytes, after: bytes) -> Compared:
     pairs = zip(model.compressed(before), model.compressed(after), strict=True)
     symbols = [SymbolsChanged("raw bytes", len(before), len(after), Levenshtein.distance(before, after))]
     symbols += [_symbols(*pair) for pair in pairs if pair[0].refusal is None and pair[1].refusal is None]
-    return Compared(
-        Side(before, model.bits(before), lost), Side(after, model.bits(after), new), tuple(symbols)
-    )
+    return Compared(Side(before, model.bits(before), lost), Side(after, model.bits(after), new), tuple(symbols))
 
 
 def _symbols(before: CompressedText, after: CompressedText) -> SymbolsChanged:

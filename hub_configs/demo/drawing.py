@@ -132,7 +132,9 @@ def _bpb(bits: np.ndarray) -> str:
 def _symbols(symbols: Sequence[int]) -> str:
     """What was drafted; a sentinel, which is no byte, as a diamond."""
     groups = groupby(symbols, key=lambda symbol: symbol >= NUM_SPECIALS)
-    return "".join(_seen(decode_bytes(list(group))) if are_bytes else "◇" * len(list(group)) for are_bytes, group in groups)
+    return "".join(
+        _seen(decode_bytes(list(group))) if are_bytes else "◇" * len(list(group)) for are_bytes, group in groups
+    )
 
 
 def _seen(text: bytes) -> str:

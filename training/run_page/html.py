@@ -84,10 +84,7 @@ def _two_views(views: TwoViewsOfText) -> Iterator[str]:
             f"{views.codes:,} symbols, one colour after the other.</p>"
         )
         yield f"<pre class=text>{bordered(views.text, views.ends)}</pre>"
-    yield (
-        "<p class=note>The raw view: each character by what it costs the model, from "
-        f"{scale()} bits.</p>"
-    )
+    yield (f"<p class=note>The raw view: each character by what it costs the model, from {scale()} bits.</p>")
     yield f"<pre class=text>{coloured(views.text, views.bits)}</pre>"
 
 

@@ -66,5 +66,7 @@ def test_a_comparison_counts_edits_of_bytes_and_of_symbols(demo_model):
     expected = [levenshtein(before, after), *(levenshtein(*pair) for pair in zip(*codes, strict=True))]
     assert [one.edits for one in compared.symbols] == expected
     assert compared.before.bits.sum() == pytest.approx(demo_model.bits(before).sum())
-    rest = [bytes(b for i, b in enumerate(side.text) if i not in side.marked) for side in (compared.before, compared.after)]
+    rest = [
+        bytes(b for i, b in enumerate(side.text) if i not in side.marked) for side in (compared.before, compared.after)
+    ]
     assert rest[0] == rest[1] and len(rest[0]) >= 10, "what is not marked is alike"
