@@ -103,8 +103,11 @@ def _write_tab(gr: Any, model: DemoModel) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
             prompt = gr.Textbox(
-                PROMPT, label="Prompt (Shift+Enter writes)", lines=3, max_lines=12, elem_id="prompt", autofocus=True
+                PROMPT, label="Prompt (Shift+Enter writes)", lines=5, max_lines=12, elem_id="prompt", autofocus=True
             )
+            with gr.Row():
+                start = gr.Button("Write", variant="primary", elem_id="write")
+                stop = gr.Button("Stop", elem_id="stop")
         with gr.Column(scale=1, min_width=240):
             count = gr.Slider(1, MOST_NEW_BYTES, NEW_BYTES, step=1, label="New bytes")
             temperature = gr.Slider(0, 1.5, 0, step=0.05, label="Temperature (0: the likeliest byte)")
@@ -113,9 +116,6 @@ def _write_tab(gr: Any, model: DemoModel) -> None:
                 value=draftings[0],
                 label="Several bytes a step" if len(draftings) > 1 else "A native export writes one byte a step",
             )
-    with gr.Row():
-        start = gr.Button("Write", variant="primary", elem_id="write")
-        stop = gr.Button("Stop", elem_id="stop")
     shown = gr.HTML(elem_id="written")
     steps = gr.HTML(elem_id="steps")
 

@@ -20,7 +20,9 @@ STYLE = (
 .wrong { border-left: 4px solid #b3261e; padding: .3rem .7rem; margin: .3rem 0; }
 .sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
 .steps { max-height: 22rem; overflow-y: auto; } .steps code, table code { white-space: pre-wrap; background: none; }
-table.shown { border-collapse: collapse; width: auto; } table.shown caption { text-align: left; padding: .3rem 0; }
+.gradio-container textarea { font-family: ui-monospace, monospace !important; }
+table.shown { border-collapse: collapse; width: auto; }
+table.shown, table.shown tr, table.shown thead, table.shown tbody { border: 0 !important; }
 table.shown td, table.shown th { padding: .15rem .9rem .15rem 0; text-align: left; vertical-align: top; border: 0; }
 table.shown td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .kept { background: #d5ecd4; color: #1a1a1a; } .refused { background: #f5d5d3; color: #1a1a1a;
@@ -63,9 +65,8 @@ def steps_html(state: Written) -> str:
         )
     drafted_all, right = (sum(column) for column in (state.report.offered, state.report.accepted))
     return (
-        f"<div class=steps tabindex=0 role=region aria-label=steps><table class=shown><caption>"
-        f"{len(rows)} steps: {drafted_all} bytes drafted, {right} of them right. Green stayed, struck through did not."
-        "</caption><thead><tr><th>step</th><th>drafted by</th><th>drafted</th><th>right</th><th>draft</th>"
+        f"<p class=told>{len(rows)} steps: {drafted_all} bytes drafted, {right} of them right. Green stayed, struck "
+        "through did not.</p><div class=steps tabindex=0 role=region aria-label=steps><table class=shown><thead><tr><th>step</th><th>drafted by</th><th>drafted</th><th>right</th><th>draft</th>"
         f"<th>the model's own</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -92,7 +93,7 @@ def compared_html(compared: Compared) -> str:
         f"<p class=told role=status>{_bpb(compared.before.bits)} before, {_bpb(compared.after.bits)} after. "
         f"Colours: {scale()} bits; outlined bytes differ.</p>"
         f"<div class=sides>{_side('before', compared.before)}{_side('after', compared.after)}</div>"
-        "<table class=shown><caption>Symbols that the change puts in, takes out or replaces</caption><thead><tr>"
+        "<p class=told>Symbols that the change puts in, takes out or replaces:</p><table class=shown><thead><tr>"
         "<th>as</th><th>before</th><th>after</th><th>edits</th><th>share</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
     )
