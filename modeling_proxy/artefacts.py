@@ -57,7 +57,7 @@ class Column(StrEnum):
 
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", f"{COMPRESSOR_FOLDER}/*")
+_HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "SHA256SUMS", f"{COMPRESSOR_FOLDER}/*")
 """What is fetched of a model on the Hub: no code, which is ours and here already."""
 
 

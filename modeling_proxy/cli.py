@@ -117,6 +117,8 @@ def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``proxybyte`` and return its exit code (:func:`report_fault`)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for client in ("httpx", "httpx2"):  # of the Hub, which tell every request
+        logging.getLogger(client).setLevel(logging.WARNING)
     words, debug = take_common_flags(sys.argv[1:] if argv is None else argv)
     try:
         args = build_parser(load_commands()).parse_args(words)

@@ -19,6 +19,14 @@ EXAMPLES = """  proxybyte compare runs/a runs/b
 
 Of a text, both read the beginnings of its documents, up to --max-bytes and to what both contexts hold."""
 _ABSENT = "-"
+_NOISE = frozenset(
+    {
+        *("architectures", "auto_map", "id2label", "label2id", "torch_dtype", "transformers_version", "rope_scaling"),
+        *("rope_theta", "problem_type", "return_dict", "output_attentions", "output_hidden_states", "_name_or_path"),
+        *("chunk_size_feed_forward", "is_encoder_decoder", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id"),
+    }
+)
+"""Keys of a configuration that say nothing of the model, or say again what another says."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +50,8 @@ def _run(args: argparse.Namespace) -> int:
     found = find_model(args.first), find_model(args.second)
     told = tuple(map(_facts, found))
     names = sorted({*told[0], *told[1]}, key=lambda name: (name.partition(".")[0], name))
-    different = {name: [facts.get(name, _ABSENT) for facts in told] for name in names}
-    different = {name: both for name, both in different.items() if both[0] != both[1]}
+    pairs = {name: [facts.get(name) for facts in told] for name in names}  # null says as little as no entry
+    different = {name: both for name, both in pairs.items() if both[0] != both[1]}
     result: dict[str, Any] = {"models": [args.first, args.second], "differences": different}
     if args.data:
         result["text"] = _text(_compare(args, found), args.places)
@@ -56,8 +64,13 @@ def _facts(found: ModelFolder) -> dict[str, Any]:
     from proxybyte.provenance import BYTEIFY_REPORT, TRAINING_REPORT
 
     facts: dict[str, Any] = {}
-    for file, name in ((CONFIG_FILE, "config"), (BYTEIFY_REPORT, "byteified"), (TRAINING_REPORT, "training")):
+    for file, name in ((BYTEIFY_REPORT, "byteified"), (TRAINING_REPORT, "training")):
         facts |= _flat(_read(found.model / file), name)
+    config = _read(found.model / CONFIG_FILE)
+    decoder = config.pop("backbone_config", None) or config  # of a plain checkpoint all of it is the decoder's
+    ours = config if decoder is not config else {}
+    for part, name in ((ours, "model"), (decoder, "decoder")):
+        facts |= _flat({key: value for key, value in part.items() if key not in _NOISE}, name)
     return facts
 
 
@@ -101,7 +114,7 @@ def _text(made: "Comparison", count: int) -> dict[str, Any]:
         "bits_per_byte": [first, second],
         "documents_better_by_first": made.first_is_better,
         "kinds": {kind: {"bytes": n, "bits": [a, b]} for kind, (n, a, b) in made.by_kind().items()},
-        "places": [
+        "places": [  # where they are equal there is nothing to see
             {
                 "document": place.document,
                 "offset": place.offset,
@@ -110,6 +123,7 @@ def _text(made: "Comparison", count: int) -> dict[str, Any]:
                 "bits": list(place.bits),
             }
             for place in made.most_different(count)
+            if place.bits[0] != place.bits[1]
         ],
     }
 
@@ -148,6 +162,8 @@ def _text_lines(text: dict[str, Any]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return _ABSENT
     text = f"{value:.6g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
