@@ -50,6 +50,8 @@ OTHERS = (
     "ast",
     "collections",
     "datasets",
+    "enum",
+    "gradio",
     "logging",
     "matplotlib",
     "np",

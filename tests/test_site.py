@@ -1,4 +1,4 @@
-"""The documentation site: every page has its place, quoted messages are the code's own, and it builds without a warning."""
+"""The documentation site: pages have their place, quoted messages are the code's own, it builds without a warning."""
 
 import ast
 import re

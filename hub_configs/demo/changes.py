@@ -93,7 +93,8 @@ class SymbolsChanged:
 
     Attributes:
         name: of the compressor, or of the raw bytes.
-        before, after: symbols of the two texts.
+        before: symbols of the original.
+        after: symbols of the changed text.
         edits: symbols put in, taken out or replaced at least (Levenshtein distance).
     """
 

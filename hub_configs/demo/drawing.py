@@ -66,7 +66,8 @@ def steps_html(state: Written) -> str:
     drafted_all, right = (sum(column) for column in (state.report.offered, state.report.accepted))
     return (
         f"<p class=told>{len(rows)} steps: {drafted_all} bytes drafted, {right} of them right. Green stayed, struck "
-        "through did not.</p><div class=steps tabindex=0 role=region aria-label=steps><table class=shown><thead><tr><th>step</th><th>drafted by</th><th>drafted</th><th>right</th><th>draft</th>"
+        "through did not.</p><div class=steps tabindex=0 role=region aria-label=steps><table class=shown><thead>"
+        "<tr><th>step</th><th>drafted by</th><th>drafted</th><th>right</th><th>draft</th>"
         f"<th>the model's own</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -1,9 +1,12 @@
 """What the Space runs. The code is in proxybyte/, the model in model/; nothing else is fetched."""
 
+import sys
 from pathlib import Path
 
-from proxybyte.hub_configs.demo.app import build_app, serve
-from proxybyte.hub_configs.demo.model import DemoModel
+sys.dont_write_bytecode = True  # the folder stays what was uploaded, so that it can be written anew
+
+from proxybyte.hub_configs.demo.app import build_app, serve  # noqa: E402
+from proxybyte.hub_configs.demo.model import DemoModel  # noqa: E402
 
 HERE = Path(__file__).parent
 NAME, COMPRESSORS = "", ()

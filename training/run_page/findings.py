@@ -89,7 +89,8 @@ class Findings:
     Attributes:
         run: the run's folder.
         parameters: of the model.
-        documents, n_bytes: held-out text that the figures are over.
+        documents: held-out ones that the figures are over.
+        n_bytes: of their text.
         figures: bits per byte, this model first.
         sample: the chosen sample.
         views: a document in both views.

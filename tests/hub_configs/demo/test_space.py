@@ -18,13 +18,18 @@ from proxybyte.hub_configs.demo.space import export_space
 
 gradio_client = pytest.importorskip("gradio_client")
 BLOCKER = """
-import importlib.abc, sys
-ALLOWED = {allowed!r}
-class Blocker(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if path is None and name.partition(".")[0] in {known!r} and name.partition(".")[0] not in ALLOWED:
-            raise ModuleNotFoundError(f"{{name}} is not in requirements.txt", name=name)
-sys.meta_path.insert(0, Blocker())
+import sys
+from importlib.machinery import PathFinder
+ALLOWED, KNOWN = {allowed!r}, {known!r}
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if path is None and top in KNOWN and top not in ALLOWED:
+            return None
+        return PathFinder.find_spec(name, path, target)
+sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys.meta_path]
+sys.dont_write_bytecode = True
 """
 
 
