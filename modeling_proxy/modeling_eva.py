@@ -385,7 +385,8 @@ class EvaModel(EvaPreTrainedModel):
         position_embeddings = self.rotary_emb(hidden, position_ids=positions)
         for layer in self.layers:
             hidden = layer(hidden, position_embeddings=position_embeddings, rows=rows, past_key_values=past_key_values)
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden), **{CACHE: past_key_values})
+        kept: dict[str, Any] = {CACHE: past_key_values}
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden), **kept)
 
 
 AutoModel.register(EvaConfig, EvaModel, exist_ok=True)

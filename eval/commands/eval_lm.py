@@ -33,7 +33,8 @@ def _run(args: argparse.Namespace) -> int:
 
     code = main(args.arguments)
     if code == 0 and (made := _value(args.arguments, "--output_path")):
-        model = dict(part.partition("=")[::2] for part in _value(args.arguments, "--model_args").split(","))
+        parts = (part.partition("=") for part in _value(args.arguments, "--model_args").split(","))
+        model = {key: value for key, _, value in parts}
         print(f"results are in {made}", file=sys.stderr)
         named = shlex.quote(model.get("pretrained", "MODEL"))
         print(f"next: proxybyte eval bpb {named} --data TEXT", file=sys.stderr)

@@ -101,7 +101,9 @@ def test_preferences_teach_the_end_where_the_tokenizer_reads_it_and_never_withou
     trl.SFTTrainer(model=taught.model, args=first, train_dataset=endless, processing_class=taught.tokenizer).train()
     assert not {2, 13} & set(taught.writes())
     pairs = Dataset.from_list([{"prompt": PROMPT, "chosen": ANSWER, "rejected": ANSWER * 2}] * 8)
-    settings = trl.DPOConfig(output_dir=str(tmp_path / "dpo"), max_steps=60, learning_rate=1e-3, **SETTINGS)
+    # With the likelihood of what is chosen in the loss: preferences alone push this small a model away from any text.
+    both = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 1.0]}
+    settings = trl.DPOConfig(output_dir=str(tmp_path / "dpo"), max_steps=60, learning_rate=2e-3, **both, **SETTINGS)
     trainer = trl.DPOTrainer(model=taught.model, args=settings, train_dataset=pairs, processing_class=taught.tokenizer)
     end = [2] if recipe is Recipe.ENDS_READ else symbols("<eos>")[1:]
     assert list(trainer.train_dataset["chosen_ids"][0]) == [*symbols(ANSWER)[1:], *end]
