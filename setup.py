@@ -32,7 +32,7 @@ setup(
     packages=PACKAGES,
     package_dir=ROOMS,
     package_data={
-        "proxybyte": ["py.typed"],
+        "proxybyte": ["py.typed", "box/*"],
         "proxybyte.hub_configs": [
             "presets/*.yaml",
             "recipes/*.yaml",

@@ -34,7 +34,11 @@ ADAPTER_CONFIG = "adapter_config.json"
 """What makes a folder the folder of an adapter of PEFT's."""
 
 
-MODEL_HELP = f"a run, its {MODEL_FOLDER}/, a checkpoint, an export, or a name on the Hub"
+BOX = "box"
+"""Names the small model that comes with the package wherever a model is asked for, unless a folder is called so."""
+BOX_FOLDER = Path(__file__).parent / BOX
+"""Where it lies; docs/hub.md says how it was made."""
+MODEL_HELP = f"a run, its {MODEL_FOLDER}/, a checkpoint, an export, a name on the Hub (OWNER/MODEL), or '{BOX}', which comes along"
 """What :func:`find_model` takes, for every command that takes a model."""
 
 
@@ -78,11 +82,14 @@ def find_model(named: str | Path) -> ModelFolder:
     """The model that a person means: in a folder itself, its ``model/``, its newest checkpoint, or on the Hub.
 
     Args:
-        named: a run, its ``model/``, a checkpoint or its ``model/``, an export, or a name on the Hub (OWNER/MODEL).
+        named: a run, its ``model/``, a checkpoint or its ``model/``, an export, a name on the Hub (OWNER/MODEL), or
+            ``box``.
 
     Raises:
         ProxyByteError: if there is none.
     """
+    if str(named) == BOX and not Path(named).exists():
+        return ModelFolder(BOX_FOLDER, None)
     path = Path(named) if Path(named).is_dir() else _fetched(str(named))
     path = path.resolve()
     checkpoints = sorted(path.glob(f"{CHECKPOINTS_FOLDER}/step-*[0-9]"), reverse=True)
@@ -135,7 +142,7 @@ def is_hub_name(named: str) -> bool:
 def _fetched(named: str) -> Path:
     """The files of a model on the Hub, as they lie in Hugging Face's cache."""
     if not is_hub_name(named):
-        raise ProxyByteError(f"{named} is no folder: give {MODEL_HELP} (OWNER/MODEL)")
+        raise ProxyByteError(f"{named} is no folder: give {MODEL_HELP}")
     from huggingface_hub import snapshot_download
 
     try:

@@ -4,18 +4,26 @@ import argparse
 import sys
 
 from proxybyte import numbers
-from proxybyte.artefacts import MODEL_HELP, find_model
+from proxybyte.artefacts import BOX, MODEL_HELP, find_model
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
-EXAMPLES = """  proxybyte generate my-model --prompt "def fibonacci(n):" --max-new-bytes 200
+EXAMPLES = """  proxybyte generate --prompt "class BertConfig("          # by the small model that comes with the package
+  proxybyte generate my-model --prompt "def fibonacci(n):" --max-new-bytes 200
   proxybyte generate run --prompt-file start.py --temperature 0.8 --seed 1 --utf8
   proxybyte generate my-model --prompt-file start.py --draft heads --draft-repeats --report
   head -c 500 some.py | proxybyte generate my-model > continued.py"""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=numbers.path_or_name, metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument(
+        "model",
+        type=numbers.path_or_name,
+        nargs="?",
+        default=BOX,
+        metavar="MODEL",
+        help=f"{MODEL_HELP}; the last if absent",
+    )
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", help="text to continue (default: the bytes on standard input)")
     prompt.add_argument("--prompt-file", type=numbers.path, help="file whose bytes to continue")

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from proxybyte import numbers
+from proxybyte.artefacts import BOX
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
@@ -115,6 +116,8 @@ def run(args: argparse.Namespace) -> int:
     """Run the tour; stops at the first step that fails, with its exit code."""
     started = time.perf_counter()
     plan = steps(args.out, args.max_mb, args.overrides)
+    if not plan[0].made.exists():
+        _show_box()
     for number, step in enumerate(plan, 1):
         print(f"\n[{number}/{len(plan) + 1}] {step.title}", flush=True)
         print(f"$ proxybyte {shlex.join(step.words)}", flush=True)
@@ -135,6 +138,15 @@ def run(args: argparse.Namespace) -> int:
     print(said.read_text(encoding="utf-8"), end="")
     print(_what_next(args.out, (time.perf_counter() - started) / 60))
     return 0
+
+
+def _show_box() -> None:
+    """What the model that comes with the package writes: something to see before anything is trained."""
+    words = ("generate", BOX, "--prompt", PROMPT, "--max-new-bytes", "160")
+    print("first, a small model that comes with the package, trained the same way, goes on from a prompt", flush=True)
+    print(f"$ proxybyte {shlex.join(words)}\n{PROMPT}", end="", flush=True)
+    _run("-m", "proxybyte.cli", *words)
+    print(flush=True)
 
 
 def _what_next(out: Path, minutes: float) -> str:
