@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from proxybyte import numbers
-from proxybyte.artefacts import MODEL_HELP, find_model
+from proxybyte.artefacts import BOX, MODEL_HELP, find_model
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
@@ -16,7 +16,9 @@ DEFAULT_COMPRESSORS = ("gzip", "bits-16")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=numbers.path_or_name, metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument(
+        "model", type=numbers.path_or_name, nargs="?", default=BOX, metavar="MODEL", help=f"{MODEL_HELP} (default)"
+    )
     parser.add_argument(
         "--compressor",
         action="append",

@@ -22,7 +22,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default=BOX,
         metavar="MODEL",
-        help=f"{MODEL_HELP}; the last if absent",
+        help=f"{MODEL_HELP} (default)",
     )
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", help="text to continue (default: the bytes on standard input)")
