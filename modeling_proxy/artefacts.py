@@ -38,7 +38,10 @@ BOX = "box"
 """Names the small model that comes with the package wherever a model is asked for, unless a folder is called so."""
 BOX_FOLDER = Path(__file__).parent / BOX
 """Where it lies; docs/hub.md says how it was made."""
-MODEL_HELP = f"a run, its {MODEL_FOLDER}/, a checkpoint, an export, a name on the Hub (OWNER/MODEL), or '{BOX}', which comes along"
+MODEL_HELP = (
+    f"a run, its {MODEL_FOLDER}/, a checkpoint, an export, a name on the Hub (OWNER/MODEL), or "
+    f"'{BOX}', which comes along"
+)
 """What :func:`find_model` takes, for every command that takes a model."""
 
 

@@ -8,7 +8,8 @@ from proxybyte.artefacts import BOX, MODEL_HELP, find_model
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
-EXAMPLES = """  proxybyte generate --prompt "class BertConfig("          # by the small model that comes with the package
+EXAMPLES = """\
+  proxybyte generate --prompt "class BertConfig("        # by the small model that comes with the package
   proxybyte generate my-model --prompt "def fibonacci(n):" --max-new-bytes 200
   proxybyte generate run --prompt-file start.py --temperature 0.8 --seed 1 --utf8
   proxybyte generate my-model --prompt-file start.py --draft heads --draft-repeats --report
