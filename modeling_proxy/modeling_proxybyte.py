@@ -44,7 +44,8 @@ class ProxyByteOutput(CausalLMOutputWithPast):
         head_logits: drafts of heads 1 and up over the raw symbols, shape ``(B, K, n - 1 + m, 320)``. Only with
             ``return_head_logits``.
         token_logits: of the compressed symbols' rows, shape ``(E, codes)``. Only with ``token_places``.
-        last_hidden_state: what the heads read, shape ``(B, K, D)``, where there are logits.
+        last_hidden_state: what the heads read, shape ``(B, K, D)``, where there are logits; ``(B, T, D)`` with
+            ``return_hidden``.
     """
 
     target_nll: torch.Tensor | None = None
@@ -75,6 +76,7 @@ class _Wanted:
     raw_symbols_only: bool
     head_logits: bool
     token_places: torch.Tensor | None
+    hidden: bool
 
 
 class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
@@ -158,6 +160,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
         raw_targets_only: bool = False,
         token_places: torch.Tensor | None = None,
         suffix_symbols: torch.Tensor | None = None,
+        return_hidden: bool = False,
         **kwargs: Any,
     ) -> ProxyByteOutput:
         """Loss with labels, logits without; both in evaluation without gradients, for ``compute_metrics`` of a Trainer.
@@ -179,6 +182,7 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             raw_targets_only: the loss of the next symbol is over the head's first 320 rows, of which all labels are.
             token_places: rows and columns at which to return ``token_logits``, shape ``(2, E)``.
             suffix_symbols: what ``suffix_rows.look_up`` gives, shape ``(B, T)``; looked up here if absent.
+            return_hidden: whether to return ``last_hidden_state`` at every position, for losses of a trainer's own.
             **kwargs: passed on to the backbone.
 
         Raises:
@@ -198,7 +202,9 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             **kwargs,
         )
         targets = _Targets(labels, position_ids, num_items_in_batch, next_symbol_only, raw_targets_only)
-        wanted = _Wanted(logits_to_keep, return_logits, raw_symbols_only, return_head_logits, token_places)
+        wanted = _Wanted(
+            logits_to_keep, return_logits, raw_symbols_only, return_head_logits, token_places, return_hidden
+        )
         return self._output(outputs, seen, targets, wanted)
 
     def _output(self, outputs: Any, seen: torch.Tensor | None, targets: _Targets, wanted: _Wanted) -> ProxyByteOutput:
@@ -213,6 +219,8 @@ class ProxyByteForCausalLM(PreTrainedModel, ProxyByteGenerationMixin):
             fields |= {"logits": self._logits(kept, wanted.raw_symbols_only), "last_hidden_state": kept}
         if wanted.token_places is not None:
             fields["token_logits"] = self._logits(hidden[tuple(wanted.token_places)], False)[:, COMPRESSED_OFFSET:]
+        if wanted.hidden:
+            fields["last_hidden_state"] = hidden
         fields["head_logits"] = self.head_logits(kept) if wanted.head_logits else None
         return ProxyByteOutput(**fields)
 
