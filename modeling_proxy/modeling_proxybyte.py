@@ -56,7 +56,8 @@ class ProxyByteOutput(CausalLMOutputWithPast):
         head_logits: drafts of heads 1 and up over the raw symbols, shape ``(B, K, n - 1 + m, 320)``. Only with
             ``return_head_logits``.
         token_logits: of the compressed symbols' rows, shape ``(E, codes)``. Only with ``token_places``.
-        last_hidden_state: what the heads read, shape ``(B, K, D)``, where there are logits.
+        last_hidden_state: what the heads read, shape ``(B, K, D)``, where there are logits; ``(B, T, D)`` with
+            ``return_hidden``.
     """
 
     target_nll: torch.Tensor | None = None
@@ -87,6 +88,7 @@ class _Wanted:
     raw_symbols_only: bool
     head_logits: bool
     token_places: torch.Tensor | None
+    hidden: bool
 
 
 class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationMixin):
@@ -171,6 +173,7 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
         token_places: torch.Tensor | None = None,
         suffix_symbols: torch.Tensor | None = None,
         cache: Cache | None = None,
+        return_hidden: bool = False,
         **kwargs: Any,
     ) -> ProxyByteOutput:
         """Loss with labels, logits without; both in evaluation without gradients, for ``compute_metrics`` of a Trainer.
@@ -193,6 +196,8 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
             token_places: rows and columns at which to return ``token_logits``, shape ``(2, E)``.
             suffix_symbols: what ``suffix_rows.look_up`` gives, shape ``(B, T)``; looked up here if absent.
             cache: ``past_key_values`` as Transformers calls them from 5.24 on.
+
+            return_hidden: whether to return ``last_hidden_state`` at every position, for losses of a trainer's own.
             **kwargs: passed on to the backbone.
 
         Raises:
@@ -213,7 +218,9 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
             **kwargs,
         )
         targets = _Targets(labels, position_ids, num_items_in_batch, next_symbol_only, raw_targets_only)
-        wanted = _Wanted(logits_to_keep, return_logits, raw_symbols_only, return_head_logits, token_places)
+        wanted = _Wanted(
+            logits_to_keep, return_logits, raw_symbols_only, return_head_logits, token_places, return_hidden
+        )
         return self._output(outputs, seen, targets, wanted)
 
     def _output(self, outputs: Any, seen: torch.Tensor | None, targets: _Targets, wanted: _Wanted) -> ProxyByteOutput:
@@ -228,6 +235,8 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
             fields |= {"logits": self._logits(kept, wanted.raw_symbols_only), "last_hidden_state": kept}
         if wanted.token_places is not None:
             fields["token_logits"] = self._logits(hidden[tuple(wanted.token_places)], False)[:, COMPRESSED_OFFSET:]
+        if wanted.hidden:
+            fields["last_hidden_state"] = hidden
         fields["head_logits"] = self.head_logits(kept) if wanted.head_logits else None
         return ProxyByteOutput(**fields)
 

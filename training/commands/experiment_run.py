@@ -21,8 +21,8 @@ and the cell of a process that died is taken over. A scheduler gives each of its
 On one machine:
   for gpu in 0 1; do CUDA_VISIBLE_DEVICES=$gpu proxybyte experiment run first --size gpu --out runs/first & done; wait
 
-Shipped plans, each to be run in a size: embeddings first granularity gzip_sentinels interfaces masking moves pairing
-raw_exposure raw_share scaling"""
+Shipped plans, each to be run in a size: embeddings first granularity gzip_sentinels interfaces levers masking moves
+pairing raw_exposure raw_share scaling"""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +54,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that prepare data (default: one a core)",
     )
+    parser.add_argument(
+        "--slice-minutes",
+        type=numbers.real(above=0),
+        metavar="M",
+        help="stop after so many minutes, saved; the same command goes on",
+    )
     parser.add_argument("--set", nargs="+", default=[], metavar="key.sub=value", help="changes to the plan")
 
 
@@ -70,7 +76,8 @@ def _run(args: argparse.Namespace) -> int:
     from proxybyte.training.experiments.runner import RunOptions, run_plan  # waits for torch
 
     output = args.out or Path("runs") / Path(args.plan).stem
-    progress = run_plan(plan, RunOptions(output, tuple(shlex.split(args.launch)), args.workers, args.cells))
+    options = RunOptions(output, tuple(shlex.split(args.launch)), args.workers, args.cells, args.slice_minutes)
+    progress = run_plan(plan, options)
     print(f"{len(progress.finished)} cells finished in {output}")
     if progress.elsewhere:
         print(f"{len(progress.elsewhere)} are being run by other processes: {', '.join(progress.elsewhere)}")

@@ -169,7 +169,8 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
 
 def _reads_codes(cell: Cell) -> bool:
     """Whether the cell's model can be asked for a compressed view: it has seen one, marked as such."""
-    return cell.kind is not ArmKind.BYTES and cell.config.plan.view_sentinels
+    plan = cell.config.plan
+    return cell.kind is not ArmKind.BYTES and plan.view_sentinels and not plan.superposed
 
 
 def final_documents(config: TrainConfig, evaluation: EvaluationPlan) -> TwoViews:

@@ -111,7 +111,7 @@ def _cells_of_arm(plan: ExperimentPlan, name: str, arm: ArmConfig, model: str, s
 def _points(arm: ArmConfig) -> Iterator[dict[str, Any]]:
     """Every combination of an arm's values, by axis."""
     axes: dict[str, tuple[Any, ...]] = {}
-    if arm.kind is not ArmKind.BYTES:
+    if arm.compressor:
         axes["compressor"] = arm.compressor
     if arm.kind is ArmKind.PROXY:
         axes |= {"raw_share": arm.raw_share, "pairing": arm.pairing}

@@ -16,6 +16,7 @@ from .grid import Cell, choose_cells, expand
 from .plan_io import PLAN_FILE
 from .results import load_result
 from .schema import ExperimentPlan
+from .slices import TimeSlice
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class RunOptions:
         output: folder of the plan; processes that name the same one share the work.
         launcher: words that start the training entry on several processes; empty to train in this process.
         workers: processes for preparing data; 0 for one a core.
+        minutes: after which to stop as a signal does; no limit if absent.
         cells: which cells, as :func:`.grid.choose_cells` reads it; ``None`` for all.
     """
 
@@ -37,6 +39,7 @@ class RunOptions:
     launcher: tuple[str, ...] = ()
     workers: int = 0
     cells: str | None = None
+    minutes: float | None = None
 
 
 @dataclass
@@ -68,11 +71,12 @@ def run_plan(plan: ExperimentPlan, options: RunOptions) -> Progress:
         load_result(cell_folder(options.output, cell), cell)
     _note_plan(plan, options.output)
     left = cells
-    while left and progress.stopped is None:
-        held = _one_round(left, _Job(plan, options, progress, len(cells)))
-        if len(held) == len(left):
-            break
-        left = held
+    with TimeSlice(options.minutes) as time_slice:
+        while left and progress.stopped is None:
+            held = _one_round(left, _Job(plan, options, progress, len(cells), time_slice))
+            if len(held) == len(left):
+                break
+            left = held
     progress.elsewhere = [cell.name for cell in left]
     return progress
 
@@ -85,6 +89,7 @@ class _Job:
     options: RunOptions
     progress: Progress
     total: int
+    time_slice: TimeSlice
 
 
 def _note_plan(plan: ExperimentPlan, output: Path) -> None:
@@ -104,6 +109,9 @@ def _one_round(cells: Sequence[Cell], job: _Job) -> list[Cell]:
         if load_result(folder, cell) is not None:
             job.progress.finished.append(cell.name)
             continue
+        if job.time_slice.over:
+            job.progress.stopped = cell.name
+            break
         with hold_if_free(folder) as mine:
             if not mine:
                 held.append(cell)

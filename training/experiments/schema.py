@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from ..settings import NameOrPath, Section
+from ..settings import NameOrPath, Section, nested
 
 Scalar = bool | int | float | str
 """A value of an option or of a training key."""
@@ -123,10 +123,13 @@ class ArmConfig(Section):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        if self.kind is not ArmKind.BYTES and not self.compressor:
-            raise ValueError(f"an arm of kind {self.kind} needs a compressor")
-        if self.kind is ArmKind.BYTES and self.compressor:
-            raise ValueError("an arm of kind bytes has no compressor")
+        named = nested({**self.set, **{key: several[0] for key, several in self.vary.items() if several}})
+        superposed = bool(named.get("plan", {}).get("superposed"))
+        suffixes = "suffix_rows" in named
+        if self.kind is not ArmKind.BYTES and not self.compressor and not superposed:
+            raise ValueError(f"an arm of kind {self.kind} needs a compressor, or plan.superposed")
+        if self.kind is ArmKind.BYTES and self.compressor and not suffixes:
+            raise ValueError("an arm of kind bytes has no compressor but for suffix_rows")
         empty = [key for key in ("raw_share", "pairing") if not getattr(self, key)]
         empty += [f"vary.{key}" for key, several in self.vary.items() if not several]
         if empty:

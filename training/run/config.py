@@ -256,6 +256,11 @@ class LearningRateConfig(Section):
     warmup: float = Field(0.02, ge=0, le=1, description="share of steps over which it rises linearly from zero")
     decay: float = Field(0.2, ge=0, le=1, description="share of steps over which wsd falls at the end")
     final: float = Field(0.1, ge=0, le=1, description="last learning rate as a share of the peak")
+    rewarm: float = Field(
+        0.0,
+        ge=0,
+        description="where plan.schedule's decay begins, the whole shape begins anew with so much of the peak; 0: no",
+    )
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
@@ -358,6 +363,20 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _superposed_fits(self) -> Self:
+        if not self.plan.superposed:
+            return self
+        if self.compute.parallel is Parallel.FSDP:
+            raise ValueError("plan.superposed runs under compute.parallel=ddp: bags read whole rows")
+        if View.COMPRESSED in self.evaluation.views:
+            raise ValueError("plan.superposed has no compressed view to score: leave it out of evaluation.views")
+        if self.teacher.speaks or self.levers.spelled_rows:
+            raise ValueError("plan.superposed shows no compressed symbols: leave teacher and levers.spelled_rows out")
+        if self.model.heads:
+            raise ValueError("plan.superposed trains the next symbol alone: leave further heads out")
+        return self
+
+    @model_validator(mode="after")
     def _levers_fit(self) -> Self:
         if self.levers.spelled_rows and self.compute.parallel is Parallel.FSDP:
             raise ValueError("levers.spelled_rows runs under compute.parallel=ddp: rows of symbols are not sharded")
@@ -367,7 +386,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _raw_rows_suffice(self) -> Self:
-        if self.raw_rows_only and self.plan.schedule.shows_compressed:
+        if self.raw_rows_only and self.plan.schedule.shows_compressed and not self.plan.superposed:
             raise ValueError(
                 "raw_rows_only leaves the compressed view without a loss: set plan.schedule.rate=0, "
                 "plan.schedule.warmup=0 and plan.schedule.decay=0"

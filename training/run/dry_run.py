@@ -87,7 +87,7 @@ def dry_run(resolved: Resolved, timed: bool = False) -> str:
         ("model", f"{model.what}: {model.weights:,} parameters, {model.inner:,} beside embedding and heads"
                   f"{f', {model.trained:,} trained' if model.trained < model.weights else ''}"),
         ("compute", _compute(config, data, model)),
-        ("learning rate", _learning_rate(config, data.steps)),
+        ("learning rate", _learning_rate(config, data)),
         ("precision", f"{precision} ({why_precision(config.precision, cpu)})"),
         ("device", f"{'cpu' if cpu else torch.accelerator.current_accelerator()}, {processes} process(es)"
                    f"{f' under {config.compute.parallel}' if processes > 1 else ''}"),
@@ -159,8 +159,10 @@ def _compute(config: TrainConfig, data: TrainingData, model: _Model) -> str:
     return f"{step * data.steps:.3g} FLOPs, {step:.3g} a step, {row / config.plan.row_length:.3g} a symbol"
 
 
-def _learning_rate(config: TrainConfig, steps: int) -> str:
-    shape, peak = config.learning_rate, config.optimizer.lr
+def _learning_rate(config: TrainConfig, data: TrainingData) -> str:
+    shape, peak, steps, border = config.learning_rate, config.optimizer.lr, data.steps, data.phases.decay
+    if shape.rewarm and 0 < border < steps:
+        return f"{shape.shape} up to step {border:,}, and again from there with {shape.rewarm:g} of the peak"
     phases = Phases.of(steps, shape.warmup, shape.decay if shape.shape is Decay.WSD else 0.0)
     last = learning_rate(shape, peak, steps - 1, steps)
     rise = f"rises over {phases.steady:,} steps to {peak:g}"
@@ -203,7 +205,7 @@ def _seconds_per_step(config: TrainConfig, data: TrainingData) -> float:
     since = time.perf_counter()
     for step, batches in enumerate(islice(fetch_ahead(data.dataset, job.share, wanted), len(wanted))):
         targets = stage.world.gather(np.array([batches.counts[:, Count.TARGETS].sum()])).sum()
-        rate = learning_rate(config.learning_rate, config.optimizer.lr, step, data.steps)
+        rate = learning_rate(config.learning_rate, config.optimizer.lr, step, data.steps, data.phases.decay)
         train_step(job.engine, batches.batches, step, float(targets), rate).grad_norm.item()
         if step == 0 and len(wanted) > 1:
             since = time.perf_counter()

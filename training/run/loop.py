@@ -122,7 +122,8 @@ class Loop:
 
     def _train(self, batches: StepBatches, counts: np.ndarray) -> None:
         run = self.run
-        rate = learning_rate(run.config.learning_rate, run.config.optimizer.lr, self.step, run.steps)
+        config = run.config
+        rate = learning_rate(config.learning_rate, config.optimizer.lr, self.step, run.steps, run.data.phases.decay)
         targets, every, raw_gradient = float(counts[Count.TARGETS]), run.config.log.raw_gradient_every, {}
         if every and (self.step + 1) % every == 0:
             raw_gradient = {"raw/grad_norm": raw_gradient_norm(run.engine, batches.batches, targets)}

@@ -67,8 +67,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
         group["lr"] = value
 
 
-def learning_rate(config: LearningRateConfig, peak: float, step: int, total: int) -> float:
+def learning_rate(config: LearningRateConfig, peak: float, step: int, total: int, border: int = 0) -> float:
     """Learning rate of step ``step`` (0 to ``total - 1``).
+
+    With ``rewarm``, the steps before ``border`` and those from it on each have all of the shape, the second with
+    ``peak * rewarm`` in the place of ``peak``.
 
     With ``w`` steps of warm-up, the share ``warmup`` of all (:class:`Phases`), it is ``peak * (step + 1) / w`` up to
     step ``w - 1``, then
@@ -77,6 +80,11 @@ def learning_rate(config: LearningRateConfig, peak: float, step: int, total: int
     * wsd: ``peak``, and over the last steps, the share ``decay`` of all, linearly down to ``peak * final``;
     * constant: ``peak``.
     """
+    if config.rewarm and 0 < border < total:
+        part = config.model_copy(update={"rewarm": 0.0})
+        if step < border:
+            return learning_rate(part, peak, step, border)
+        return learning_rate(part, peak * config.rewarm, step - border, total - border)
     phases = Phases.of(total, config.warmup, config.decay if config.shape is Decay.WSD else 0.0)
     match phases.at(step):
         case Phase.WARMUP:

@@ -17,6 +17,7 @@ from proxybyte.symbols import IGNORE_INDEX, NUM_RAW_SYMBOLS, NUM_SPECIALS
 from ..stream.mixed_view import PackedBatch
 from .precision import autocast
 from .step import Engine, seed_by_row
+from .superposed import bag_inputs
 
 
 def raw_targets_only(batch: PackedBatch) -> PackedBatch:
@@ -40,7 +41,8 @@ def raw_gradient_norm(engine: Engine, batches: Sequence[PackedBatch], targets: f
         moved = raw_targets_only(batch).to(accelerator.device)
         with nullcontext() if index == len(batches) - 1 else accelerator.no_sync(model):
             with autocast(engine.precision, accelerator.device):
-                output = model(**moved.model_inputs(), num_items_in_batch=share)
+                inputs = moved.model_inputs() if moved.bags is None else bag_inputs(model, moved)
+                output = model(**inputs, num_items_in_batch=share)
             output.loss.backward()
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     norm: torch.Tensor = nn.utils.get_total_norm(gradients)

@@ -111,21 +111,31 @@ def open_data(config: TrainConfig) -> TrainingData:
     if config.data.is_file():
         return _open_chats(config)
     split = PreparedSplit(config.data / Split.TRAIN)
-    borders = split.borders if config.plan.schedule.hand_off > 0 else None
-    if borders is not None and not borders.any():
-        borders = None
-    plan = StreamPlan(Lengths(split.n_bytes, split.n_symbols, borders), config.plan, config.batch.rows_per_step)
+    plan = StreamPlan(_lengths(split, config), config.plan, config.batch.rows_per_step)
     _whole_steps(plan.num_rows, config)
     validation = config.data / Split.VALIDATION
     compressor = load_compressor(config.data / COMPRESSOR_FOLDER)
     return TrainingData(
         dataset=MixedViewDataset(split, plan),
         phases=plan.phases,
-        num_codes=compressor.num_symbols if config.plan.schedule.shows_compressed else 0,
+        num_codes=compressor.num_symbols if _reads_codes(config) else 0,
         compressor=config.data / COMPRESSOR_FOLDER,
         fingerprint=_fingerprint(config.data, split),
         validation=PreparedSplit(validation) if validation.is_dir() else None,
     )
+
+
+def _reads_codes(config: TrainConfig) -> bool:
+    """Whether the model needs rows for the compressor's symbols."""
+    shown = config.plan.schedule.shows_compressed and not config.plan.superposed
+    return shown or config.suffix_rows.mix.value > 0
+
+
+def _lengths(split: PreparedSplit, config: TrainConfig) -> Lengths:
+    if config.plan.superposed:
+        return Lengths.superposed(split.n_bytes, config.plan.superposed)
+    borders = split.borders if config.plan.schedule.hand_off > 0 else None
+    return Lengths(split.n_bytes, split.n_symbols, borders if borders is not None and borders.any() else None)
 
 
 def _open_chats(config: TrainConfig) -> TrainingData:

@@ -21,6 +21,7 @@ from .precision import autocast
 from .spelled import SpelledRows
 from .stages import RowsFirst
 from .suffixes import SuffixSchedule
+from .superposed import bag_losses
 from .teacher import Lessons
 
 
@@ -97,6 +98,8 @@ def train_step(
 
 def _losses(engine: Engine, batch: PackedBatch, step: int, share: float) -> tuple[torch.Tensor, ProxyByteOutput]:
     """What to differentiate, and the model's output."""
+    if batch.bags is not None:
+        return bag_losses(engine.model, batch, share, engine.raw_rows_only)
     inputs = {**batch.model_inputs(), "num_items_in_batch": share, "raw_targets_only": engine.raw_rows_only}
     lesson = engine.lessons.prepare(batch.input_ids, step) if engine.lessons else None
     if lesson is None:

@@ -6,11 +6,10 @@ from proxybyte import ProxyByteForCausalLM
 from proxybyte.errors import ProxyByteError
 from proxybyte.suffix_rows import SuffixRowsConfig, SuffixTable
 
-from ..byteify.rows import token_spellings
 from ..compressors import load_compressor
-from ..compressors.bpe import BpeCompressor
 from .config import Ramp, TrainConfig
 from .source import TrainingData
+from .spelled import symbol_bytes
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,14 @@ class SuffixSchedule:
         if not wanted.value:
             return None
         if model.config.suffix_rows is None:
-            coder = None if data.compressor is None else load_compressor(data.compressor)
-            if not isinstance(coder, BpeCompressor):
-                raise ProxyByteError(
-                    f"suffix_rows needs data that were prepared with a tokenizer, but those in {config.data} have none"
-                )
+            if data.compressor is None:
+                raise ProxyByteError(f"suffix_rows needs prepared data, but {config.data} has no compressor")
+            try:
+                spellings = symbol_bytes(load_compressor(data.compressor))
+            except ProxyByteError as error:
+                raise ProxyByteError(f"suffix_rows does not go with {config.data}: {error}") from error
             # A BPE's first tokens are its first merges, which are its most frequent ones.
-            spellings = token_spellings(coder)[: config.suffix_rows.tokens]
+            spellings = spellings[: config.suffix_rows.tokens]
             model.add_suffix_rows(SuffixTable.build(spellings), wanted.value)
         return cls(model.config.suffix_rows, wanted, data.steps)
 

@@ -19,6 +19,8 @@ from .plan import PlanConfig, StreamPlan
 from .plan_report import report
 from .prepared import PreparedSplit
 
+BAG = COMPRESSED_OFFSET
+"""What stands for a bag of bytes among symbols; no row of a model."""
 PACKED_COLUMNS = ("input_ids", "position_ids", "labels")
 # Plain integers: an enum member in array arithmetic costs a method call each time.
 PAD, BOS, EOS = int(Special.PAD), int(Special.BOS), int(Special.EOS)
@@ -41,6 +43,8 @@ class RowBatch:
         labels: as ``input_ids``, with -100 where a position is no target: the first symbol of each document, unused
             slots, and a closing sentinel right after a reopened one.
         text_bytes: bytes of source text that the symbols of each view stand for, over the batch.
+        bags: of superposed plans, the bytes (as symbols) of each bag, ``<pad>`` where there is none, shape
+            ``(rows, row_length, s)``. ``input_ids`` and ``labels`` hold :data:`BAG` where a bag stands.
     """
 
     rows: tuple[int, ...]
@@ -48,6 +52,7 @@ class RowBatch:
     position_ids: np.ndarray
     labels: np.ndarray
     text_bytes: dict[View, float]
+    bags: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class PackedBatch:
     position_ids: torch.Tensor
     labels: torch.Tensor
     text_bytes: dict[View, float]
+    bags: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> "PackedBatch":
         """The batch on ``device``."""
@@ -67,6 +73,7 @@ class PackedBatch:
             input_ids=self.input_ids.to(device, non_blocking=True),
             position_ids=self.position_ids.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
+            bags=None if self.bags is None else self.bags.to(device, non_blocking=True),
         )
 
     def model_inputs(self) -> dict[str, torch.Tensor | bool]:
@@ -139,7 +146,7 @@ class MixedViewDataset(Dataset):
         spans = self.plan.segments(pieces.index)
         offsets = Offsets.of(spans, self.plan.config.reserve)
         canvas = _Canvas(*shape, self.plan.config)
-        text_bytes = self._copy_text(canvas.ids, pieces, spans, offsets)
+        text_bytes = self._copy_text(canvas, pieces, spans, offsets)
         canvas.write_sentinels(pieces, spans, offsets)
         canvas.open_again(pieces, spans, offsets)
         return RowBatch(
@@ -148,6 +155,7 @@ class MixedViewDataset(Dataset):
             position_ids=canvas.positions().reshape(shape),
             labels=canvas.labels().reshape(shape),
             text_bytes=text_bytes,
+            bags=None if canvas.bags is None else canvas.bags.reshape(*shape, -1),
         )
 
     def _pieces(self, rows: Sequence[int]) -> _Pieces:
@@ -168,8 +176,8 @@ class MixedViewDataset(Dataset):
         target = slot * config.row_length + config.reserve + base + piece_begin - begin[slot]
         return _Pieces(index, piece_begin, piece_end, target, order == 0)
 
-    def _copy_text(self, ids: np.ndarray, pieces: _Pieces, spans: Segments, offsets: Offsets) -> dict[View, float]:
-        """Copy each piece's text into ``ids``; returns the bytes of text that each view's symbols stand for."""
+    def _copy_text(self, canvas: "_Canvas", pieces: _Pieces, spans: Segments, offsets: Offsets) -> dict[View, float]:
+        """Copy each piece's text onto ``canvas``; returns the bytes of text that each view's symbols stand for."""
         document = self.plan.placements.document[pieces.index]
         text_bytes = dict.fromkeys(_VIEWS, 0.0)
         for number in (0, 1):
@@ -182,7 +190,10 @@ class MixedViewDataset(Dataset):
                 if len(chosen) == 0:
                     continue
                 columns = (document[chosen], source[chosen], size[chosen], target[chosen])
-                self._copy_spans(ids, view, *(column.tolist() for column in columns))
+                if view is View.COMPRESSED and canvas.bags is not None:
+                    self._copy_bags(canvas.ids, canvas.bags, *(column.tolist() for column in columns))
+                else:
+                    self._copy_spans(canvas.ids, view, *(column.tolist() for column in columns))
                 text_bytes[view] += self._bytes_behind(view, columns[0], columns[2], pieces.index[chosen])
         return text_bytes
 
@@ -190,6 +201,14 @@ class MixedViewDataset(Dataset):
         read, offset = (self.split.raw, BYTE_OFFSET) if view is View.RAW else (self.split.compressed, COMPRESSED_OFFSET)
         for document, source, size, target in zip(documents, sources, sizes, targets, strict=True):
             np.add(read(document, source, source + size), offset, out=ids[target : target + size], dtype=np.int64)
+
+    def _copy_bags(self, ids: np.ndarray, bags: np.ndarray, documents: list, sources: list, sizes: list, targets: list):
+        held = bags.shape[1]
+        for document, source, size, target in zip(documents, sources, sizes, targets, strict=True):
+            last = min((source + size) * held, int(self.split.n_bytes[document]))
+            text = self.split.raw(document, source * held, last)
+            ids[target : target + size] = BAG
+            np.add(text, BYTE_OFFSET, out=bags[target : target + size].reshape(-1)[: len(text)], dtype=np.int64)
 
     def _bytes_behind(self, view: View, document: np.ndarray, size: np.ndarray, index: np.ndarray) -> float:
         """Bytes of text behind ``size`` symbols; for compressed spans by the document's own ratio."""
@@ -219,6 +238,7 @@ class _Canvas:
             shown = view if config.view_sentinels else View.RAW
             self.first_open[place] = opening.symbols(shown)[-1]
         self.ids = np.full(rows * row_length, PAD, np.int64)
+        self.bags = np.full((len(self.ids), config.superposed), PAD, np.int64) if config.superposed else None
         self.starts = np.zeros(rows * row_length, bool)
         self.starts[::row_length] = True
         self.no_target: list[np.ndarray] = []
@@ -286,6 +306,7 @@ def collate(batch: RowBatch | Sequence[dict[str, np.ndarray]]) -> PackedBatch:
         position_ids=torch.from_numpy(batch.position_ids),
         labels=torch.from_numpy(batch.labels),
         text_bytes=batch.text_bytes,
+        bags=None if batch.bags is None else torch.from_numpy(batch.bags),
     )
 
 

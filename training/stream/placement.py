@@ -44,6 +44,13 @@ class Lengths:
     def __len__(self) -> int:
         return len(self.n_bytes)
 
+    @classmethod
+    def superposed(cls, n_bytes: np.ndarray, size: int) -> "Lengths":
+        """Those of documents whose compressed view is bags of ``size`` bytes, the last one of what is left."""
+        bags = -(-n_bytes.astype(np.int64) // size)
+        ends = bags[:, None] * np.arange(1, HAND_OFF_PARTS) // HAND_OFF_PARTS * size
+        return cls(n_bytes, bags, np.where(bags[:, None] < HAND_OFF_PARTS, 0, ends))
+
 
 @dataclass(frozen=True)
 class Placements:

@@ -58,6 +58,12 @@ class PlanConfig(Section):
     budget_unit: BudgetUnit = Field(BudgetUnit.EPOCHS, description="what budget counts")
     document_opening: DocumentOpening = Field(DocumentOpening.RAW, description="how a document opens")
     document_masking: bool = Field(True, description="documents of a row do not see each other")
+    superposed: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="compressed views are bags of so many bytes, which no compressor makes; 0: its symbols",
+    )
     view_sentinels: bool = Field(
         True, description="compressed views wear sentinels of their own; else those of raw ones, and nothing tells them"
     )
@@ -84,6 +90,8 @@ class PlanConfig(Section):
 
     @model_validator(mode="after")
     def _holds_a_row(self) -> Self:
+        if self.superposed == 1:
+            raise ValueError("superposed is 1: a bag holds at least 2 bytes (0 for none)")
         if self.budget_unit is BudgetUnit.SYMBOLS and self.budget < self.row_length:
             raise ValueError(f"a budget of {self.budget:g} symbols is less than one row of {self.row_length}")
         return self

@@ -29,6 +29,14 @@ class Pairing(StrEnum):
     """Both views, but as two documents that cannot attend to each other."""
 
 
+class Fall(StrEnum):
+    """How the compressed share moves in the decay phase."""
+
+    LINEAR = "linear"
+    STEP = "step"
+    """At once, where the phase begins: compressed first, then raw."""
+
+
 @dataclass(frozen=True)
 class Mixture:
     """The mixture at one point of progress.
@@ -78,6 +86,7 @@ class ScheduleConfig(Section):
     warmup_pairing: Pairing = Field(Pairing.RANDOM, description="pairs during warm-up")
     decay: float = Field(0.0, ge=0, le=1, description="share of the run, at its end, spent moving to decay_rate")
     decay_rate: float = Field(0.0, ge=0, le=1, description="compressed share at the end of the decay phase")
+    decay_shape: Fall = Field(Fall.LINEAR, description="whether the share moves linearly or in one step")
     decay_pairing: Pairing | None = Field(None, description="pairs in the decay phase; as in the steady one if absent")
 
     @model_validator(mode="after")
@@ -92,7 +101,7 @@ class ScheduleConfig(Section):
         if phase is Phase.WARMUP:
             rate, pairing = _between(self.warmup_rate, self.rate, done), self.warmup_pairing
         elif phase is Phase.DECAY:
-            rate = _between(self.rate, self.decay_rate, done)
+            rate = self.decay_rate if self.decay_shape is Fall.STEP else _between(self.rate, self.decay_rate, done)
             pairing = self.pairing if self.decay_pairing is None else self.decay_pairing
         return Mixture(rate, pairing, self.hand_off)
 
