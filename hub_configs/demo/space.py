@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 KIND = "space"
 """Of output (``proxybyte.folders``)."""
 NEEDED = (
+    "accelerate",
     "filelock",
     "gradio",
     "huggingface_hub",
@@ -34,7 +35,7 @@ NEEDED = (
     "transformers",
     "zstandard",
 )
-"""Packages that the page imports, with what they need themselves; a test runs a Space beside no others."""
+"""Packages that the page imports; a test runs a Space beside these, and what they need, alone."""
 MODEL_FOLDER = "model"
 COMPRESSORS_FOLDER = "compressors"
 _LEFT_OUT = ("commands", "__pycache__", "*.pyc", "sandbox")
