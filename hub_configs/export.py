@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -236,7 +236,7 @@ def _tokenizer(found: ModelFolder, model: "PreTrainedModel", chat: bool) -> "Pre
     )
 
 
-def _save_full(model: "ProxyByteForCausalLM", folder: Path, shards: dict[str, int]) -> None:
+def _save_full(model: "ProxyByteForCausalLM", folder: Path, shards: dict[str, Any]) -> None:
     """Save our class with the code files; ``save_pretrained`` names only the saved class in ``auto_map``."""
     model.save_pretrained(folder, **shards)
     path = folder / CONFIG_FILE

@@ -122,7 +122,8 @@ class ByteModelFolder:
 
     def load(self, device: str | None) -> Any:
         """The model, with ``generate()``, of whatever family."""
-        return load_causal_model(self.found.model).to(pick_device(device))
+        model: Any = load_causal_model(self.found.model)
+        return model.to(pick_device(device))
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def write_card(card: Card, folder: Path) -> None:
 
 def license_in(text: str) -> str | None:
     """The licence that a card names; ``None`` where it names none."""
-    named = ModelCard(text, ignore_metadata_errors=True).data.license
+    named = ModelCard(text, ignore_metadata_errors=True).data.to_dict().get("license")
     return named if isinstance(named, str) else None
 
 

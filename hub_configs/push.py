@@ -176,8 +176,8 @@ def _compare(api: HfApi, ready: Ready, repo: str, commit: str) -> None:
     for name, path in files_in(ready.folder).items():
         found = there.get(name)
         same = found is not None and found.size == path.stat().st_size
-        if same and found.lfs is not None:
-            same = found.lfs.sha256 == file_digest(path)
+        if found is not None and found.lfs is not None:
+            same = same and found.lfs.sha256 == file_digest(path)
         if not same:
             raise ProxyByteError(f"{name} lies otherwise in {repo} than it was sent: run the same command again")
 

@@ -57,9 +57,10 @@ def _keep_card(mine: Path, theirs: Path) -> None:
     if not mine.is_file() or not theirs.is_file() or _BLANK not in theirs.read_text(encoding="utf-8"):
         return
     card = ModelCard(mine.read_text(encoding="utf-8"), ignore_metadata_errors=True)
-    asked = ModelCard(theirs.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.tags or []
-    if missing := [tag for tag in asked if tag not in (card.data.tags or [])]:
-        card.data.tags = [*(card.data.tags or []), *missing]
+    asked = ModelCard(theirs.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict().get("tags") or []
+    tags = card.data.to_dict().get("tags") or []
+    if missing := [tag for tag in asked if tag not in tags]:
+        card.data["tags"] = [*tags, *missing]
         card.save(theirs)
     else:
         shutil.copyfile(mine, theirs)

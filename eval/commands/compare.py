@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,7 @@ def _read(path: Path) -> Any:
 
 
 def _flat(content: Any, name: str) -> dict[str, Any]:
+    parts: Iterable[tuple[Any, Any]]
     if isinstance(content, dict):
         parts = content.items()
     elif isinstance(content, list) and any(isinstance(each, dict | list) for each in content):
@@ -99,11 +101,11 @@ def _compare(args: argparse.Namespace, found: tuple[ModelFolder, ModelFolder]) -
     from proxybyte.eval.comparing import compare_models
     from proxybyte.eval.loading import ModelKind, load_model, model_kind
 
-    models = [load_model(each, args.device, "auto") for each in found]
-    for name, model in zip((args.first, args.second), models, strict=True):
+    first, second = (load_model(each, args.device, "auto") for each in found)
+    for name, model in ((args.first, first), (args.second, second)):
         if model_kind(model) is ModelKind.TOKENS:
             raise ProxyByteError(f"{name} is a tokenizer model, which has no bits for single bytes: give byte models")
-    return compare_models(*models, texts, args.max_bytes)
+    return compare_models(first, second, texts, args.max_bytes)
 
 
 def _text(made: "Comparison", count: int) -> dict[str, Any]:
@@ -144,7 +146,7 @@ def _tables(result: dict[str, Any]) -> str:
 def _text_lines(text: dict[str, Any]) -> list[str]:
     first, second = text["bits_per_byte"]
     head = f"{text['documents']} documents, {text['bytes']:,} bytes; A is better on {text['documents_better_by_first']}"
-    rows = [("mean bits of", "bytes", "A", "B", "B - A")]
+    rows: list[tuple[str, ...]] = [("mean bits of", "bytes", "A", "B", "B - A")]
     rows.append(("all bytes", f"{text['bytes']:,}", f"{first:.4f}", f"{second:.4f}", f"{second - first:+.4f}"))
     for kind, figures in text["kinds"].items():
         a, b = figures["bits"]

@@ -87,8 +87,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.folder is None:
         print("next: proxybyte eval robustness MODEL --output FOLDER --confirm-run-unsafe-code", file=sys.stderr)
     else:
-        model = shlex.quote(str(args.folder))
-        print(f"next: proxybyte eval lm --model_args pretrained={model} --tasks proxybyte", file=sys.stderr)
+        named = shlex.quote(str(args.folder))
+        print(f"next: proxybyte eval lm --model_args pretrained={named} --tasks proxybyte", file=sys.stderr)
     return 0
 
 

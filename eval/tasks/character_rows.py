@@ -80,7 +80,7 @@ def _delete(word: str, draw: random.Random) -> Question:
 
 def _swap(word: str, draw: random.Random) -> Question:
     one, other = draw.sample(sorted(set(word)), 2)
-    right = word.translate(str.maketrans({one: other, other: one}))
+    right = word.translate(str.maketrans(one + other, other + one))
     question = f'Exchange the letters "{one}" and "{other}" in "{word}":'
     return question, f" {right}", [f" {damaged}" for damaged in _damaged(right, draw, (word,))]
 

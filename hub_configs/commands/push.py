@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
 from proxybyte.artefacts import MODEL_HELP, find_model
@@ -61,7 +61,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_card_arguments(card: argparse._ArgumentGroup) -> None:
-    several = {"action": "append", "default": []}
+    several: dict[str, Any] = {"action": "append", "default": []}
     card.add_argument("--license", type=numbers.license_id, metavar="ID", help="of the weights, such as apache-2.0")
     card.add_argument("--base-model", type=_repo, metavar="OWNER/NAME", help="the base's name on the Hub")
     card.add_argument(

@@ -43,7 +43,7 @@ def changed(text: str, change: Change, seed: int = 0) -> str:
 
 def _is_inside_a_word(text: str, place: int) -> bool:
     """Whether two different letters stand at ``place``."""
-    first, second = text[place : place + 2]
+    first, second = text[place], text[place + 1]
     return first.isalpha() and second.isalpha() and first != second
 
 

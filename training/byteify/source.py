@@ -67,7 +67,7 @@ def license_of(source: Source) -> str | None:
     card = Path(source.place) / "README.md"
     try:
         path = card if Path(source.place).is_dir() else Path(hf_hub_download(source.place, "README.md"))
-        named = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
+        named = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict().get("license")
     except (OSError, ValueError):  # no card, no connection, or one that nobody can read: it is told later by --license
         return None
     return named if isinstance(named, str) else None

@@ -17,6 +17,7 @@ are what the optimizer moves, and the rows are made anew. So the lever costs a s
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -175,7 +176,8 @@ class SpelledRows:
         """
         self._model = model
         names = {id(weight): name for name, weight in model.named_parameters()}
-        found: dict[str, nn.Parameter] = {_EMBEDDING: model.get_input_embeddings().weight}
+        embedding: Any = model.get_input_embeddings()
+        found: dict[str, nn.Parameter] = {_EMBEDDING: embedding.weight}
         if model.lm_head.weight is not found[_EMBEDDING]:
             found[_HEAD] = model.lm_head.weight
         self.replaced = frozenset(names[id(weight)] for weight in found.values())
