@@ -172,7 +172,6 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
         raw_targets_only: bool = False,
         token_places: torch.Tensor | None = None,
         suffix_symbols: torch.Tensor | None = None,
-        cache: Cache | None = None,
         return_hidden: bool = False,
         **kwargs: Any,
     ) -> ProxyByteOutput:
@@ -182,7 +181,7 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
             input_ids: symbols, shape ``(B, T)``.
             attention_mask: shape ``(B, S)``; leave it out for packed rows.
             position_ids: shape ``(B, T)``; a document begins where they restart; from ``attention_mask`` if absent.
-            past_key_values: what earlier calls saw.
+            past_key_values: what earlier calls saw; ``cache`` is Transformers' name for them from 5.24 on.
             inputs_embeds: shape ``(B, T, D)``, in place of ``input_ids``.
             labels: as ``input_ids``, ``IGNORE_INDEX`` where a position is no target; shifted here.
             use_cache: off by default with labels or position ids.
@@ -195,28 +194,20 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
             raw_targets_only: the loss of the next symbol is over the head's first 320 rows, of which all labels are.
             token_places: rows and columns at which to return ``token_logits``, shape ``(2, E)``.
             suffix_symbols: what ``suffix_rows.look_up`` gives, shape ``(B, T)``; looked up here if absent.
-            cache: ``past_key_values`` as Transformers calls them from 5.24 on.
-
             return_hidden: whether to return ``last_hidden_state`` at every position, for losses of a trainer's own.
             **kwargs: passed on to the backbone.
 
         Raises:
             ProxyByteError: without input, if documents would see each other, or if there is no head to draft.
         """
-        past_key_values = cache if past_key_values is None else past_key_values
+        past_key_values = kwargs.pop(CACHE, past_key_values)  # "cache" is another thing to earlier versions' batching
         if use_cache is None and past_key_values is None and (labels is not None or position_ids is not None):
             use_cache = False
         length, caching = _length(input_ids, inputs_embeds), use_cache and past_key_values is None
         position_ids, attention_mask = lay_out_rows(position_ids, attention_mask, length, caching)
         given, seen = self._embed(input_ids, inputs_embeds, position_ids, past_key_values, suffix_symbols)
-        outputs = self.model(
-            **given,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            use_cache=use_cache,
-            **{CACHE: past_key_values},
-            **kwargs,
-        )
+        layout = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache}
+        outputs = self.model(**given, **layout, **{CACHE: past_key_values}, **kwargs)
         targets = _Targets(labels, position_ids, num_items_in_batch, next_symbol_only, raw_targets_only)
         wanted = _Wanted(
             logits_to_keep, return_logits, raw_symbols_only, return_head_logits, token_places, return_hidden

@@ -134,6 +134,13 @@ def name(text: str) -> str:
     return text
 
 
+def hub_name(text: str) -> str:
+    """A repository on the Hub: OWNER/NAME."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text):
+        raise NotTaken(f"must be OWNER/NAME, not {_shown(text)}")
+    return text
+
+
 def license_id(text: str) -> str:
     """A licence as the Hub spells it: small letters, digits, dots and hyphens."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", text):

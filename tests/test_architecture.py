@@ -78,7 +78,7 @@ def test_what_no_model_needs_does_not_travel_to_the_hub():
     assert not reached & {*STAYS_HOME, ""}
 
 
-def test_fifteen_files_travel_and_the_page_names_each(tmp_path):
+def test_sixteen_files_travel_and_the_page_names_each(tmp_path):
     from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
 
     backbone = {"model_type": "llama", "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1}

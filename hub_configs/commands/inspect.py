@@ -15,8 +15,8 @@ EXAMPLES = """  proxybyte inspect runs/quickstart
   proxybyte inspect prepared
   proxybyte inspect me/my-model --json
 
-'proxybyte info' says what a model costs; this says what it is, what it was trained on, and whether its files are those
-that were written."""
+What a model costs is said by 'info'; this says what it is, what it was trained on, and whether its files are those that
+were written."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
-from proxybyte.artefacts import MODEL_HELP, find_model
+from proxybyte.artefacts import find_model
 from proxybyte.cli import Command
 from proxybyte.errors import ProxyByteError
 
@@ -27,9 +26,11 @@ and tokens first; nothing is sent where one is found. An interrupted push goes o
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=numbers.path, metavar="FOLDER", help=MODEL_HELP.replace(", or a name on the Hub", "")
+        "source", type=numbers.path, metavar="FOLDER", help="a run, its model/, a checkpoint, or an export"
     )
-    parser.add_argument("repo", type=_repo, metavar="OWNER/NAME", help="repository on the Hub, made if it is not there")
+    parser.add_argument(
+        "repo", type=numbers.hub_name, metavar="OWNER/NAME", help="repository on the Hub, made if it is not there"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be sent and the card, and send nothing"
     )
@@ -63,9 +64,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_card_arguments(card: argparse._ArgumentGroup) -> None:
     several: dict[str, Any] = {"action": "append", "default": []}
     card.add_argument("--license", type=numbers.license_id, metavar="ID", help="of the weights, such as apache-2.0")
-    card.add_argument("--base-model", type=_repo, metavar="OWNER/NAME", help="the base's name on the Hub")
+    card.add_argument("--base-model", type=numbers.hub_name, metavar="OWNER/NAME", help="the base's name on the Hub")
     card.add_argument(
-        "--dataset", type=_repo, metavar="OWNER/NAME", help="a dataset on the Hub that it read", **several
+        "--dataset", type=numbers.hub_name, metavar="OWNER/NAME", help="a dataset on the Hub that it read", **several
     )
     card.add_argument("--language", type=numbers.language_code, metavar="CODE", help="such as en", **several)
     card.add_argument(
@@ -79,12 +80,6 @@ def _add_card_arguments(card: argparse._ArgumentGroup) -> None:
         "--json' printed, results of lm-eval, or YAML as .eval_results has it",
         **several,
     )
-
-
-def _repo(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text):
-        raise numbers.NotTaken(f"must be OWNER/NAME, not {text!r}")
-    return text
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -32,7 +32,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size",
         type=numbers.path_or_name,
-        help="defaults that the plan is laid over: smoke (minutes on a CPU), hour, gpu, or a file",
+        help="defaults that the plan is laid over: smoke (minutes on a CPU), narrow, hour, gpu, or a file",
     )
     parser.add_argument(
         "--out", type=numbers.path, metavar="FOLDER", help="where cells and shared data go (default: runs/PLAN)"

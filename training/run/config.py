@@ -202,7 +202,7 @@ class TeacherConfig(Section):
     @model_validator(mode="after")
     def _hidden_has_layers(self) -> Self:
         if bool(self.hidden.value) != bool(self.layers):
-            raise ValueError("hidden.value and layers go together: name the layers, or leave both out")
+            raise ValueError("teacher.hidden.value and teacher.layers go together: name the layers, or leave both out")
         return self
 
 

@@ -237,9 +237,9 @@ def test_a_sample_file_of_another_model_is_refused(solver, byte_llama, problems_
         ),
         (
             ["model", "--output", "{tmp}/o", "--temperature", "1e308", YES],
-            "must be 0 or from 0.0001 to 10000, not 1e308",
+            "must be 0 (greedy) or from 0.0001 to 10000, not 1e308",
         ),
-        (["model", "--output", "{tmp}/o", "--temperature", "1e-45", YES], "--temperature must be 0 or from"),
+        (["model", "--output", "{tmp}/o", "--temperature", "1e-45", YES], "--temperature must be 0 (greedy) or from"),
         (["model", "--output", "{tmp}/o", "-n", "9000000000", YES], "must be at most 100000"),
         (["--canonical", "--timeout", "inf", YES], "--timeout must be a finite number"),
         (["--canonical", "--timeout", "nan", YES], "--timeout must be a finite number"),

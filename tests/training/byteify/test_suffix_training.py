@@ -157,7 +157,7 @@ def test_what_the_teacher_says_changes_what_is_learnt(run):
 def test_layers_that_are_not_there_are_refused(run):
     with pytest.raises(ProxyByteError, match=r"teacher.layers is \[1, 9\], but the models have 2 layers"):
         run("teacher.hidden.value=1", "teacher.layers=[1,9]", output="deep")
-    with pytest.raises(ProxyByteError, match=r"hidden.value and layers go together"):
+    with pytest.raises(ProxyByteError, match=r"teacher.hidden.value and teacher.layers go together"):
         run("teacher.hidden.value=1", output="none")
 
 

@@ -32,7 +32,7 @@ STUDIES = {
 
 def test_every_published_study_has_a_plan():
     assert plan_names() == sorted(STUDIES)
-    assert size_names() == ["gpu", "hour", "smoke"]
+    assert size_names() == ["gpu", "hour", "narrow", "smoke"]
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -55,7 +55,7 @@ def test_a_plan_is_laid_over_a_size_and_overrides_over_both(tmp_path):
     (tmp_path / "own.yaml").write_text("seeds: [9]\n")
     with pytest.raises(ProxyByteError, match="key corpus is missing"):
         load_plan("raw_share", tmp_path / "own.yaml")
-    with pytest.raises(ProxyByteError, match=r"corpus is missing: write it .* or add --size \(gpu, hour, smoke\)$"):
+    with pytest.raises(ProxyByteError, match=r"corpus is missing: .* or add --size \(gpu, hour, narrow, smoke\)$"):
         load_plan("raw_share")
 
 
@@ -171,7 +171,7 @@ def test_files_that_are_no_plan_are_refused(tmp_path, text, message):
 def test_unknown_names_are_answered_with_the_known_ones():
     with pytest.raises(ProxyByteError, match="no plan raw-share: give a YAML file, or one of embeddings, first, gran"):
         load_plan("raw-share")
-    with pytest.raises(ProxyByteError, match="no size tiny: give a YAML file, or one of gpu, hour, smoke"):
+    with pytest.raises(ProxyByteError, match="no size tiny: give a YAML file, or one of gpu, hour, narrow, smoke"):
         load_plan("raw_share", "tiny")
     with pytest.raises(ProxyByteError, match="'seeds' is not of the form"):
         load_plan("raw_share", "smoke", ["seeds"])
