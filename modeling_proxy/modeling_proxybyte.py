@@ -91,6 +91,16 @@ class _Wanted:
     hidden: bool
 
 
+def _sort_caches(past: Cache | None, cache: Any, others: dict[str, Any]) -> tuple[Cache | None, dict[str, Any]]:
+    """The decoding cache, and the backbone's other arguments, from an argument called ``cache``.
+
+    From 5.24 on it is the decoding cache. To earlier versions' continuous batching it is one that attention is to have.
+    """
+    if cache is None or CACHE == "cache":
+        return (past if cache is None else cache), others
+    return past, {**others, "cache": cache}
+
+
 class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationMixin):
     """A backbone under ``model`` and a head under ``lm_head``: the names of the backbone's own causal model.
 
@@ -173,6 +183,7 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
         token_places: torch.Tensor | None = None,
         suffix_symbols: torch.Tensor | None = None,
         return_hidden: bool = False,
+        cache: Any = None,
         **kwargs: Any,
     ) -> ProxyByteOutput:
         """Loss with labels, logits without; both in evaluation without gradients, for ``compute_metrics`` of a Trainer.
@@ -200,7 +211,7 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
         Raises:
             ProxyByteError: without input, if documents would see each other, or if there is no head to draft.
         """
-        past_key_values = kwargs.pop(CACHE, past_key_values)  # "cache" is another thing to earlier versions' batching
+        past_key_values, kwargs = _sort_caches(past_key_values, cache, kwargs)
         if use_cache is None and past_key_values is None and (labels is not None or position_ids is not None):
             use_cache = False
         length, caching = _length(input_ids, inputs_embeds), use_cache and past_key_values is None
