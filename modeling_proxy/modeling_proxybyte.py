@@ -192,7 +192,7 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
             input_ids: symbols, shape ``(B, T)``.
             attention_mask: shape ``(B, S)``; leave it out for packed rows.
             position_ids: shape ``(B, T)``; a document begins where they restart; from ``attention_mask`` if absent.
-            past_key_values: what earlier calls saw; ``cache`` is Transformers' name for them from 5.24 on.
+            past_key_values: what earlier calls saw.
             inputs_embeds: shape ``(B, T, D)``, in place of ``input_ids``.
             labels: as ``input_ids``, ``IGNORE_INDEX`` where a position is no target; shifted here.
             use_cache: off by default with labels or position ids.
@@ -206,6 +206,7 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
             token_places: rows and columns at which to return ``token_logits``, shape ``(2, E)``.
             suffix_symbols: what ``suffix_rows.look_up`` gives, shape ``(B, T)``; looked up here if absent.
             return_hidden: whether to return ``last_hidden_state`` at every position, for losses of a trainer's own.
+            cache: ``past_key_values`` by the name that Transformers gives them from 5.24 on.
             **kwargs: passed on to the backbone.
 
         Raises:
@@ -220,10 +221,8 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
         layout = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache}
         outputs = self.model(**given, **layout, **{CACHE: past_key_values}, **kwargs)
         targets = _Targets(labels, position_ids, num_items_in_batch, next_symbol_only, raw_targets_only)
-        wanted = _Wanted(
-            logits_to_keep, return_logits, raw_symbols_only, return_head_logits, token_places, return_hidden
-        )
-        return self._output(outputs, seen, targets, wanted)
+        wanted = (logits_to_keep, return_logits, raw_symbols_only, return_head_logits, token_places, return_hidden)
+        return self._output(outputs, seen, targets, _Wanted(*wanted))
 
     def _output(self, outputs: Any, seen: torch.Tensor | None, targets: _Targets, wanted: _Wanted) -> ProxyByteOutput:
         """Losses and logits from what the decoder returns, whose cache is to carry the symbols ``seen``."""
