@@ -30,7 +30,7 @@ _LEAST_LETTERS = 5
 _HOMES = re.compile(
     rb"(?<![A-Za-z0-9._~-])(?:/home/|/Users/|[A-Za-z]:\\\\?Users\\\\?)[A-Za-z][A-Za-z0-9._-]{2,31}(?=[/\\])"
 )
-"""Home folders, with something in them: ``/home/mary/``."""
+"""Home folders, with somebody's name and something in them."""
 _TOKENS = re.compile(
     rb"(?<![A-Za-z0-9_])(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,}"
     rb"|glpat-[A-Za-z0-9_-]{20,}|sk-(?:proj-|ant-)?[A-Za-z0-9_-]{32,}|pypi-AgE[A-Za-z0-9_-]{50,}"

@@ -89,5 +89,5 @@ def test_figures_of_a_child_do_not_depend_on_the_parents_peak():
 def test_every_group_is_known_to_the_order_of_the_runner():
     text = (BENCHMARKS / "__main__.py").read_text()
     names = {path.stem.removesuffix("_bench") for path in BENCHMARKS.glob("*_bench.py")}
-    assert len(names) == 9
+    assert len(names) == 11
     assert all(f'"{name}"' in text for name in names)

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -97,7 +98,8 @@ def _run(args: argparse.Namespace) -> int:
     if not args.json:
         print("\n".join(_crossing_line(one) for one in crossings))
     print(f"figures in {args.out / 'results.json'}, curves in {args.out / 'noise.png'}", file=sys.stderr)
-    print("next: look at the curves; --kinds homoglyph indent asks for other noise", file=sys.stderr)
+    again = shlex.join(["proxybyte", "eval", "noise", *map(str, args.folders), "--kinds", "homoglyph", "indent"])
+    print(f"next: {again} --data PATH --out FOLDER, for other noise", file=sys.stderr)
     return 0
 
 

@@ -28,7 +28,10 @@ def path(tmp_path):
         ("optimizer.learning_rate=1", "unknown key optimizer.learning_rate: did you mean optimizer.lr?"),
         ("optimizer.gradient_norm=1", "unknown key optimizer.gradient_norm: did you mean optimizer.clip?"),
         ("plan.symbols_in_a_row=1", "unknown key plan.symbols_in_a_row: did you mean plan.row_length?"),
-        ("learning_rate=1", "is a section of shape, warmup, decay, final, not a value: did you mean optimizer.lr?"),
+        (
+            "learning_rate=1",
+            "is a section of shape, warmup, decay, final, rewarm, not a value: did you mean optimizer.lr?",
+        ),
         ("plan=1", "key plan is a section of seed, row_length"),
         ("plan.schedule=1", "key plan.schedule is a section of rate, pairing"),
         ("optimizer.lr=fast", "key optimizer.lr: input should be a valid number"),
