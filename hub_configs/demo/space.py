@@ -20,6 +20,7 @@ KIND = "space"
 """Of output (``proxybyte.folders``)."""
 NEEDED = (
     "accelerate",
+    "pyarrow",
     "filelock",
     "gradio",
     "huggingface_hub",
