@@ -39,7 +39,7 @@ lint: $(STAMP)  ## ruff, codespell, and mypy over the package as it is installed
 # In parallel Sphinx would read each module anew in every process; one thread reads them once.
 docs: $(STAMP)  ## the documentation as a static site in build/site; warnings fail
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
-	$(BIN)/python -m sphinx -W --keep-going -n -b html docs build/site
+	$(BIN)/python -m sphinx -W --keep-going -b html docs build/site
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
