@@ -32,13 +32,13 @@ class HeldOut:
     uncoded: int = 0
 
 
-def add_document_options(parser: argparse.ArgumentParser) -> None:
-    """Which documents: ``--data``, how text is read, and ``--split``."""
+def add_document_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Which documents: ``--data`` (``required`` or not), how text is read, and ``--split``."""
     parser.add_argument(
         "--data",
         type=numbers.path,
         nargs="+",
-        required=True,
+        required=required,
         metavar="PATH",
         help=TEXT_HELP,
     )

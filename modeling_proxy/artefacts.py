@@ -3,12 +3,12 @@
 Every room writes and looks for these names through here. No model needs it, so it does not travel to the Hub.
 """
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from .errors import ProxyByteError
+from .numbers import HUB_NAME
 
 CORPUS_REPORT = "corpus.json"
 """In a corpus folder, beside its shards."""
@@ -63,7 +63,6 @@ class Column(StrEnum):
     SOURCE = "source"
 
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "SHA256SUMS", f"{COMPRESSOR_FOLDER}/*")
 """What is fetched of a model on the Hub: no code, which is ours and here already."""
 
@@ -139,7 +138,7 @@ def check_adapter(folder: Path) -> None:
 
 def is_hub_name(named: str) -> bool:
     """Tell ``organisation/model`` from a path: nothing of that name is here, nor a folder of its first part."""
-    return bool(_HUB_NAME.fullmatch(named)) and not Path(named).exists() and not Path(named).parent.is_dir()
+    return bool(HUB_NAME.fullmatch(named)) and not Path(named).exists() and not Path(named).parent.is_dir()
 
 
 def _fetched(named: str) -> Path:

@@ -13,6 +13,8 @@ from pathlib import Path
 from .errors import ProxyByteError
 from .user_paths import name_or_path, user_path
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""OWNER/NAME of a repository on the Hub."""
 MEGABYTE = 1_000_000
 _LARGEST_COUNT = 2**31 - 1
 _LARGEST_SIZE_MB = 1e12
@@ -136,7 +138,7 @@ def name(text: str) -> str:
 
 def hub_name(text: str) -> str:
     """A repository on the Hub: OWNER/NAME."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text):
+    if not HUB_NAME.fullmatch(text):
         raise NotTaken(f"must be OWNER/NAME, not {_shown(text)}")
     return text
 

@@ -5,11 +5,14 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+
+from proxybyte.artefacts import BOX_FOLDER
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("modeling_proxy", "training", "eval", "hub_configs")
@@ -67,6 +70,8 @@ def test_every_module_of_the_wheel_imports(tmp_path, clean_python):
     source = copy_of_the_source(tmp_path / "source")
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, source)
     (wheel,) = tmp_path.glob("proxybyte-*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        assert {f"proxybyte/box/{path.name}" for path in BOX_FOLDER.iterdir()} <= set(packed.namelist())
     pip_install(clean_python, wheel)
     count, place = run(clean_python, "-c", IMPORT_ALL, cwd=tmp_path).split()
     assert int(count) == NUM_MODULES

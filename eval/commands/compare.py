@@ -31,14 +31,11 @@ _NOISE = frozenset(
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    from proxybyte.training import TEXT_HELP, add_text_options
+    from proxybyte.eval.documents import add_document_options
 
     parser.add_argument("first", type=numbers.path_or_name, metavar="A", help=MODEL_HELP)
     parser.add_argument("second", type=numbers.path_or_name, metavar="B", help="the same")
-    parser.add_argument("--data", type=numbers.path, nargs="+", metavar="PATH", help=TEXT_HELP)
-    add_text_options(parser)
-    parser.add_argument("--split", type=numbers.name, default="validation", help="of a prepared folder (default: "
-                        "validation)")  # fmt: skip
+    add_document_options(parser, required=False)
     parser.add_argument("--limit", type=numbers.count, metavar="N", help="the first N documents only")
     parser.add_argument("--max-bytes", type=numbers.count, metavar="N", help="of each document")
     parser.add_argument("--places", type=numbers.count_or_none, default=10, metavar="N", help="list the N bytes "

@@ -29,16 +29,13 @@ SHARES = (0.0, 0.02, 0.05, 0.1, 0.2)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    from proxybyte.training import TEXT_HELP, add_text_options
+    from proxybyte.eval.code.options import add_device_options
+    from proxybyte.eval.documents import add_document_options
 
     parser.add_argument(
         "folders", type=numbers.path_or_name, nargs="+", metavar="MODEL", help=f"{MODEL_HELP}; tokenizer models too"
     )
-    parser.add_argument("--data", type=numbers.path, nargs="+", required=True, metavar="PATH", help=TEXT_HELP)
-    add_text_options(parser)
-    parser.add_argument(
-        "--split", type=numbers.name, default="validation", help="split of a prepared folder (default: validation)"
-    )
+    add_document_options(parser)
     parser.add_argument("--limit", type=numbers.count, default=64, metavar="N", help="first N documents (default: 64)")
     parser.add_argument("--out", type=numbers.path, required=True, metavar="FOLDER", help="for results.json, noise.png")
     parser.add_argument(
@@ -60,10 +57,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=numbers.count, default=3, metavar="N", help="draws of the noise, from seed 0 (default: 3)"
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: an accelerator if there is one)")
-    parser.add_argument(
-        "--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto", help="default: as saved"
-    )
+    add_device_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
 
 

@@ -9,13 +9,14 @@ import sysconfig
 import urllib.request
 import venv
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
+from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, encode_bytes
 from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
 from proxybyte.tokenization_proxybyte import build_tokenizer, save_tokenizer
 
@@ -165,3 +166,28 @@ def stranger(tmp_path_factory) -> Path:
             if not ours and not (packages / entry.name).exists():
                 (packages / entry.name).symlink_to(entry)
     return home / "bin" / "python"
+
+
+def _says(text: bytes, end: int = 2) -> Callable:
+    """A change after which the model answers any prompt that ends in ``.`` with ``text`` and the symbol ``end``."""
+    chain = [64 + ord("."), *encode_bytes(text).tolist(), end]
+    assert len(set(chain)) == len(chain)
+
+    def change(model):
+        rows = torch.eye(64)
+        weight = model.model.embed_tokens.weight.data
+        weight.zero_()
+        model.lm_head.weight.data.zero_()
+        for place, (symbol, following) in enumerate(pairwise(chain)):
+            weight[symbol] = model.lm_head.weight.data[following] = rows[place]
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.data.zero_()
+            layer.mlp.down_proj.weight.data.zero_()
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def says() -> Callable[..., Callable]:
+    """Of a text and an end: a change of a tiny Llama that has it answer so, for tests of programs that stream."""
+    return _says

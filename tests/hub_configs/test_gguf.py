@@ -1,7 +1,6 @@
 """GGUF files in llama.cpp itself, through its own server."""
 
 from contextlib import contextmanager
-from itertools import pairwise
 
 import pytest
 import torch
@@ -78,27 +77,8 @@ def test_greedy_bytes_are_those_of_transformers(both, text):
     assert [s for s in found if s not in (2, 13)] == [s for s in expected.tolist() if s not in (2, 13)]
 
 
-def says(text: bytes, end: int):
-    """A change after which the model answers any prompt that ends in ``.`` with ``text`` and the symbol ``end``."""
-    chain = [64 + ord("."), *encode_bytes(text).tolist(), end]
-    assert len(set(chain)) == len(chain)
-
-    def change(model):
-        rows = torch.eye(64)
-        weight = model.model.embed_tokens.weight.data
-        weight.zero_()
-        model.lm_head.weight.data.zero_()
-        for place, (symbol, following) in enumerate(pairwise(chain)):
-            weight[symbol] = model.lm_head.weight.data[following] = rows[place]
-        for layer in model.model.layers:
-            layer.self_attn.o_proj.weight.data.zero_()
-            layer.mlp.down_proj.weight.data.zero_()
-
-    return change
-
-
 @pytest.mark.parametrize(("end", "chat"), [(2, False), (13, False), (11, True), (13, True)])
-def test_each_end_ends_a_text_and_whole_characters_stream(end, chat, model_writer, tmp_path):
+def test_each_end_ends_a_text_and_whole_characters_stream(end, chat, model_writer, says, tmp_path):
     text = "한é🙂"
     model_writer(tmp_path / "model", "llama", says(text.encode(), end), WIDE, tie_word_embeddings=False)
     options = ExportOptions(ExportFormat.GGUF, chat=chat)

@@ -3,16 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
 from servers import transformers_serve, vllm_serve
 from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig
 
-from proxybyte import encode_bytes
 from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
 
 pytestmark = pytest.mark.slow
@@ -43,27 +39,8 @@ def serving(tmp_path_factory) -> Path:
     return folder
 
 
-def says(text: bytes) -> Callable:
-    """A change after which the model answers any prompt that ends in ``.`` with ``text``, a piece of each character."""
-    chain = [64 + ord("."), *encode_bytes(text).tolist(), 2]
-    assert len(set(chain)) == len(chain)
-
-    def change(model):
-        rows = torch.eye(64)
-        weight = model.model.embed_tokens.weight.data
-        weight.zero_()
-        model.lm_head.weight.data.zero_()
-        for place, (symbol, following) in enumerate(pairwise(chain)):
-            weight[symbol] = model.lm_head.weight.data[following] = rows[place]
-        for layer in model.model.layers:
-            layer.self_attn.o_proj.weight.data.zero_()
-            layer.mlp.down_proj.weight.data.zero_()
-
-    return change
-
-
 @pytest.fixture(scope="module")
-def folders(model_writer, tmp_path_factory) -> tuple[Path, Path]:
+def folders(model_writer, says, tmp_path_factory) -> tuple[Path, Path]:
     """An export with random weights, and one that says ``SAID``."""
     home = tmp_path_factory.mktemp("servers")
     model_writer(home / "any", "llama", None, SHAPE)
