@@ -143,7 +143,9 @@ def run(args: argparse.Namespace) -> int:
 def _show_box() -> None:
     """What the model that comes with the package writes: something to see before anything is trained."""
     words = ("generate", BOX, "--prompt", PROMPT, "--max-new-bytes", "160")
-    print("first, a small model that comes with the package, trained the same way, goes on from a prompt", flush=True)
+    print(
+        "first, a small model that comes with the package, trained longer and on raw bytes alone, goes on", flush=True
+    )
     print(f"$ proxybyte {shlex.join(words)}\n{PROMPT}", end="", flush=True)
     _run("-m", "proxybyte.cli", *words)
     print(flush=True)
