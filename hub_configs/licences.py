@@ -1,6 +1,6 @@
 """LICENSE and NOTICE of this package, for folders that carry its code."""
 
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import distributions
 from pathlib import Path
 
 from proxybyte.errors import ProxyByteError
@@ -15,10 +15,9 @@ def copy_licence(folder: Path) -> None:
         ProxyByteError: if it was installed without them.
     """
     for name in FILES:
-        try:
-            text = distribution("proxybyte").read_text(f"licenses/{name}")
-        except PackageNotFoundError:
-            text = None
+        # In a checkout an .egg-info may stand before the installed metadata, and it holds neither.
+        texts = (found.read_text(f"licenses/{name}") for found in distributions(name="proxybyte"))
+        text = next((text for text in texts if text is not None), None)
         if text is None:
             raise ProxyByteError(
                 f"the package was installed without its {name}, which has to travel with its code: install it again "

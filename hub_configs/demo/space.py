@@ -11,6 +11,7 @@ import proxybyte
 from proxybyte.artefacts import COMPRESSOR_FOLDER, ModelFolder, find_model
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import locked_output, whole_folder, write_text
+from proxybyte.hub_configs.licences import copy_licence
 from proxybyte.privacy import private_words_in
 from proxybyte.training import Compressor, load_compressor, short_names
 
@@ -123,6 +124,4 @@ def _copy_package(folder: Path) -> None:
         home = Path(str(files(f"proxybyte.{room}")))
         if not (folder / room).is_dir():  # installed from a checkout, where rooms lie side by side
             shutil.copytree(home, folder / room, ignore=ignored)
-    for path in metadata.files("proxybyte") or ():
-        if path.name in ("LICENSE", "NOTICE"):
-            shutil.copy(Path(str(path.locate())), folder / path.name)
+    copy_licence(folder)
