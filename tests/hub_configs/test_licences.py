@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_metadata_of_a_checkout_does_not_hide_the_installed_one(tmp_path, monkeypatch):
-    """``python -m`` puts the folder that it is started in first on the path, and ``pip install -e`` leaves this there."""
+    """``python -m`` puts the folder it is started in first on the path, and ``pip install -e`` leaves this there."""
     stale = tmp_path / "checkout" / "proxybyte.egg-info"
     stale.mkdir(parents=True)
     (stale / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: proxybyte\nVersion: 0.1.0\n")
