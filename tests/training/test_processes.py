@@ -117,8 +117,9 @@ def launch(recipe, *overrides):
     """Two ranks of a run under torchrun, and their processes by rank."""
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     process = start(*torchrun, "proxybyte.training.train", "--config", recipe, "compute.device=cpu", *overrides)
-    found = below(process, 2, lambda child: "proxybyte.training.train" in child.cmdline())
-    return process, {child.environ()["RANK"]: child for child in found if "RANK" in child.environ()}
+    # Between its fork and its start a rank still has the launcher's command line, but no rank.
+    found = below(process, 2, lambda child: "proxybyte.training.train" in child.cmdline() and "RANK" in child.environ())
+    return process, {child.environ()["RANK"]: child for child in found}
 
 
 def until_it_trains(process, folder):
