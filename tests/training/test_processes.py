@@ -118,8 +118,16 @@ def launch(recipe, *overrides):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
     process = start(*torchrun, "proxybyte.training.train", "--config", recipe, "compute.device=cpu", *overrides)
     # Between its fork and its start a rank still has the launcher's command line, but no rank.
-    found = below(process, 2, lambda child: "proxybyte.training.train" in child.cmdline() and "RANK" in child.environ())
-    return process, {child.environ()["RANK"]: child for child in found}
+    found = below(process, 2, lambda child: rank_of(child) is not None)
+    return process, {rank: child for child in found if (rank := rank_of(child)) is not None}
+
+
+def rank_of(child):
+    """The rank that a process trains as; between its fork and its start it has none, though its launcher's words."""
+    try:
+        return child.environ().get("RANK") if "proxybyte.training.train" in child.cmdline() else None
+    except psutil.Error:  # it has ended
+        return None
 
 
 def until_it_trains(process, folder):
