@@ -139,6 +139,34 @@ def test_files_import_each_other_in_no_circle():
     assert len(list(TopologicalSorter(known).static_order())) == len(EDGES)
 
 
+def reached_from(module: str) -> set[str]:
+    """Modules that it is made of, from import to import."""
+    reached: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        waiting |= {target for target in EDGES.get(name, ()) if target.startswith("proxybyte.training.")} - reached
+    return reached
+
+
+def test_one_place_opens_a_runs_configuration_and_what_it_is_made_of_gets_its_own_sections():
+    run = "proxybyte.training.run"
+    told = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if "TrainConfig" in (getattr(node, "id", ""), getattr(node, "name", ""), getattr(node, "attr", ""))
+    }
+    declared = {f"{run}.config", f"{run}.config_io"}
+    below = reached_from(f"{run}.assemble") - {f"{run}.assemble"} - declared
+    assert {f"{run}.loop", f"{run}.step", f"{run}.model_source", f"{run}.distributed"} < below
+    assert not told & below
+    entries = {f"{run}.assemble", f"{run}.dry_run", f"{run}.key_help", "proxybyte.training.train"}
+    rest = told - declared - entries
+    assert all(module.startswith("proxybyte.training.experiments.") for module in rest), rest
+
+
 def test_the_layers_are_those_of_the_page():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     told = page.partition("## Layers")[2].partition("```")[2].partition("```")[0]

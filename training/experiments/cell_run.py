@@ -17,17 +17,18 @@ from typing import Any
 import torch
 
 from proxybyte import ProxyByteForCausalLM
-from proxybyte.artefacts import CHECKPOINTS_FOLDER, COMPRESSOR_FOLDER, MODEL_FOLDER
+from proxybyte.artefacts import CHECKPOINTS_FOLDER, COMPRESSOR_FOLDER, MODEL_FOLDER, Split
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
 
 from ..compressors import load_compressor
-from ..run.config import EvaluationConfig, TrainConfig
+from ..run.config import TrainConfig
 from ..run.config_io import CONFIG_FILE, save_config
 from ..run.metrics import MetricsLog
 from ..run.signals import StopRequest
-from ..run.source import open_data
+from ..run.source import document_heads
 from ..run.validation import TwoViews, code_documents
+from ..stream.prepared import PreparedSplit
 from ..train import train
 from .grid import Cell
 from .matching import Length, settle_length
@@ -138,7 +139,7 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
     device = torch.device("cpu") if config.compute.device == "cpu" else device
     model: Any = ProxyByteForCausalLM.from_pretrained(config.output / MODEL_FOLDER, dtype=torch.float32)
     model = model.to(device)
-    documents = final_documents(config, job.evaluation)
+    documents = final_documents(job.data, job.evaluation)
     scoring = Scoring(window=config.plan.row_capacity, progress=True)
     raw, compressed = cell.kind is not ArmKind.COMPRESSED, _reads_codes(cell)
     sizes = [len(text) for text in documents.texts]
@@ -173,18 +174,18 @@ def _reads_codes(cell: Cell) -> bool:
     return cell.kind is not ArmKind.BYTES and plan.view_sentinels and not plan.superposed
 
 
-def final_documents(config: TrainConfig, evaluation: EvaluationPlan) -> TwoViews:
+def final_documents(data: Path, evaluation: EvaluationPlan) -> TwoViews:
     """Heads of held-out documents that the compressor of the data can code.
 
     Raises:
         ProxyByteError: if nothing was held out.
     """
-    asked = EvaluationConfig(documents=evaluation.final_documents, max_bytes=evaluation.final_max_bytes)
-    data = open_data(config)
-    texts = data.validation_documents(asked)
+    folder = data / Split.VALIDATION
+    held_out = PreparedSplit(folder) if folder.is_dir() else None
+    texts = document_heads(held_out, evaluation.final_documents, evaluation.final_max_bytes)
     if not texts:
-        raise ProxyByteError(f"{config.data} holds no validation documents: prepare a corpus that has some")
-    return code_documents(texts, load_compressor(config.data / COMPRESSOR_FOLDER))
+        raise ProxyByteError(f"{data} holds no validation documents: prepare a corpus that has some")
+    return code_documents(texts, load_compressor(data / COMPRESSOR_FOLDER))
 
 
 def _curve(config: TrainConfig, cell: Cell) -> list[Point]:

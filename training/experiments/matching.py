@@ -12,10 +12,9 @@ import numpy as np
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import View
 
+from ..run.assemble import model_source, open_data, row_flops
 from ..run.config import TrainConfig
-from ..run.model_source import new_config
-from ..run.row_flops import row_flops
-from ..run.source import TrainingData, open_data
+from ..run.source import TrainingData
 from ..stream.plan import BudgetUnit
 from ..stream.plan_report import report
 from .schema import MatchBy
@@ -87,7 +86,7 @@ def _by_raw_data(config: TrainConfig, budget: float) -> TrainConfig:
 
 
 def _row_flops(config: TrainConfig, data: TrainingData) -> float:
-    return row_flops(config, new_config(config, data.num_codes), data)
+    return row_flops(config, model_source(config, data.num_codes).new_shape(), data)
 
 
 def _symbols_per_step(config: TrainConfig) -> int:

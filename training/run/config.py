@@ -15,7 +15,6 @@ from proxybyte.symbols import View
 from ..settings import Section
 from ..signs_of_life import DEFAULT_SECONDS
 from ..stream.plan import PlanConfig
-from .lever_config import LeversConfig
 
 
 class Attention(StrEnum):
@@ -217,6 +216,17 @@ class SuffixRowsTraining(Section):
         if self.mix.value > 1:
             raise ValueError(f"mix.value is {self.mix.value:g}: give a share of at most 1")
         return self
+
+
+class LeversConfig(Section):
+    """What binds the two views together while a model is trained; nothing of it is left in the model."""
+
+    spelled_rows: bool = Field(
+        False, description="rows of compressed symbols are the sum of their bytes' rows by place, plus a residual"
+    )
+    spelled_places: int = Field(
+        16, ge=1, le=4096, description="places of a byte in a symbol that are told apart; later ones are like the last"
+    )
 
 
 class BatchConfig(Section):

@@ -14,7 +14,17 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
 from proxybyte.hub_configs import load_preset, preset_names
 
-from ..settings import find_settings, known_fields, lay_over, parse_override, parse_settings, read_yaml
+from ..settings import (
+    changed_keys,
+    find_settings,
+    flatten,
+    known_fields,
+    lay_over,
+    parse_override,
+    parse_settings,
+    read_yaml,
+    recorded,
+)
 from .config import MAY_CHANGE_ON_RESUME, TrainConfig
 
 CONFIG_FILE = "config.yaml"
@@ -152,11 +162,11 @@ def check_resumable(config: TrainConfig, saved: Mapping[str, Any], folder: Path)
     Raises:
         ProxyByteError: naming each key that differs and may not.
     """
-    old, new = flatten(saved), flatten(config.model_dump(mode="json"))
+    old, (new, at_default) = flatten(saved), recorded(config)
     changed = [
         f"{key}={json.dumps(old.get(key))} (now {json.dumps(new.get(key))})"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _may_change(key)
+        for key in changed_keys(old, new, at_default)
+        if not may_change(key)
     ]
     if changed:
         raise ProxyByteError(
@@ -164,19 +174,9 @@ def check_resumable(config: TrainConfig, saved: Mapping[str, Any], folder: Path)
         )
 
 
-def _may_change(key: str) -> bool:
+def may_change(key: str) -> bool:
+    """Whether a run that goes on may have another value of ``key``."""
     return any(key == free or (free.endswith(".") and key.startswith(free)) for free in MAY_CHANGE_ON_RESUME)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from proxybyte import build_tokenizer
-from proxybyte.artefacts import COMPRESSOR_FOLDER, PREPARED_MANIFEST, Split
+from proxybyte.artefacts import COMPRESSOR_FOLDER, PREPARED_MANIFEST, ModelFolder, Split
 from proxybyte.errors import ProxyByteError
 from proxybyte.model_loading import chat_tokenizer_in
 from proxybyte.symbols import Special
@@ -20,9 +20,9 @@ from ..prepare.manifest import read_manifest
 from ..stream.mixed_view import MixedViewDataset
 from ..stream.phases import Phases
 from ..stream.placement import Lengths
-from ..stream.plan import StreamPlan
+from ..stream.plan import PlanConfig, StreamPlan
 from ..stream.prepared import PreparedSplit
-from .config import EvaluationConfig, TrainConfig
+from .config import BatchConfig, EvaluationConfig
 from .rows import RowOrder, RowSource, read_rows
 
 _SAMPLED_ROWS = 64
@@ -33,6 +33,7 @@ class TrainingData:
     """A prepared folder, or a file of conversations, and what the run will do with it.
 
     Attributes:
+        path: the folder or file.
         dataset: row ``i`` of the run.
         phases: at which step each phase of the plan begins; one phase for conversations.
         num_codes: codes of the compressor, 320 + code is a symbol; 0 where the plan shows raw bytes alone.
@@ -42,6 +43,7 @@ class TrainingData:
         chat: the tokenizer whose template wrote the conversations, ``None`` for other data.
     """
 
+    path: Path
     dataset: RowSource
     phases: Phases
     num_codes: int
@@ -63,17 +65,12 @@ class TrainingData:
 
     def validation_documents(self, config: EvaluationConfig) -> list[bytes]:
         """Heads of up to ``config.documents`` validation documents, spread evenly over the split."""
-        split = self.validation
-        if split is None:
-            return []
-        chosen = np.unique(np.linspace(0, len(split) - 1, min(config.documents, len(split))).astype(int))
-        return [split.raw(i, 0, min(int(split.n_bytes[i]), config.max_bytes)).tobytes() for i in chosen.tolist()]
+        return document_heads(self.validation, config.documents, config.max_bytes)
 
-    def row_order(self, config: TrainConfig) -> RowOrder:
+    def row_order(self, batch: BatchConfig, seed: int) -> RowOrder:
         """Which rows make each step."""
-        batch, phases = config.batch, self.phases
-        borders = {phases.steady, phases.decay} - {0, self.steps}
-        return RowOrder(batch.rows_per_step, self.steps, batch.shuffle_steps, config.plan.seed, tuple(sorted(borders)))
+        borders = {self.phases.steady, self.phases.decay} - {0, self.steps}
+        return RowOrder(batch.rows_per_step, self.steps, batch.shuffle_steps, seed, tuple(sorted(borders)))
 
     @property
     def steps(self) -> int:
@@ -101,53 +98,54 @@ class TrainingData:
         return f"{self.steps:,} steps\n{self.dataset.describe()}"
 
 
-def open_data(config: TrainConfig) -> TrainingData:
-    """Open ``config.data`` and lay out the plan.
+def open_prepared(folder: Path, plan: PlanConfig, rows_per_step: int, reads_codes: bool) -> TrainingData:
+    """Open a folder of ``proxybyte prepare`` and lay out its plan.
+
+    Args:
+        folder: with a compressor.
+        plan: what is shown of it.
+        rows_per_step: rows of one step over all processes.
+        reads_codes: whether the model needs rows for the compressor's symbols.
 
     Raises:
-        ProxyByteError: if the folder or a shard of it is missing, a line is no conversation, or the plan holds less
-            than one step.
+        ProxyByteError: if the folder or a shard of it is missing, or the plan holds less than one step.
     """
-    if config.data.is_file():
-        return _open_chats(config)
-    split = PreparedSplit(config.data / Split.TRAIN)
-    plan = StreamPlan(_lengths(split, config), config.plan, config.batch.rows_per_step)
-    _whole_steps(plan.num_rows, config)
-    validation = config.data / Split.VALIDATION
-    compressor = load_compressor(config.data / COMPRESSOR_FOLDER)
+    split = PreparedSplit(folder / Split.TRAIN)
+    laid_out = StreamPlan(_lengths(split, plan), plan, rows_per_step)
+    _whole_steps(laid_out.num_rows, plan.row_length, rows_per_step)
+    validation = folder / Split.VALIDATION
+    compressor = load_compressor(folder / COMPRESSOR_FOLDER)
     return TrainingData(
-        dataset=MixedViewDataset(split, plan),
-        phases=plan.phases,
-        num_codes=compressor.num_symbols if _reads_codes(config) else 0,
-        compressor=config.data / COMPRESSOR_FOLDER,
-        fingerprint=_fingerprint(config.data, split),
+        path=folder,
+        dataset=MixedViewDataset(split, laid_out),
+        phases=laid_out.phases,
+        num_codes=compressor.num_symbols if reads_codes else 0,
+        compressor=folder / COMPRESSOR_FOLDER,
+        fingerprint=_fingerprint(folder, split),
         validation=PreparedSplit(validation) if validation.is_dir() else None,
     )
 
 
-def _reads_codes(config: TrainConfig) -> bool:
-    """Whether the model needs rows for the compressor's symbols."""
-    shown = config.plan.schedule.shows_compressed and not config.plan.superposed
-    return shown or config.suffix_rows.mix.value > 0
-
-
-def _lengths(split: PreparedSplit, config: TrainConfig) -> Lengths:
-    if config.plan.superposed:
-        return Lengths.superposed(split.n_bytes, config.plan.superposed)
-    borders = split.borders if config.plan.schedule.hand_off > 0 else None
+def _lengths(split: PreparedSplit, plan: PlanConfig) -> Lengths:
+    if plan.superposed:
+        return Lengths.superposed(split.n_bytes, plan.superposed)
+    borders = split.borders if plan.schedule.hand_off > 0 else None
     return Lengths(split.n_bytes, split.n_symbols, borders if borders is not None and borders.any() else None)
 
 
-def _open_chats(config: TrainConfig) -> TrainingData:
-    """Conversations under the chat template that the model carries, or our own."""
-    base = config.model.base
-    tokenizer = (chat_tokenizer_in(base.model) if base else None) or build_tokenizer(
-        chat=True, opening=config.plan.document_opening
-    )
-    dataset = ChatDataset(read_chats(config.data, tokenizer), config.plan, str(config.data))
+def open_chats(file: Path, plan: PlanConfig, rows_per_step: int, base: ModelFolder | None) -> TrainingData:
+    """Open conversations, under the chat template that the model ``base`` carries, or our own.
+
+    Raises:
+        ProxyByteError: if a line is no conversation, or they fill less than one step.
+    """
+    carried = chat_tokenizer_in(base.model) if base else None
+    tokenizer = carried or build_tokenizer(chat=True, opening=plan.document_opening)
+    dataset = ChatDataset(read_chats(file, tokenizer), plan, str(file))
     return TrainingData(
+        path=file,
         dataset=dataset,
-        phases=Phases.of(_whole_steps(len(dataset), config)),
+        phases=Phases.of(_whole_steps(len(dataset), plan.row_length, rows_per_step)),
         num_codes=0,
         compressor=base.compressor if base else None,
         fingerprint=_digest(array for chat in dataset.chats for array in (chat.input_ids, chat.labels)),
@@ -156,12 +154,20 @@ def _open_chats(config: TrainConfig) -> TrainingData:
     )
 
 
-def _whole_steps(rows: int, config: TrainConfig) -> int:
-    steps = rows // config.batch.rows_per_step
+def document_heads(split: PreparedSplit | None, number: int, max_bytes: int) -> list[bytes]:
+    """The first ``max_bytes`` bytes of up to ``number`` documents, spread evenly over the split; none of no split."""
+    if split is None:
+        return []
+    chosen = np.unique(np.linspace(0, len(split) - 1, min(number, len(split))).astype(int))
+    return [split.raw(i, 0, min(int(split.n_bytes[i]), max_bytes)).tobytes() for i in chosen.tolist()]
+
+
+def _whole_steps(rows: int, row_length: int, rows_per_step: int) -> int:
+    steps = rows // rows_per_step
     if steps == 0:
         raise ProxyByteError(
-            f"the plan holds {rows} row(s) of {config.plan.row_length} symbols, less than one step of "
-            f"{config.batch.rows_per_step}: raise plan.budget, or lower batch.rows_per_step or plan.row_length"
+            f"the plan holds {rows} row(s) of {row_length} symbols, less than one step of {rows_per_step}: raise "
+            "plan.budget, or lower batch.rows_per_step or plan.row_length"
         )
     return steps
 

@@ -7,7 +7,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.suffix_rows import SuffixRowsConfig, SuffixTable
 
 from ..compressors import load_compressor
-from .config import Ramp, TrainConfig
+from .config import Ramp, SuffixRowsTraining
 from .source import TrainingData
 from .spelled import symbol_bytes
 
@@ -27,26 +27,25 @@ class SuffixSchedule:
     steps: int
 
     @classmethod
-    def of(cls, config: TrainConfig, model: ProxyByteForCausalLM, data: TrainingData) -> "SuffixSchedule | None":
+    def of(cls, asked: SuffixRowsTraining, model: ProxyByteForCausalLM, data: TrainingData) -> "SuffixSchedule | None":
         """For a run; ``None`` where it asks for none, and a model that has such rows keeps them as they are.
 
         Raises:
             ProxyByteError: if the data have no tokenizer whose tokens could end anywhere.
         """
-        wanted = config.suffix_rows.mix
-        if not wanted.value:
+        if not asked.mix.value:
             return None
         if model.config.suffix_rows is None:
             if data.compressor is None:
-                raise ProxyByteError(f"suffix_rows needs prepared data, but {config.data} has no compressor")
+                raise ProxyByteError(f"suffix_rows needs prepared data, but {data.path} has no compressor")
             try:
                 spellings = symbol_bytes(load_compressor(data.compressor))
             except ProxyByteError as error:
-                raise ProxyByteError(f"suffix_rows does not go with {config.data}: {error}") from error
+                raise ProxyByteError(f"suffix_rows does not go with {data.path}: {error}") from error
             # A BPE's first tokens are its first merges, which are its most frequent ones.
-            spellings = spellings[: config.suffix_rows.tokens]
-            model.add_suffix_rows(SuffixTable.build(spellings), wanted.value)
-        return cls(model.config.suffix_rows, wanted, data.steps)
+            spellings = spellings[: asked.tokens]
+            model.add_suffix_rows(SuffixTable.build(spellings), asked.mix.value)
+        return cls(model.config.suffix_rows, asked.mix, data.steps)
 
     def before(self, step: int) -> None:
         """To be called before the forward pass of ``step``."""

@@ -56,7 +56,7 @@ def test_every_cell_leaves_a_model_and_a_result(finished):
 def test_the_figures_are_those_of_the_saved_model(finished, plan_values):
     folder = finished / "cells" / "proxy-seed1" / "run"
     config = load_config(folder / "config.yaml")
-    documents = final_documents(config, parse_plan(plan_values, "plan").evaluation)
+    documents = final_documents(config.data, parse_plan(plan_values, "plan").evaluation)
     assert len(documents.texts) == 6
     assert all(len(text) <= 300 for text in documents.texts)
     compressor = load_compressor(folder / "compressor")
