@@ -29,7 +29,9 @@ from .adapters import Adapter, write_merged
 from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, CheckpointFolder, RunState, load_optimizer
 from .config import AdapterKind, FrozenWeights, Precision, TrainConfig
 from .config_io import check_resumable
+from .cross_view import CrossView, cross_view_flops
 from .distributed import Stage, check_machine, check_size, place, start
+from .levers import Levers
 from .loop import Run
 from .metrics import MetricsLog
 from .model_source import ModelSource
@@ -94,7 +96,8 @@ def open_data(config: TrainConfig) -> TrainingData:
     if config.data.is_file():
         return open_chats(config.data, plan, rows_per_step, config.model.base)
     shown = plan.schedule.shows_compressed and not plan.superposed
-    return open_prepared(config.data, plan, rows_per_step, shown or config.suffix_rows.mix.value > 0)
+    beside = config.suffix_rows.mix.value > 0 or config.levers.cross_view.symbols.value > 0
+    return open_prepared(config.data, plan, rows_per_step, shown or beside)
 
 
 def model_source(config: TrainConfig, num_codes: int) -> ModelSource:
@@ -113,7 +116,9 @@ def row_flops(config: TrainConfig, shape: ProxyByteConfig, data: TrainingData) -
     """
     row = training_flops(shape, config.plan.row_length, data.document_length, config.raw_rows_only)
     step = spelled_flops(config.levers, data, shape.hidden_size, bool(shape.tie_word_embeddings))
-    return row + step / config.batch.rows_per_step
+    rows_per_step = config.batch.rows_per_step
+    row += cross_view_flops(config.levers.cross_view, data, shape.hidden_size, rows_per_step)
+    return row + step / rows_per_step
 
 
 def learning_rates(config: TrainConfig, data: TrainingData) -> Callable[[int], float]:
@@ -168,23 +173,23 @@ def _engine(
 ) -> Engine:
     """``model`` on the processes, with its optimizer as ``checkpoint`` has it."""
     table = spelling_table(config.levers, data)
-    spelled: SpelledRows | None = None
+    levers = Levers(model)
 
     def optimize(module: nn.Module) -> torch.optim.Optimizer:
-        nonlocal spelled
-        if table is None:
-            return make_adamw(module, config.optimizer)
-        trained = config.model.checkpoint is not None
+        nonlocal levers
         # Where it is to be trained: moving it to a device would give its rows another memory.
-        spelled = SpelledRows(stage.accelerator.unwrap_model(module), table, config.seed, checkpoint, trained)
-        return make_adamw(spelled, config.optimizer)
+        bare, trained = stage.accelerator.unwrap_model(module), config.model.checkpoint is not None
+        spelled = SpelledRows(bare, table, config.seed, checkpoint, trained) if table else None
+        levers = Levers(bare, spelled, CrossView.asked(config.levers.cross_view, data, bare, checkpoint))
+        return make_adamw(levers, config.optimizer)
 
     placed, optimizer = place(stage, model, config.compute, optimize)
     raw_model = stage.accelerator.unwrap_model(placed)
     # Of the placed model: sharding puts other parameters in the place of the first ones.
+    levers = replace(levers, model=raw_model)
     rows_first = RowsFirst.of(raw_model, config.trainable, data.steps, stage.world.size == 1)
     if checkpoint:
-        load_optimizer(spelled or raw_model, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
+        load_optimizer(levers, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
     return Engine(
         accelerator=stage.accelerator,
         model=placed,
@@ -193,7 +198,7 @@ def _engine(
         clip=config.optimizer.clip,
         seed=config.seed,
         rows_first=rows_first,
-        spelled=spelled,
+        levers=levers,
         raw_rows_only=config.raw_rows_only,
     )
 

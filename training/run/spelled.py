@@ -33,7 +33,7 @@ from ..byteify.rows import token_spellings
 from ..compressors import Compressor, load_compressor
 from ..compressors.bpe import BpeCompressor
 from ..compressors.spelling import spelling_of
-from .config import LeversConfig
+from .lever_config import LeversConfig
 from .source import TrainingData
 
 SPELLED_FILE = "spelled_rows.safetensors"
