@@ -49,7 +49,8 @@ def settings_of(sections: Mapping[str, BaseModel], given: Mapping[str, Any]) -> 
         sections: by the name that their keys begin with.
         given: nested values.
     """
-    values, at_default = {}, set()
+    values: dict[str, Any] = {}
+    at_default: set[str] = set()
     for name, section in sections.items():
         every, default = recorded(section)
         values |= {f"{name}.{key}": value for key, value in every.items() if name != "train" or not _is_free(key)}
