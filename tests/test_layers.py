@@ -162,7 +162,7 @@ def test_one_place_opens_a_runs_configuration_and_what_it_is_made_of_gets_its_ow
     below = reached_from(f"{run}.assemble") - {f"{run}.assemble"} - declared
     assert {f"{run}.loop", f"{run}.step", f"{run}.model_source", f"{run}.distributed"} < below
     assert not told & below
-    entries = {f"{run}.assemble", f"{run}.dry_run", f"{run}.key_help", "proxybyte.training.train"}
+    entries = {f"{run}.assemble", f"{run}.dry_run", "proxybyte.training.train"}
     rest = told - declared - entries
     assert all(module.startswith("proxybyte.training.experiments.") for module in rest), rest
 

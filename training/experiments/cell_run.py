@@ -22,11 +22,11 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
 
 from ..compressors import load_compressor
+from ..processes import StopRequest
 from ..run.config import TrainConfig
 from ..run.config_io import CONFIG_FILE, save_config
+from ..run.data import document_heads
 from ..run.metrics import MetricsLog
-from ..run.signals import StopRequest
-from ..run.source import document_heads
 from ..run.validation import TwoViews, code_documents
 from ..stream.prepared import PreparedSplit
 from ..train import train

@@ -14,7 +14,7 @@ from proxybyte.symbols import View
 
 from ..run.assemble import model_source, open_data, row_flops
 from ..run.config import TrainConfig
-from ..run.source import TrainingData
+from ..run.data import TrainingData
 from ..stream.plan import BudgetUnit
 from ..stream.plan_report import report
 from .schema import MatchBy

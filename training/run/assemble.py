@@ -30,19 +30,15 @@ from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, CheckpointFolder, RunState
 from .config import AdapterKind, FrozenWeights, Precision, TrainConfig
 from .config_io import check_resumable
 from .cross_view import CrossView, cross_view_flops
+from .data import RowShare, TrainingData, open_chats, open_prepared
 from .distributed import Stage, check_machine, check_size, place, start
-from .levers import Levers
+from .levers import Levers, SuffixSchedule
 from .loop import Run
 from .metrics import MetricsLog
-from .model_source import ModelSource
-from .optim import learning_rate, make_adamw
-from .origin import Origin
-from .rows import RowShare
-from .source import TrainingData, open_chats, open_prepared
+from .model_source import ModelOrigin, ModelSource
+from .optim import RowsFirst, learning_rate, make_adamw
 from .spelled import SpelledRows, spelled_flops, spelling_table
-from .stages import RowsFirst
 from .step import Engine
-from .suffixes import SuffixSchedule
 from .teacher import Lessons, Teacher
 from .validation import TwoViews, Validation, code_documents
 
@@ -163,7 +159,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         flops_per_row=row_flops(config, model.config, data),
         raw_model=raw_model,
         save_model=adapter or ModelWriter(model, chat),
-        origin=Origin(base, config.data, config.plan, wanted.kind, config.seed),
+        origin=ModelOrigin(base, config.data, config.plan, wanted.kind, config.seed),
         evaluate=_validation(config, stage, data, raw_model),
     )
 

@@ -34,12 +34,11 @@ from .config import (
     TrainConfig,
 )
 from .config_io import Resolved
+from .data import TrainingData, fetch_ahead
 from .distributed import check_batch, check_machine
 from .metrics import Count
 from .optim import check_optimizer, learning_rate
 from .precision import settle_precision, why_precision
-from .rows import fetch_ahead
-from .source import TrainingData
 from .step import train_step
 
 TIMED_STEPS = 2

@@ -13,16 +13,14 @@ from torch import nn
 
 from proxybyte.progress import Progress
 
+from ..processes import StopRequest
 from .checkpoint import CheckpointFolder, RunState, optimizer_tensors, whole_tensors
 from .config import CheckpointConfig, EvaluationConfig, LogConfig
+from .data import RowShare, StepBatches, TrainingData, fetch_ahead
 from .distributed import World
 from .metrics import Count, MetricsLog, Totals, refuse_nan, step_losses
-from .origin import Origin
-from .raw_gradient import raw_gradient_norm
-from .rows import RowShare, StepBatches, fetch_ahead
-from .signals import StopRequest
-from .source import TrainingData
-from .step import Engine, StepResult, train_step
+from .model_source import ModelOrigin
+from .step import Engine, StepResult, raw_gradient_norm, train_step
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Run:
     flops_per_row: float
     raw_model: nn.Module
     save_model: Callable[[Path, dict[str, torch.Tensor]], None]
-    origin: Origin
+    origin: ModelOrigin
     evaluate: Callable[[], dict[str, float]] | None
 
     @property

@@ -1,6 +1,6 @@
-"""The model of a run: new from a size, or going on from a folder."""
+"""The model of a run: new from a size, or going on from a folder; and what it says of where it comes from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +11,19 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
+from proxybyte.artefacts import PREPARED_MANIFEST, ModelFolder
 from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.faults import loading
 from proxybyte.hub_configs import load_preset
+from proxybyte.provenance import CodesFacts, DataFacts, TrainingFacts, copy_provenance, read_provenance, write_training
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from ..memory import host_memory, refuse_beyond
+from ..prepare.manifest import read_manifest
 from ..stream.plan import PlanConfig
 from .config import AdapterConfig, AdapterKind, Attention, ComputeConfig, ModelConfig
+from .metrics import Totals
 
 
 @dataclass(frozen=True)
@@ -206,3 +210,61 @@ def _check_heads(folder: Path, asked: dict[str, Any]) -> None:
             raise ProxyByteError(
                 f"the model in {folder} has {name}={there}: leave model.{name} out, heads are only added to none"
             )
+
+
+_WHOLE = "all"
+
+
+@dataclass(frozen=True)
+class ModelOrigin:
+    """What a run says of itself in every model folder that it writes (:mod:`proxybyte.provenance`).
+
+    Attributes:
+        base: what it started from; ``None`` for a new one.
+        data: a prepared folder, or a file of conversations.
+        plan: what was shown of it.
+        adapter: what was trained in the place of its weights.
+        seed: of its first weights.
+    """
+
+    base: ModelFolder | None
+    data: Path
+    plan: PlanConfig
+    adapter: AdapterKind
+    seed: int
+
+    def write(self, folder: Path, step: int, totals: Totals, validation: Mapping[str, float]) -> None:
+        """Hand on what the model came with, and add this run to it.
+
+        Args:
+            folder: of the model, or of the adapter.
+            step: finished steps.
+            totals: what was seen so far.
+            validation: the last bits per byte by metric name; empty where none was measured.
+        """
+        if self.base is not None:
+            copy_provenance(self.base.model, folder)
+        codes, data = self._of_data()
+        facts = TrainingFacts(
+            steps=step,
+            symbols=totals.symbols,
+            flops=totals.flops,
+            seen=totals.shares(),
+            row_length=self.plan.row_length,
+            weights=_WHOLE if self.adapter is AdapterKind.NONE else str(self.adapter),
+            chat=self.data.is_file(),
+            seed=self.seed,
+            codes=codes,
+            data=data,
+            validation=dict(validation),
+        )
+        write_training(folder, (*read_provenance(folder).training, facts))
+
+    def _of_data(self) -> tuple[CodesFacts | None, DataFacts]:
+        """Of a prepared folder; conversations, and a folder without a manifest, say nothing of themselves."""
+        if not (self.data / PREPARED_MANIFEST).is_file():
+            return None, DataFacts()
+        manifest = read_manifest(self.data)
+        info = manifest.compressor
+        codes = CodesFacts(info.name, info.family, info.num_symbols, manifest.ratio)
+        return codes if self.plan.schedule.shows_compressed else None, manifest.data

@@ -33,8 +33,8 @@ from ..byteify.rows import token_spellings
 from ..compressors import Compressor, load_compressor
 from ..compressors.bpe import BpeCompressor
 from ..compressors.spelling import spelling_of
+from .data import TrainingData
 from .lever_config import LeversConfig
-from .source import TrainingData
 
 SPELLED_FILE = "spelled_rows.safetensors"
 """In a checkpoint: places and residuals."""
