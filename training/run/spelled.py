@@ -29,7 +29,7 @@ from proxybyte import ProxyByteForCausalLM
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES
 
-from ..byteify.rows import token_spellings
+from ..byteify.embedding_rows import token_spellings
 from ..compressors import Compressor, load_compressor
 from ..compressors.bpe import BpeCompressor
 from ..compressors.spelling import spelling_of

@@ -14,8 +14,8 @@ from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.experiments.cell_run import final_documents
 from proxybyte.training.experiments.grid import expand
-from proxybyte.training.experiments.plan_io import parse_plan
 from proxybyte.training.experiments.runner import RunOptions, run_plan
+from proxybyte.training.experiments.schema import parse_plan
 from proxybyte.training.run.config_io import load_config
 
 CELLS = [f"{arm}-seed{seed}" for seed in (0, 1) for arm in ("bytes", "proxy", "tokenizer")]

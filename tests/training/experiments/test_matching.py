@@ -7,10 +7,10 @@ import pytest
 from proxybyte.errors import ProxyByteError
 from proxybyte.flops import training_flops
 from proxybyte.symbols import View
-from proxybyte.training.experiments.artefacts import Artefacts
+from proxybyte.training.experiments.cell_run import settle_length
 from proxybyte.training.experiments.grid import expand
-from proxybyte.training.experiments.matching import settle_length
 from proxybyte.training.experiments.schema import MatchBy
+from proxybyte.training.experiments.shared_data import Artefacts
 from proxybyte.training.run.assemble import model_source, open_data
 from proxybyte.training.stream.plan_report import report
 
@@ -18,7 +18,7 @@ from proxybyte.training.stream.plan_report import report
 @pytest.fixture(scope="session")
 def cells(finished, plan_values):
     """Cells of seed 0 by arm, with their data."""
-    from proxybyte.training.experiments.plan_io import parse_plan
+    from proxybyte.training.experiments.schema import parse_plan
 
     plan = parse_plan(plan_values, "tiny.yaml")
     shared = Artefacts(plan, finished / "shared")
