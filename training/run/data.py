@@ -273,7 +273,8 @@ def open_prepared(folder: Path, plan: PlanConfig, rows_per_step: int, reads_code
 def _lengths(split: PreparedSplit, plan: PlanConfig) -> Lengths:
     if plan.superposed:
         return Lengths.superposed(split.n_bytes, plan.superposed)
-    borders = split.borders if plan.schedule.hand_off > 0 else None
+    schedule = plan.schedule
+    borders = split.borders if schedule.hand_off > 0 or schedule.switch > 0 else None
     return Lengths(split.n_bytes, split.n_symbols, borders if borders is not None and borders.any() else None)
 
 
