@@ -135,6 +135,14 @@ def check_asked(size: int, wanted: int | None, who: str) -> None:
         )
 
 
+def exit_code(stopped_by: int) -> int:
+    """Exit code of a command whose work a signal, if any, stopped after it was saved.
+
+    130 for Ctrl-C, as a shell counts it, so that 'train && export' ends there; a scheduler's SIGTERM is no fault.
+    """
+    return 128 + signal.SIGINT if stopped_by == signal.SIGINT else 0
+
+
 class StopRequest:
     """Context in which the first SIGTERM or SIGINT only sets :attr:`number`, 0 until then; a second acts as ever."""
 

@@ -4,7 +4,7 @@ import argparse
 import shlex
 
 from proxybyte import numbers
-from proxybyte.cli import Command
+from proxybyte.cli import Command, add_text_facts
 
 EXAMPLES = """\
   proxybyte corpus --python-packages --max-mb 50 --out corpus
@@ -68,27 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep at most this much text: whole packages, keys or documents of all sizes, drawn by a seeded hash",
     )
     split.add_argument("--seed", type=numbers.seed, default=0, help="(default: %(default)s)")
-    _add_facts(parser.add_argument_group("about the text, for the cards of models that read it"))
+    add_text_facts(parser.add_argument_group("about the text, for the cards of models that read it"), "--license")
     _add_output(parser.add_argument_group("output"))
-
-
-def _add_facts(facts: argparse._ArgumentGroup) -> None:
-    facts.add_argument(
-        "--license",
-        type=numbers.license_id,
-        action="append",
-        default=[],
-        metavar="ID",
-        help="a licence of the text as the Hub spells it, such as cc-by-4.0; may be given several times",
-    )
-    facts.add_argument(
-        "--language",
-        type=numbers.language_code,
-        action="append",
-        default=[],
-        metavar="CODE",
-        help="a natural language of the text, such as en; may be given several times",
-    )
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:

@@ -74,6 +74,7 @@ def _run(args: argparse.Namespace) -> int:
         print(f"{len(cells)} cells, each of {plan.match.budget:g} ({plan.match.by})")
         return 0
     from proxybyte.training.experiments.runner import RunOptions, run_plan  # waits for torch
+    from proxybyte.training.processes import exit_code
 
     output = args.out or Path("runs") / Path(args.plan).stem
     options = RunOptions(output, tuple(shlex.split(args.launch)), args.workers, args.cells, args.slice_minutes)
@@ -88,7 +89,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ProxyByteError(f"{len(progress.failed)} cell(s) failed, the first is {name}: {reason}")
     if not progress.stopped:
         print(f"next: proxybyte experiment report {shlex.quote(str(output))}")
-    return 0
+    return exit_code(progress.stopped_by)
 
 
 COMMAND = Command("train and score every cell of an experiment plan", EXAMPLES, _add_arguments, _run)
