@@ -16,7 +16,7 @@ from importlib.metadata import entry_points, version
 from typing import Any, NoReturn
 
 from .checksums import SKIP_FLAG, SKIP_VARIABLE, SUMS
-from .errors import ProxyByteError
+from .errors import ProxyByteError, WrongOption
 from .faults import disk_full_sentence, unexpected_sentence
 from .numbers import NotTaken, language_code, license_id
 
@@ -167,7 +167,7 @@ def report_fault(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         sentence, code = "interrupted", 130
     elif isinstance(error, ProxyByteError):
-        sentence, code = str(error), 2
+        sentence, code = error.on_command_line() if isinstance(error, WrongOption) else str(error), 2
     elif (full := disk_full_sentence(error)) is not None:
         sentence, code = full, 2
     elif isinstance(error, OSError) and error.filename is not None:

@@ -99,7 +99,7 @@ def test_entropy_boundaries_end_symbols_where_m1_is_uncertain(small_lm):
 
 
 def test_too_few_allowed_strings_are_an_error(small_lm):
-    with pytest.raises(ProxyByteError, match="lower --symbols"):
+    with pytest.raises(ProxyByteError, match="lower symbols"):
         grow(small_lm, GrowthRule(5000, Boundary.ENTROPY, threshold=0.0))
     with pytest.raises(ProxyByteError, match="256 or more"):
         GrowthRule(255)

@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from proxybyte.checksums import seal, unseal
-from proxybyte.errors import ProxyByteError
+from proxybyte.errors import ProxyByteError, WrongOption
 from proxybyte.folders import write_bytes
 from proxybyte.progress import Progress
 
@@ -56,9 +56,10 @@ class FitOptions:
         """
         for name in ("width", "steps", "batch", "context", "learning_rate"):
             if getattr(self, name) <= 0:
-                raise ProxyByteError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be positive")
+                raise WrongOption(f"{name} {getattr(self, name)}: must be positive", name)
         if self.width % 8:
-            raise ProxyByteError(f"--width {self.width}: must be a multiple of 8, for the int8 matrix units")
+            told = f"width {self.width}: must be a multiple of 8, for the int8 matrix units"
+            raise WrongOption(told, "width")
 
     def rate(self, step: int) -> float:
         """Learning rate of ``step``."""
