@@ -120,7 +120,7 @@ def test_cap_below_the_smallest_package_is_an_error():
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_share_outside_zero_to_one_is_an_error(share):
-    with pytest.raises(WrongOption, match="validation_share is .*: give a share from 0") as error:
+    with pytest.raises(WrongOption, match=r"validation_share is .*: give a share from 0") as error:
         SplitRule(validation_share=share)
     assert error.value.on_command_line().startswith("--validation-share is ")
 
