@@ -128,13 +128,14 @@ def open_data(config: TrainConfig) -> TrainingData:
 def _reads_codes(config: TrainConfig) -> bool:
     """Whether the model needs rows for the compressor's symbols."""
     shown = config.plan.schedule.shows_compressed and not config.plan.superposed
-    return shown or config.suffix_rows.mix.value > 0
+    return shown or config.suffix_rows.mix.value > 0 or config.levers.cross_view.symbols.value > 0
 
 
 def _lengths(split: PreparedSplit, config: TrainConfig) -> Lengths:
     if config.plan.superposed:
         return Lengths.superposed(split.n_bytes, config.plan.superposed)
-    borders = split.borders if config.plan.schedule.hand_off > 0 else None
+    schedule = config.plan.schedule
+    borders = split.borders if schedule.hand_off > 0 or schedule.switch > 0 else None
     return Lengths(split.n_bytes, split.n_symbols, borders if borders is not None and borders.any() else None)
 
 
