@@ -145,7 +145,7 @@ def test_the_commands_fit_and_compile(sources, held_out, tmp_path, capsys):
 def test_compiling_an_m1_of_another_vocabulary_is_refused(small_lm, tmp_path, capsys):
     from safetensors.torch import load, save
 
-    from proxybyte.training.compressors.storage import write_folder
+    from proxybyte.training.compressors.protocol import write_folder
 
     NeuralCompressor(small_lm, NeuralSettings()).save(tmp_path / "m1")
     tensors = load((tmp_path / "m1" / "m1.safetensors").read_bytes())
