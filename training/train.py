@@ -24,7 +24,7 @@ from proxybyte.faults import disk_full_sentence
 from proxybyte.hub_configs import load_preset
 from proxybyte.locks import hold
 
-from .processes import exit_code
+from .machine import exit_code
 from .run.assemble import (
     PLOT_FILE,
     assemble,

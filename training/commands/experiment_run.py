@@ -74,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
         print(f"{len(cells)} cells, each of {plan.match.budget:g} ({plan.match.by})")
         return 0
     from proxybyte.training.experiments.runner import RunOptions, run_plan  # waits for torch
-    from proxybyte.training.processes import exit_code
+    from proxybyte.training.machine import exit_code
 
     output = args.out or Path("runs") / Path(args.plan).stem
     options = RunOptions(output, tuple(shlex.split(args.launch)), args.workers, args.cells, args.slice_minutes)

@@ -21,9 +21,8 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.folders import check_output, is_made_of, locked_output, whole_folder, write_text
 from proxybyte.progress import Progress
 from proxybyte.provenance import DataFacts
-from proxybyte.training.corpus.report import LISTED_PACKAGES, CorpusReport, read_report
+from proxybyte.training.corpus.folder import LISTED_PACKAGES, CorpusReport, SplitCount, SplitWriter, read_report
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
-from proxybyte.training.corpus.writer import SplitCount, SplitWriter
 from proxybyte.training.texts.records import (
     DEFAULT_SUFFIXES,
     MEGABYTE,

@@ -24,7 +24,7 @@ from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
 from proxybyte.symbols import View
 
 from ..compressors import load_compressor
-from ..processes import StopRequest
+from ..machine import StopRequest
 from ..run.assemble import model_source, open_data, row_flops
 from ..run.config import TrainConfig
 from ..run.config_io import CONFIG_FILE, save_config

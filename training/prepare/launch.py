@@ -13,9 +13,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.machine import check_launch, end_with_launcher
 from proxybyte.training.prepare.tasks import ShardTask
 from proxybyte.training.prepare.workers import ONE_THREAD
-from proxybyte.training.processes import check_launch, end_with_launcher
 from proxybyte.training.signs_of_life import signs_of_life
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from proxybyte.folders import check_output, finish, output_folder, partial_folde
 from proxybyte.progress import Progress
 from proxybyte.provenance import DataFacts
 from proxybyte.training.compressors import load_compressor
-from proxybyte.training.corpus.report import read_report
+from proxybyte.training.corpus.folder import read_report
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.launch import Crew, crew
 from proxybyte.training.prepare.manifest import (

@@ -21,8 +21,7 @@ from proxybyte.checksums import file_digest
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import sync, write_text
 from proxybyte.training.compressors.protocol import Compressor, cut_windows
-from proxybyte.training.prepare.coded import Coder
-from proxybyte.training.prepare.columns import prepared_batch
+from proxybyte.training.prepare.columns import Coder, prepared_batch
 from proxybyte.training.prepare.manifest import LISTED, TOTALS, SplitTotals, add_totals
 from proxybyte.training.prepare.tasks import ShardTask
 from proxybyte.training.texts.records import damaged

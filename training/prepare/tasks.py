@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from proxybyte.artefacts import CORPUS_REPORT, Column, Split
 from proxybyte.checksums import verify_folder
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.report import read_report
+from proxybyte.training.corpus.folder import read_report
 from proxybyte.training.texts.records import MEGABYTE, damaged, nearest
 
 SHARD_BYTES = 64 * MEGABYTE

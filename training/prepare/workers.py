@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from proxybyte.artefacts import COMPRESSOR_FOLDER
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.machine import end_with_parent
 from proxybyte.training.prepare.manifest import SplitTotals
 from proxybyte.training.prepare.shard import ShardEncoder, Verify
 from proxybyte.training.prepare.tasks import ShardTask
-from proxybyte.training.processes import end_with_parent
 
 ONE_THREAD = {"RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 _POLL_SECONDS = 0.2

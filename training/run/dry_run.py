@@ -14,8 +14,7 @@ from torch import nn
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
 
-from ..memory import free_host_memory, spell_size
-from ..processes import asked_processes
+from ..machine import asked_processes, free_host_memory, spell_size
 from ..settings import flatten
 from ..stream.mixed_view import MixedViewDataset
 from ..stream.plan_report import report

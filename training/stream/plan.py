@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import DocumentOpening
 
-from ..memory import host_memory, refuse_beyond
+from ..machine import host_memory, refuse_beyond
 from ..settings import Section
 from .placement import HAND_OFF_PARTS, STARTS_COMPRESSED, Form, Lengths, Offsets, Placements, Segments, segments
 from .schedule import Mixture, Pairing, Phase, Phases, ScheduleConfig
