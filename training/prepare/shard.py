@@ -1,16 +1,14 @@
 """Encode one piece of the corpus into one Arrow file: what each worker does."""
 
-import hashlib
-import json
 import os
 import re
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from proxybyte.artefacts import Column
-from proxybyte.checksums import file_digest
+from proxybyte.checksums import file_digest, sealed_json, unsealed_json
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import sync, write_text
 from proxybyte.training.compressors.protocol import CannotEncode, Compressor, cut_windows
@@ -28,7 +26,6 @@ from proxybyte.training.prepare.tasks import ShardTask
 from proxybyte.training.texts.records import damaged
 
 DONE = "done"
-_SEAL = "sha256"
 _SAMPLE_EVERY = 16
 
 
@@ -84,7 +81,7 @@ class ShardEncoder:
                 contract (a code out of range, borders that do not fit).
         """
         target = self._folder / task.split / task.file_name
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        temporary = target.with_name(f"{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
         parts = []
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, self._schema) as stream:
             for row_group in task.row_groups:
@@ -99,7 +96,7 @@ class ShardEncoder:
         sync(target.parent)
         name = f"{task.split}/{task.file_name}"
         totals = add_totals([*parts, SplitTotals(files={name: size}, digests={name: digest})])
-        write_text(report_path(self._folder, task), _sealed(totals))
+        write_text(report_path(self._folder, task), sealed_json(TOTALS.dump_python(totals, mode="json")))
         return totals
 
     def _encode(self, columns: pa.Table) -> tuple[pa.RecordBatch, SplitTotals]:
@@ -171,24 +168,11 @@ def report_path(folder: Path, task: ShardTask) -> Path:
 def finished(folder: Path, task: ShardTask) -> SplitTotals | None:
     """The totals of ``task`` if its report and its Arrow file are there and hold what was written, else ``None``."""
     try:
-        report = json.loads(report_path(folder, task).read_bytes())
-        if report.pop(_SEAL, None) != _seal(report):
-            return None
-        totals = TOTALS.validate_python(report)
+        totals = TOTALS.validate_python(unsealed_json(report_path(folder, task).read_bytes()))
         whole = all(file_digest(folder / name) == digest for name, digest in totals.digests.items())
     except (OSError, ValueError, AttributeError):
         return None
     return totals if whole and totals.digests else None
-
-
-def _sealed(totals: SplitTotals) -> str:
-    """The report of a task, with the digest of all that it says."""
-    report = TOTALS.dump_python(totals, mode="json")
-    return json.dumps({**report, _SEAL: _seal(report)})
-
-
-def _seal(report: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()
 
 
 def _read_row_group(path: Path, row_group: int) -> pa.Table:
