@@ -5,7 +5,7 @@ import re
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -80,12 +80,18 @@ class ShardEncoder:
             ProxyByteError: if the corpus shard is damaged or holds an empty document, or the compressor breaks its
                 contract (a code out of range, borders that do not fit).
         """
-        target = self._folder / task.split / task.file_name
+        name = f"{task.split}/{task.file_name}"
+        totals = self.write(name, (_read_row_group(task.corpus_shard, each) for each in task.row_groups))
+        write_text(report_path(self._folder, task), sealed_json(TOTALS.dump_python(totals, mode="json")))
+        return totals
+
+    def write(self, name: str, tables: Iterable[pa.Table]) -> SplitTotals:
+        """Encode tables with ``text`` and ``source`` into the file ``name`` (``SPLIT/FILE``), there only when whole."""
+        target = self._folder / name
         temporary = target.with_name(f"{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
         parts = []
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, self._schema) as stream:
-            for row_group in task.row_groups:
-                columns = _read_row_group(task.corpus_shard, row_group)
+            for columns in tables:
                 batch, totals = self._encode(columns)
                 stream.write_batch(batch)
                 parts.append(totals)
@@ -94,10 +100,7 @@ class ShardEncoder:
         size, digest = temporary.stat().st_size, file_digest(temporary)
         temporary.replace(target)
         sync(target.parent)
-        name = f"{task.split}/{task.file_name}"
-        totals = add_totals([*parts, SplitTotals(files={name: size}, digests={name: digest})])
-        write_text(report_path(self._folder, task), sealed_json(TOTALS.dump_python(totals, mode="json")))
-        return totals
+        return add_totals([*parts, SplitTotals(files={name: size}, digests={name: digest})])
 
     def _encode(self, columns: pa.Table) -> tuple[pa.RecordBatch, SplitTotals]:
         texts: list[bytes] = columns[Column.TEXT].to_pylist()
