@@ -124,6 +124,12 @@ def decide(catalogue: Catalogue, rule: SplitRule) -> np.ndarray:
     return fate
 
 
+def held_out_alone(text: bytes, share: float, seed: int) -> bool:
+    """Whether a document is held out where nothing is known of the others: by a hash of its bytes, with this chance."""
+    unit = np.array([int.from_bytes(digest_of(text)[:8], "little")], dtype=np.uint64)
+    return bool(_hashes(unit, f"validation:{seed}")[0] < share * 2.0**64)
+
+
 def _hold_out(units: np.ndarray, sizes: np.ndarray, rule: SplitRule) -> np.ndarray:
     """Units of the validation split, bool of shape ``(units,)``; the smallest one where the share holds none."""
     if len(units) < 2:

@@ -58,6 +58,16 @@ def carry_compressor(name_or_folder: str | Path, partial: Path) -> Carried:
     return Carried(place, info)
 
 
+def carried_in(partial: Path, digest: str) -> Carried:
+    """The compressor of that digest, carried by another process.
+
+    Raises:
+        ProxyByteError: if it is not there, or damaged.
+    """
+    folder = partial / f"{COMPRESSOR_FOLDER}-{digest}"
+    return Carried(folder, _info_of(load_compressor(str(folder)), digest))
+
+
 def digest_of_compressor(name_or_folder: str | Path) -> str:
     """The digest that the compressor has once it is saved."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -67,12 +77,16 @@ def digest_of_compressor(name_or_folder: str | Path) -> str:
 def save_compressor(compressor: Compressor, folder: Path) -> CompressorInfo:
     """Save a compressor into ``folder``, which is new; what a manifest says of it."""
     compressor.save(folder)
+    return _info_of(compressor, folder_digest(folder))
+
+
+def _info_of(compressor: Compressor, digest: str) -> CompressorInfo:
     return CompressorInfo(
         family=compressor.family,
         name=compressor.name,
         num_symbols=compressor.num_symbols,
         lossless=compressor.lossless,
-        digest=folder_digest(folder),
+        digest=digest,
     )
 
 
