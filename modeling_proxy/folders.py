@@ -113,7 +113,7 @@ def locked_output(final: Path) -> Iterator[None]:
 
 
 @contextmanager
-def part_of_output(final: Path, part: str) -> Iterator[Path]:
+def part_of_output(final: Path, part: str, work: Path | None = None) -> Iterator[Path]:
     """Where ``final`` is built (:func:`partial_folder`), for one of several processes that build it together.
 
     Each holds the lock on its own part, so that none is built twice at once, and :func:`check_parts` lets nobody
@@ -122,24 +122,25 @@ def part_of_output(final: Path, part: str) -> Iterator[Path]:
     Args:
         final: what is built.
         part: a name for what this process does.
+        work: the folder that they share, where it is another one.
 
     Raises:
         ProxyByteError: if another process does this part, or builds or finishes all of ``final``.
     """
-    partial = partial_folder(final)
+    partial = work or partial_folder(final)
     refuse_if_held(final)
     with _in_one_sentence(final), hold(partial / part):
         refuse_if_held(final)  # once more: whoever finishes looks for parts only after it has taken the lock
         yield partial
 
 
-def check_parts(final: Path) -> None:
+def check_parts(final: Path, work: Path | None = None) -> None:
     """Refuse to finish ``final`` while another process is at work on a part of it; the caller holds the lock on it.
 
     Raises:
         ProxyByteError: naming the process.
     """
-    partial = partial_folder(final)
+    partial = work or partial_folder(final)
     for lock in sorted(partial.glob(".*.lock")):
         refuse_if_held(partial / lock.name.removeprefix(".").removesuffix(".lock"))
 

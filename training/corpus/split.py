@@ -6,6 +6,7 @@ corpus on any machine, and short documents are held out as often as long ones.
 """
 
 from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
@@ -68,6 +69,18 @@ class Catalogue:
             unit = int.from_bytes(blake2b(name, digest_size=8, person=b"unit").digest(), "little")
             self.unit_names.setdefault(unit, document.key)
             self._units.append(unit)
+
+    def content(self) -> tuple[bytes, Sequence[int], Sequence[int], Mapping[int, str]]:
+        """What :meth:`extend` takes: digests in one, sizes, units, and the names of those that have one."""
+        return bytes(self._digests), self._sizes, self._units, self.unit_names
+
+    def extend(self, digests: bytes, sizes: Sequence[int], units: Sequence[int], names: Mapping[int, str]) -> None:
+        """Append documents that another catalogue holds."""
+        self._digests += digests
+        self._sizes.extend(sizes)
+        self._units.extend(units)
+        for unit, name in names.items():
+            self.unit_names.setdefault(unit, name)
 
     def __len__(self) -> int:
         return len(self._sizes)

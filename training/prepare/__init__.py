@@ -10,7 +10,7 @@ from proxybyte.training.prepare.run import (
     prepare_share,
 )
 from proxybyte.training.prepare.shard import Verify
-from proxybyte.training.prepare.tasks import Share
+from proxybyte.training.processes import Share
 
 __all__ = [
     "PrepareOptions",

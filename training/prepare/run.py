@@ -36,14 +36,13 @@ from proxybyte.training.prepare.publish import (
 from proxybyte.training.prepare.shard import DONE, Verify, finished, report_path
 from proxybyte.training.prepare.tasks import (
     ShardTask,
-    Share,
     check_corpus,
     fingerprint_of,
     plan_tasks,
     verify_corpus,
 )
 from proxybyte.training.prepare.workers import ONE_THREAD, Job, default_workers, run_tasks
-from proxybyte.training.processes import check_launch, end_with_launcher
+from proxybyte.training.processes import Share, check_launch, end_with_launcher
 from proxybyte.training.texts.records import MEGABYTE
 
 _log = logging.getLogger(__name__)
@@ -130,7 +129,7 @@ def prepare_share(options: PrepareOptions, share: Share) -> ShareDone:
     if any(_has_all(folder, tasks) for folder in (options.output, partial_folder(options.output))):
         _log.info("%s holds shard %s already", options.output, share)
         return ShareDone(share, len(tasks), len(tasks), 0, time.perf_counter() - started)
-    with part_of_output(options.output, f"shard-{share.index}-of-{share.of}") as partial:
+    with part_of_output(options.output, share.name) as partial:
         carried = carry_compressor(options.compressor, partial)
         left = [task for task in tasks if finished(partial, task) is None]
         verify_corpus(options.corpus, left)

@@ -15,6 +15,7 @@ from proxybyte.artefacts import CORPUS_REPORT, Column, Split
 from proxybyte.checksums import SKIP_VARIABLE, file_digest, read_record, verify_files, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.corpus.report import read_report
+from proxybyte.training.processes import ALL, Share
 from proxybyte.training.texts.records import MEGABYTE, damaged, nearest
 
 SHARD_BYTES = 64 * MEGABYTE
@@ -23,17 +24,6 @@ _VERSION = 2
 """Part of every fingerprint: raise it when the same input would be written in another way."""
 _READ_AT_ONCE = 16
 """Footers of corpus files that are fetched at the same time: on a network each is mostly waiting."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """One of ``of`` parts of the work, the ``index``-th, counted from 0: all of it by default."""
-
-    index: int = 0
-    of: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.of}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +94,7 @@ def verify_corpus(corpus: Path, tasks: Iterable[ShardTask] | None = None) -> Non
         verify_files(corpus, sorted({task.corpus_shard.name for task in tasks}))
 
 
-def plan_tasks(corpus: Path, compressor_digest: str, verify: str, share: Share = Share()) -> list[ShardTask]:
+def plan_tasks(corpus: Path, compressor_digest: str, verify: str, share: Share = ALL) -> list[ShardTask]:
     """Cut the corpus into tasks, and name those of one share of them.
 
     The cut depends on the corpus alone, neither on the number of workers nor on that of shares.
@@ -170,7 +160,7 @@ def _share_of(cuts: list[_Cut], share: Share) -> list[_Cut]:
     """Every ``of``-th from the largest down, so that shares are alike."""
     if share.of == 1:
         return cuts
-    return sorted(cuts, key=lambda cut: -cut.n_bytes)[share.index :: share.of]
+    return share.of_all(sorted(cuts, key=lambda cut: -cut.n_bytes))
 
 
 def _grouped(row_groups: dict[int, int], target: int) -> list[dict[int, int]]:

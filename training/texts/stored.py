@@ -3,14 +3,14 @@
 import io
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
 
 import zstandard
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.texts.records import Advance, Document, Skip, TextRules, damaged, printable
+from proxybyte.training.texts.records import Advance, Document, Reader, Skip, TextRules, damaged, printable
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 BLOCK = 1 << 18
@@ -127,6 +127,15 @@ class FileReader(ABC):
             yield from self._read(advance)
         except self.unreadable as error:
             raise damaged(str(self._path), error) from error
+
+    def parts(self) -> Sequence[Reader]:
+        """See :class:`~.records.Reader`."""
+        return [self]
+
+    def identity(self) -> str:
+        """See :class:`~.records.Reader`."""
+        status = self._path.stat()
+        return f"{self._name} {status.st_size} {status.st_mtime_ns}"
 
     @abstractmethod
     def _read(self, advance: Advance) -> Iterator[Document | Skip]: ...

@@ -17,8 +17,10 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.training.texts.jsonl import JsonLinesReader
 from proxybyte.training.texts.records import (
     DEFAULT_SUFFIXES,
+    PART_BYTES,
     Advance,
     Document,
+    Reader,
     Reason,
     Skip,
     TextRules,
@@ -188,6 +190,33 @@ class TreeReader:
             else:
                 yield self._read_file(file)
                 advance(file.size)
+
+    def parts(self) -> Sequence[Reader]:
+        """What the walk left out, then runs of files of :data:`PART_BYTES` together, or parts of a table."""
+        made: list[Reader] = [self._of([], self._skips)] if self._skips else []
+        run: list[FoundFile] = []
+        size = 0
+        for file in self._files:
+            kind = table_kind(file.path.name)
+            if run and (kind is not None or size + file.size > PART_BYTES):
+                made.append(self._of(run, []))
+                run, size = [], 0
+            if kind is not None and file.size:
+                made += TABLES[kind](file.path, self._rules, file.relative).parts()
+            else:
+                run.append(file)
+                size += file.size
+        return [*made, self._of(run, [])] if run else made
+
+    def identity(self) -> str:
+        """See :class:`~.records.Reader`."""
+        files = (f"{file.relative} {file.size} {file.path.stat().st_mtime_ns}" for file in self._files)
+        return "\n".join([*files, *map(str, self._skips)])
+
+    def _of(self, files: list[FoundFile], skips: list[Skip]) -> "TreeReader":
+        part = TreeReader([], (), self._rules)
+        part._files, part._skips = files, skips
+        return part
 
     def holds_tables(self) -> bool:
         """Whether any matching file is read by row."""
