@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from proxybyte import numbers
 from proxybyte.cli import Command
+from proxybyte.training.remote import is_remote, place
 
 if TYPE_CHECKING:
     from proxybyte.training.prepare import PreparedManifest
@@ -27,7 +28,7 @@ each process is a shard, on its own device, and the last one merges."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``proxybyte prepare``."""
-    parser.add_argument("corpus", type=numbers.path, metavar="CORPUS", help="a folder that 'proxybyte corpus' wrote")
+    parser.add_argument("corpus", type=place, metavar="CORPUS", help="a folder that 'proxybyte corpus' wrote")
     parser.add_argument(
         "--compressor",
         required=True,
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME_OR_FOLDER",
         help="a compressor's name, or its saved folder",
     )
-    parser.add_argument("--out", type=numbers.path, required=True, metavar="FOLDER")
+    parser.add_argument("--out", type=place, required=True, metavar="FOLDER")
     parser.add_argument(
         "--workers",
         type=numbers.processes,
@@ -61,7 +62,12 @@ def run(args: argparse.Namespace) -> None:
     from proxybyte.training import prepare
 
     options = prepare.PrepareOptions(args.corpus, args.compressor, args.out, args.workers, prepare.Verify(args.verify))
-    if args.shard is not None:
+    if is_remote(args.out):
+        if args.shard is not None:
+            print(prepare.share_beyond(options, prepare.Share(*args.shard)))
+        else:
+            _tell(prepare.prepare_beyond(options, merge=args.merge), args.out)
+    elif args.shard is not None:
         print(prepare.prepare_share(options, prepare.Share(*args.shard)))
     elif args.merge:
         _tell(prepare.merge_shares(options), args.out)
@@ -76,7 +82,8 @@ def run(args: argparse.Namespace) -> None:
 def _tell(manifest: "PreparedManifest", output: Path) -> None:
     print(manifest)
     print(f"written to {output}")
-    print(f"next: proxybyte train --config quickstart data={shlex.quote(str(output))} output=RUN --dry-run")
+    data = shlex.quote(output.name if is_remote(output) else str(output))  # training maps files of this machine
+    print(f"next: proxybyte train --config quickstart data={data} output=RUN --dry-run")
 
 
 COMMAND = Command(

@@ -1,5 +1,6 @@
 """Turn a corpus folder into a prepared folder: every document as bytes and as the codes of one compressor."""
 
+from proxybyte.training.prepare.beyond import prepare_beyond, share_beyond
 from proxybyte.training.prepare.manifest import PreparedManifest, SplitTotals, read_manifest
 from proxybyte.training.prepare.run import (
     PrepareOptions,
@@ -21,7 +22,9 @@ __all__ = [
     "launched_share",
     "merge_as_last",
     "merge_shares",
+    "prepare_beyond",
     "prepare_corpus",
     "prepare_share",
     "read_manifest",
+    "share_beyond",
 ]

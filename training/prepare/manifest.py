@@ -153,7 +153,7 @@ def read_manifest(folder: Path | str) -> PreparedManifest:
     Raises:
         ProxyByteError: if there is none, or it is damaged.
     """
-    path = Path(folder) / PREPARED_MANIFEST
+    path = (Path(folder) if isinstance(folder, str) else folder) / PREPARED_MANIFEST
     try:
         content = path.read_bytes()
         manifest = _MANIFEST.validate_json(content)

@@ -24,6 +24,7 @@ from proxybyte.training.prepare.manifest import (
 )
 from proxybyte.training.prepare.shard import DONE
 from proxybyte.training.prepare.tasks import fingerprint_of_files, folder_digest
+from proxybyte.training.remote import fetched
 from proxybyte.training.texts.records import MEGABYTE
 
 KIND = "prepared data"
@@ -45,7 +46,7 @@ class Carried:
 
 def carry_compressor(name_or_folder: str | Path, partial: Path) -> Carried:
     """Load a compressor and save it below ``partial``, the folder that is being built, which is made if absent."""
-    compressor = load_compressor(str(name_or_folder))
+    compressor = _loaded(name_or_folder)
     for name in (*Split, DONE):
         (partial / name).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{COMPRESSOR_FOLDER}.", dir=partial) as temporary:
@@ -71,7 +72,13 @@ def carried_in(partial: Path, digest: str) -> Carried:
 def digest_of_compressor(name_or_folder: str | Path) -> str:
     """The digest that the compressor has once it is saved."""
     with tempfile.TemporaryDirectory() as temporary:
-        return save_compressor(load_compressor(str(name_or_folder)), Path(temporary, COMPRESSOR_FOLDER)).digest
+        return save_compressor(_loaded(name_or_folder), Path(temporary, COMPRESSOR_FOLDER)).digest
+
+
+def _loaded(named: str | Path) -> Compressor:
+    """A compressor from here, or from beyond this machine."""
+    with fetched(named) as here:
+        return load_compressor(str(here))
 
 
 def save_compressor(compressor: Compressor, folder: Path) -> CompressorInfo:
@@ -129,7 +136,7 @@ class Run:
 def publish_prepared(partial: Path, manifest: PreparedManifest, output: Path) -> None:
     """Put ``partial`` together and in its place. From when its manifest is there on, it is complete without reports."""
     if not (partial / PREPARED_MANIFEST).is_file():
-        _complete(partial, manifest)
+        complete(partial, manifest)
     keep = {*Split, COMPRESSOR_FOLDER, PREPARED_MANIFEST}
     for path in partial.iterdir():
         if path.is_dir() and path.name not in keep:
@@ -159,7 +166,7 @@ def holds(folder: Path, digests: dict[str, str]) -> bool:
         return False
 
 
-def _complete(partial: Path, manifest: PreparedManifest) -> None:
+def complete(partial: Path, manifest: PreparedManifest) -> None:
     """Write what makes each split a folder for ``datasets.load_from_disk``, and the manifest; drop an empty split."""
     from datasets import DatasetInfo
 

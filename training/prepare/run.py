@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ def prepare_share(options: PrepareOptions, share: Share) -> ShareDone:
         carried = carry_compressor(options.compressor, partial)
         left = [task for task in tasks if finished(partial, task) is None]
         verify_corpus(options.corpus, left)
-        encoded = _encode(options, carried, partial, left, 0)
+        encoded = encode(options, carried, partial, left, 0)
         return ShareDone(share, len(tasks), len(tasks) - len(left), encoded, time.perf_counter() - started)
 
 
@@ -204,22 +205,24 @@ def _whole(options: PrepareOptions, merge: bool) -> _Made:
     results = _finished(partial, tasks)
     left = [task for task in tasks if task not in results]
     if left and merge:
-        raise _unfinished(options.output, tasks, left)
+        raise unfinished(options.output, tasks, left)
     _remove_others(partial, results)
     if results and left:
         _log.info("%d of %d shards were finished by an earlier run and are kept", len(results), len(tasks))
-    encoded = _encode(options, carried, partial, left, sum(each.bytes for each in results.values()))
+    encoded = encode(options, carried, partial, left, sum(each.bytes for each in results.values()))
     results |= _finished(partial, left)
     if missing := [task for task in tasks if task not in results]:
-        raise _unfinished(options.output, tasks, missing)
-    run = Run(_workers(options, tasks) if left else 0, time.perf_counter() - started, encoded)
-    data = read_report(options.corpus).data if (options.corpus / CORPUS_REPORT).is_file() else DataFacts()
-    manifest = manifest_of(carried, [(task.split, results[task]) for task in tasks], options.verify, data, run)
+        raise unfinished(options.output, tasks, missing)
+    run = Run(workers_for(options, tasks) if left else 0, time.perf_counter() - started, encoded)
+    manifest = manifest_of(
+        carried, [(task.split, results[task]) for task in tasks], options.verify, data_facts(options.corpus), run
+    )
     publish_prepared(partial, manifest, options.output)
     return _Made(manifest, True)
 
 
-def _unfinished(output: Path, tasks: list[ShardTask], left: list[ShardTask]) -> Unfinished:
+def unfinished(output: Path, tasks: list[ShardTask], left: list[ShardTask]) -> Unfinished:
+    """The error for tasks that are not done."""
     first = left[0]
     return Unfinished(
         f"{output}: {len(left)} of {len(tasks)} pieces are not encoded, the first of them row group "
@@ -228,7 +231,7 @@ def _unfinished(output: Path, tasks: list[ShardTask], left: list[ShardTask]) -> 
     )
 
 
-def _workers(options: PrepareOptions, tasks: list[ShardTask]) -> int:
+def workers_for(options: PrepareOptions, tasks: list[ShardTask]) -> int:
     """As asked; one a core by default, but for so little text that starting them takes longer than coding it."""
     worth = default_workers() if sum(task.n_bytes for task in tasks) >= MEGABYTE else 1
     return options.workers or worth
@@ -260,7 +263,19 @@ def _remove_others(partial: Path, results: dict[ShardTask, SplitTotals]) -> None
                 path.unlink()
 
 
-def _encode(options: PrepareOptions, carried: Carried, partial: Path, left: list[ShardTask], before: int) -> int:
+def data_facts(corpus: Path) -> DataFacts:
+    """What is known of the text."""
+    return read_report(corpus).data if (corpus / CORPUS_REPORT).is_file() else DataFacts()
+
+
+def encode(
+    options: PrepareOptions,
+    carried: Carried,
+    partial: Path,
+    left: list[ShardTask],
+    before: int,
+    deliver: Callable[[ShardTask], None] = lambda _: None,
+) -> int:
     """Run the tasks that are ``left``; bytes of text in them.
 
     Args:
@@ -269,6 +284,7 @@ def _encode(options: PrepareOptions, carried: Carried, partial: Path, left: list
         partial: the folder that is being built.
         left: tasks that no earlier run finished.
         before: bytes of text that earlier runs encoded, for the progress bar.
+        deliver: called with each task that is finished.
     """
     if not left:
         return 0
@@ -280,4 +296,8 @@ def _encode(options: PrepareOptions, carried: Carried, partial: Path, left: list
             if n_bytes:  # the workers' count is asked for often, and the bar would print each time
                 bar.update(n_bytes)
 
-        return sum(totals.bytes for _, totals in run_tasks(job, left, _workers(options, left), advance))
+        encoded = 0
+        for task, totals in run_tasks(job, left, workers_for(options, left), advance):
+            deliver(task)
+            encoded += totals.bytes
+        return encoded

@@ -23,6 +23,7 @@ from proxybyte.training.compressors.protocol import CannotEncode, Compressor, cu
 from proxybyte.training.prepare.columns import prepared_batch
 from proxybyte.training.prepare.manifest import LISTED, TOTALS, SplitTotals, add_totals
 from proxybyte.training.prepare.tasks import ShardTask
+from proxybyte.training.remote import parquet_source
 from proxybyte.training.texts.records import damaged
 
 DONE = "done"
@@ -185,7 +186,7 @@ def _read_row_group(path: Path, row_group: int) -> pa.Table:
         ProxyByteError: if the file is damaged, or a document is null or empty.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with parquet_source(path) as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
             columns = file.read_row_group(row_group, columns=[Column.TEXT, Column.SOURCE])
     except (pa.ArrowException, OSError) as error:
         raise damaged(f"{path}, row group {row_group},", error) from error

@@ -16,6 +16,7 @@ from proxybyte.checksums import SKIP_VARIABLE, file_digest, read_record, verify_
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.corpus.report import read_report
 from proxybyte.training.processes import ALL, Share
+from proxybyte.training.remote import parquet_source
 from proxybyte.training.texts.records import MEGABYTE, damaged, nearest
 
 SHARD_BYTES = 64 * MEGABYTE
@@ -179,7 +180,8 @@ def _files(corpus: Path, split: Split) -> list[_File]:
 
 def _read_footer(path: Path) -> _File:
     try:
-        metadata = pq.read_metadata(path)
+        with parquet_source(path) as source:
+            metadata = pq.read_metadata(source)
     except (pa.ArrowException, OSError) as error:
         raise damaged(str(path), error) from error
     schema = metadata.schema.to_arrow_schema()

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.remote import parquet_source
 from proxybyte.training.texts.records import (
     MEGABYTE,
     PART_BYTES,
@@ -89,7 +90,8 @@ class ParquetReader(FileReader):
         if self._row_groups is not None or self._path.suffix.lower() in COMPRESSIONS:
             return [self]
         try:
-            metadata = pq.read_metadata(self._path)
+            with parquet_source(self._path) as source:
+                metadata = pq.read_metadata(source)
         except self.unreadable as error:
             raise damaged(str(self._path), error) from error
         ends, size = [0], 0
