@@ -19,6 +19,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "settings": ("proxybyte.training.settings", "proxybyte.hub_configs.presets"),
     "machine": (
         "proxybyte.training.machine",
+        "proxybyte.training.remote",
         "proxybyte.training.signs_of_life",
         "proxybyte.training.drawn_text",
     ),
