@@ -34,9 +34,8 @@ from proxybyte.training.texts.records import (
     TextRules,
     digest_of,
 )
-from proxybyte.training.texts.sources import open_path
+from proxybyte.training.texts.sources import open_path, python_packages_reader
 from proxybyte.training.texts.tables import DatasetName, DatasetReader
-from proxybyte.training.texts.trees import python_packages_reader
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ class CorpusOptions:
 
     Attributes:
         output: the corpus folder.
-        paths: folders, tables (:data:`~proxybyte.training.texts.trees.TABLES`), and text files.
+        paths: folders, tables (:data:`~proxybyte.training.texts.sources.TABLES`), and text files.
         python_packages: collect the standard library and the installed packages too.
         dataset: a dataset to collect too.
         suffixes: endings of the files that are taken from a folder.

@@ -35,7 +35,16 @@ from proxybyte.training.prepare.publish import (
     manifest_of,
     publish_prepared,
 )
-from proxybyte.training.prepare.shard import DONE, Verify, finished, report_path
+from proxybyte.training.prepare.shard import (
+    DONE,
+    ONE_THREAD,
+    Job,
+    Verify,
+    default_workers,
+    finished,
+    report_path,
+    run_tasks,
+)
 from proxybyte.training.prepare.tasks import (
     ShardTask,
     check_corpus,
@@ -43,7 +52,6 @@ from proxybyte.training.prepare.tasks import (
     plan_tasks,
     verify_corpus,
 )
-from proxybyte.training.prepare.workers import ONE_THREAD, Job, default_workers, run_tasks
 from proxybyte.training.texts.records import MEGABYTE
 
 _log = logging.getLogger(__name__)

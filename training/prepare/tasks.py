@@ -161,7 +161,7 @@ def _share_of(cuts: list[_Cut], share: Share) -> list[_Cut]:
     """Every ``of``-th from the largest down, so that shares are alike."""
     if share.of == 1:
         return cuts
-    return share.of_all(sorted(cuts, key=lambda cut: -cut.n_bytes))
+    return list(share.of_all(sorted(cuts, key=lambda cut: -cut.n_bytes)))
 
 
 def _grouped(row_groups: dict[int, int], target: int) -> list[dict[int, int]]:

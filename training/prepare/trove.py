@@ -40,9 +40,8 @@ from proxybyte.training.prepare.publish import (
     manifest_of,
     publish_prepared,
 )
-from proxybyte.training.prepare.shard import DONE, ShardEncoder, Verify
+from proxybyte.training.prepare.shard import DONE, ONE_THREAD, ShardEncoder, Verify
 from proxybyte.training.prepare.tasks import SHARD_BYTES
-from proxybyte.training.prepare.workers import ONE_THREAD
 from proxybyte.training.texts.sources import batches
 
 _REPORTS = "rank-*-of-*.json"

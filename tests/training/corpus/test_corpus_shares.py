@@ -20,7 +20,7 @@ from proxybyte.locks import hold
 from proxybyte.training.corpus import CorpusOptions, collect_corpus, collect_share, merge_corpus
 from proxybyte.training.corpus.split import SplitRule
 from proxybyte.training.machine import Share
-from proxybyte.training.texts import records, tables, trees
+from proxybyte.training.texts import records, sources, tables
 from proxybyte.training.texts.records import Document, TextRules
 
 
