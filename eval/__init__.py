@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxybyte.eval.baselines import gzip_bits_per_byte, uniform_bits_per_byte, xz_bits_per_byte
-    from proxybyte.eval.bpb import BPBResult, bits_per_byte, compressed_bits_per_byte, tokenizer_bits_per_byte
+    from proxybyte.eval.bpb import (
+        BPBResult,
+        bits_per_byte,
+        compressed_bits_per_byte,
+        tokenizer_bits_per_byte,
+        translation_bits_per_byte,
+    )
     from proxybyte.eval.completing import ByteGeneration, complete_bytes
     from proxybyte.eval.scoring import Scoring
     from proxybyte.eval.surprisal import byte_bits
@@ -24,6 +30,7 @@ __all__ = [
     "compressed_bits_per_byte",
     "gzip_bits_per_byte",
     "tokenizer_bits_per_byte",
+    "translation_bits_per_byte",
     "uniform_bits_per_byte",
     "xz_bits_per_byte",
 ]

@@ -20,6 +20,7 @@ from proxybyte import ProxyByteForCausalLM
 from proxybyte.artefacts import CHECKPOINTS_FOLDER, COMPRESSOR_FOLDER, MODEL_FOLDER
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
+from proxybyte.symbols import View
 
 from ..compressors import load_compressor
 from ..run.config import EvaluationConfig, TrainConfig
@@ -27,11 +28,11 @@ from ..run.config_io import CONFIG_FILE, save_config
 from ..run.metrics import MetricsLog
 from ..run.signals import StopRequest
 from ..run.source import open_data
-from ..run.validation import TwoViews, code_documents
+from ..run.validation import Given, TwoViews, code_documents, transfer_metric
 from ..train import train
 from .grid import Cell
 from .matching import Length, settle_length
-from .results import RUN_FOLDER, CellResult, Point, claim_settings, machine_name, save_result
+from .results import RUN_FOLDER, CellResult, Point, TransferPoint, claim_settings, machine_name, save_result
 from .schema import ArmKind, EvaluationPlan, MatchBy
 
 log = logging.getLogger(__name__)
@@ -163,6 +164,7 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
         scored_bytes=sum(sizes),
         curve=tuple(_curve(config, cell)),
         machine=machine_name(),
+        transfer=tuple(_transfer(config)),
         seconds=round(seconds + time.perf_counter() - started, 1),
     )
 
@@ -198,3 +200,11 @@ def _curve(config: TrainConfig, cell: Cell) -> list[Point]:
             text = seen["raw/bytes"] + seen["compressed/bytes"]
             points.append(Point(line["step"], seen["flops"], text, line[f"validation/{view}_bpb"]))
     return points
+
+
+def _transfer(config: TrainConfig) -> list[TransferPoint]:
+    lines = MetricsLog(config.output).read()
+    flops = {line["step"]: line["flops"] for line in lines if line["kind"] == "train"}
+    names = [transfer_metric(view, given) for view in View for given in Given]
+    told = [line for line in lines if line["kind"] == "evaluation" and names[0] in line]
+    return [TransferPoint(line["step"], flops.get(line["step"], 0.0), *(line[name] for name in names)) for line in told]

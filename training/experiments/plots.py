@@ -8,13 +8,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..colours import distinct_colours
-from .report import Condition, CurvePoint, Report, curve
+from .report import Condition, CurvePoint, Report, curve, transfer_curve
 
 _MARKERS = "osD^v<>Ph*"
 
 
 def draw_report(report: Report) -> dict[str, bytes]:
-    """PNG files by name without suffix: ``seeds``, ``flops``, ``bytes``, and ``scaling`` where sizes differ."""
+    """PNG files by name without suffix: ``seeds``, ``flops``, ``bytes``; ``scaling`` and ``transfer`` where there is any."""
     pictures = {
         "seeds": _figure(report, _seeds),
         "flops": _figure(report, lambda axes, report: _curves(axes, report, "training FLOPs", lambda p: p.flops)),
@@ -22,6 +22,8 @@ def draw_report(report: Report) -> dict[str, bytes]:
     }
     if report.several_models:
         pictures["scaling"] = _figure(report, _scaling)
+    if any(transfer_curve(condition) for condition in report.conditions):
+        pictures["transfer"] = _figure(report, _transfer)
     return pictures
 
 
@@ -63,6 +65,25 @@ def _curves(axes: Axes, report: Report, label: str, place: Callable[[CurvePoint]
         axes.plot(x, [p.bits_per_byte for p in points], marker=marker, color=colour, label=condition.name)
         axes.fill_between(x, [p.lowest for p in points], [p.highest for p in points], color=colour, alpha=0.15)
     axes.set(xlabel=label, ylabel="bits per byte, while training", title=report.plan.title)
+    axes.set_xscale("log")
+
+
+def _transfer(axes: Axes, report: Report) -> None:
+    """Bits a byte that the other view in the context saves, in both directions; above zero the views have met."""
+    palette = distinct_colours(len(report.conditions))
+    for number, condition in enumerate(report.conditions):
+        points = [point for point in transfer_curve(condition) if point.flops > 0]
+        if not points:
+            continue
+        flops, marker = [point.flops for point in points], _MARKERS[number % len(_MARKERS)]
+        for style, saved, direction in (
+            ("-", [point.raw - point.raw_given for point in points], "compressed to raw"),
+            ("--", [point.compressed - point.compressed_given for point in points], "raw to compressed"),
+        ):
+            label = f"{condition.name}, {direction}"
+            axes.plot(flops, saved, style, marker=marker, color=palette[number], label=label)
+    axes.axhline(0, color="grey", linewidth=1)
+    axes.set(xlabel="training FLOPs", ylabel="bits a byte saved by the other view", title=report.plan.title)
     axes.set_xscale("log")
 
 

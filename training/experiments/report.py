@@ -10,7 +10,7 @@ from proxybyte.errors import ProxyByteError
 
 from .grid import Cell, expand
 from .plan_io import PLAN_FILE, parse_plan
-from .results import CellResult, load_result
+from .results import CellResult, TransferPoint, load_result
 from .runner import cell_folder
 from .schema import ArmKind, ExperimentPlan
 from .statistics import Interval, PairedTest, holm, mean_interval, paired_test
@@ -143,6 +143,16 @@ def curve(condition: Condition) -> list[CurvePoint]:
         points.append(
             CurvePoint(math.fsum(flops) / count, math.fsum(text) / count, math.fsum(bits) / count, min(bits), max(bits))
         )
+    return points
+
+
+def transfer_curve(condition: Condition) -> list[TransferPoint]:
+    """Whether the views meet, as far as every seed has evaluations of it; means over seeds, point by point."""
+    points = []
+    for several in zip(*(result.transfer for result in condition.results), strict=False):
+        names = ("flops", "raw", "raw_given", "compressed", "compressed_given")
+        means = (math.fsum(getattr(point, name) for point in several) / len(several) for name in names)
+        points.append(TransferPoint(several[0].step, *means))
     return points
 
 

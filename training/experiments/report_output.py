@@ -12,7 +12,7 @@ from typing import Any
 from proxybyte.folders import write_bytes, write_text
 
 from .plots import draw_report
-from .report import Condition, Report, curve, view_of
+from .report import Condition, Report, curve, transfer_curve, view_of
 from .schema import MatchBy
 from .statistics import LEAST_FOR_AN_INTERVAL, Interval
 
@@ -21,6 +21,7 @@ _CAPTIONS = {
     "flops": "Bits per byte while training, against training FLOPs",
     "bytes": "Bits per byte while training, against bytes of text shown",
     "scaling": "Bits per byte against the size of the model",
+    "transfer": "Bits a byte that the other view in the context saves while training, in both directions",
 }
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .7rem;border-bottom:1px solid #ccc;text-align:right}
@@ -104,6 +105,7 @@ def as_json(report: Report) -> dict[str, Any]:
                 "view": view_of(condition),
                 "bits_per_byte": asdict(condition.bits_per_byte),
                 "curve": [asdict(point) for point in curve(condition)],
+                "transfer": [asdict(point) for point in transfer_curve(condition)],
             }
             for condition in report.conditions
         ],

@@ -37,6 +37,27 @@ class Point:
 
 
 @dataclass(frozen=True)
+class TransferPoint:
+    """What an evaluation during training says of heads of documents in both views, in bits per byte of text.
+
+    Attributes:
+        step: finished steps.
+        flops: spent so far.
+        raw: bytes alone.
+        raw_given: bytes with the compressed view in the context.
+        compressed: symbols alone.
+        compressed_given: symbols with the bytes in the context.
+    """
+
+    step: int
+    flops: float
+    raw: float
+    raw_given: float
+    compressed: float
+    compressed_given: float
+
+
+@dataclass(frozen=True)
 class CellResult:
     """A finished cell.
 
@@ -58,6 +79,7 @@ class CellResult:
         scored_bytes: bytes of the final documents.
         curve: evaluations during training.
         machine: where it ran.
+        transfer: whether the views meet, where the cell's evaluations asked (``evaluation.transfer``).
     """
 
     cell: str
@@ -77,6 +99,7 @@ class CellResult:
     scored_bytes: int
     curve: tuple[Point, ...]
     machine: str
+    transfer: tuple[TransferPoint, ...] = ()
 
     @property
     def bits_per_byte(self) -> float:
@@ -122,7 +145,8 @@ def load_result(folder: Path, cell: Cell) -> CellResult | None:
     try:
         values = json.loads(path.read_bytes())
         curve = tuple(Point(**point) for point in values.pop("curve"))
-        result = CellResult(**values, curve=curve)
+        transfer = tuple(TransferPoint(**point) for point in values.pop("transfer", ()))
+        result = CellResult(**values, curve=curve, transfer=transfer)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProxyByteError(f"{path} is no result of a cell ({error}): remove it to run the cell again") from error
     refuse_changed(result.settings, cell.settings, path)

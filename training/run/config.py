@@ -290,6 +290,9 @@ class EvaluationConfig(Section):
     documents: int = Field(64, ge=1, description="documents of the validation split, spread evenly over it")
     max_bytes: int = Field(16384, ge=1, description="bytes of each document that are scored")
     views: tuple[View, ...] = Field((View.RAW,), min_length=1, description="views to score: raw, compressed")
+    transfer: bool = Field(
+        False, description="score heads that fit in both views, each alone and with the other in the context"
+    )
 
 
 class TrainConfig(Section):
@@ -345,8 +348,11 @@ class TrainConfig(Section):
             return self
         if self.compute.parallel is Parallel.FSDP:
             raise ValueError("plan.superposed runs under compute.parallel=ddp: bags read whole rows")
-        if View.COMPRESSED in self.evaluation.views:
-            raise ValueError("plan.superposed has no compressed view to score: leave it out of evaluation.views")
+        if View.COMPRESSED in self.evaluation.views or self.evaluation.transfer:
+            raise ValueError(
+                "plan.superposed has no compressed view to score: leave it out of evaluation.views, and "
+                "evaluation.transfer too"
+            )
         if self.teacher.speaks or self.levers.spelled_rows:
             raise ValueError("plan.superposed shows no compressed symbols: leave teacher and levers.spelled_rows out")
         if self.model.heads:

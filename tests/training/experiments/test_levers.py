@@ -12,8 +12,9 @@ from scipy import stats
 
 from proxybyte.cli import main
 from proxybyte.training.experiments.plan_io import lay_over, parse_plan
+from proxybyte.training.experiments.plots import draw_report
 from proxybyte.training.experiments.ranking import ranking
-from proxybyte.training.experiments.report import read_report
+from proxybyte.training.experiments.report import read_report, transfer_curve
 from proxybyte.training.experiments.runner import RunOptions, run_plan
 from proxybyte.training.experiments.slices import TimeSlice
 
@@ -32,7 +33,9 @@ ARMS = {
         },
     },
     "bags": {"kind": "proxy", "pairing": "none", "set": {**FIRST_RAW, "plan.superposed": 4}},
-    "spelled": {"kind": "proxy", "compressor": "bpe", "set": {"levers.spelled_rows": True}},
+    "spelled": {
+        "kind": "proxy", "compressor": "bpe", "set": {"levers.spelled_rows": True, "evaluation.transfer": True},
+    },
 }  # fmt: skip
 
 
@@ -68,6 +71,19 @@ def test_arms_are_ranked_at_their_best_rate_beside_the_baseline(folder, tmp_path
         assert told["arms"][f"{arm}-one"]["minus_bytes"] == pytest.approx(interval)
     used = [f for name, f in figures.items() if not name.startswith("bytes") or f"lr-{best}-" in name]
     assert told["symbols_per_weight"] == min(f["symbols"] / f["backbone_parameters"] for f in used)
+
+
+def test_the_report_shows_whether_views_meet_where_cells_asked(folder):
+    report = read_report(folder)
+    met = {condition.name: transfer_curve(condition) for condition in report.conditions}
+    assert [name for name, points in met.items() if points] == ["spelled"]
+    files = [folder / f"cells/spelled-seed{seed}/run/metrics.jsonl" for seed in range(3)]
+    lines = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    last = [[line for line in some if line["kind"] == "evaluation"][-1] for some in lines]
+    mean = sum(line["validation/transfer/compressed_given_bpb"] for line in last) / 3
+    assert met["spelled"][-1].compressed_given == pytest.approx(mean)
+    assert met["spelled"][-1].step == last[0]["step"] and met["spelled"][-1].flops > 0
+    assert set(draw_report(report)) == {"seeds", "flops", "bytes", "transfer"}
 
 
 def test_fewer_than_three_seeds_have_no_interval(values, folder):
