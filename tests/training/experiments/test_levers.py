@@ -11,12 +11,11 @@ import pytest
 from scipy import stats
 
 from proxybyte.cli import main
-from proxybyte.training.experiments.plan_io import lay_over, parse_plan
-from proxybyte.training.experiments.plots import draw_report
 from proxybyte.training.experiments.ranking import ranking
-from proxybyte.training.experiments.report import read_report, transfer_curve
-from proxybyte.training.experiments.runner import RunOptions, run_plan
-from proxybyte.training.experiments.slices import TimeSlice
+from proxybyte.training.experiments.report import draw_report, read_report
+from proxybyte.training.experiments.runner import RunOptions, TimeSlice, run_plan
+from proxybyte.training.experiments.schema import lay_over, parse_plan
+from proxybyte.training.experiments.views_meet import transfer_curve
 
 RATES = {"optimizer.lr": [1e-3, 1e-2]}
 FIRST_RAW = {"plan.schedule.rate": 1.0, "plan.schedule.warmup": 0.0, "plan.schedule.decay": 0.5}
@@ -75,7 +74,7 @@ def test_arms_are_ranked_at_their_best_rate_beside_the_baseline(folder, tmp_path
 
 def test_the_report_shows_whether_views_meet_where_cells_asked(folder):
     report = read_report(folder)
-    met = {condition.name: transfer_curve(condition) for condition in report.conditions}
+    met = {condition.name: transfer_curve(condition.results) for condition in report.conditions}
     assert [name for name, points in met.items() if points] == ["spelled"]
     files = [folder / f"cells/spelled-seed{seed}/run/metrics.jsonl" for seed in range(3)]
     lines = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
