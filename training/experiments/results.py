@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.eval import Noise, NoiseCurve
 from proxybyte.folders import write_text
 
 from .grid import Cell
@@ -80,6 +81,7 @@ class CellResult:
         curve: evaluations during training.
         machine: where it ran.
         transfer: whether the views meet, where the cell's evaluations asked (``evaluation.transfer``).
+        noise: bits per byte of noised text in the cell's own view, one curve a kind, where the plan asks.
     """
 
     cell: str
@@ -100,6 +102,7 @@ class CellResult:
     curve: tuple[Point, ...]
     machine: str
     transfer: tuple[TransferPoint, ...] = ()
+    noise: tuple[NoiseCurve, ...] = ()
 
     @property
     def bits_per_byte(self) -> float:
@@ -133,6 +136,10 @@ def save_result(result: CellResult, folder: Path) -> None:
     write_text(folder / RESULT_FILE, json.dumps(asdict(result), indent=1))
 
 
+def _noise_curve(model: str, kind: str, shares: list[float], bits: list[list[float]]) -> NoiseCurve:
+    return NoiseCurve(model, Noise(kind), tuple(shares), tuple(map(tuple, bits)))
+
+
 def load_result(folder: Path, cell: Cell) -> CellResult | None:
     """The result of ``cell`` in its folder, ``None`` if it is not finished.
 
@@ -146,7 +153,8 @@ def load_result(folder: Path, cell: Cell) -> CellResult | None:
         values = json.loads(path.read_bytes())
         curve = tuple(Point(**point) for point in values.pop("curve"))
         transfer = tuple(TransferPoint(**point) for point in values.pop("transfer", ()))
-        result = CellResult(**values, curve=curve, transfer=transfer)
+        noise = tuple(_noise_curve(**line) for line in values.pop("noise", ()))
+        result = CellResult(**values, curve=curve, transfer=transfer, noise=noise)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProxyByteError(f"{path} is no result of a cell ({error}): remove it to run the cell again") from error
     refuse_changed(result.settings, cell.settings, path)

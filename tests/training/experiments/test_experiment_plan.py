@@ -34,6 +34,7 @@ STUDIES = {
     "scaling": 6,
     "levers": 198,
     "moves": 11,
+    "noise": 3,
     "embeddings": 4,
     "first": 18,
 }
