@@ -63,9 +63,8 @@ def noise_rows(results: Mapping[str, Sequence[CellResult]]) -> tuple[tuple[str, 
             told = [] if crossed is None else [_spell(crossed.share), f"({', '.join(map(_spell, seeds))})"]
             figures = (f"{mean:.4f}" for mean in curve.means)
             rows.append((name, curve.kind.value, *figures, " ".join(told)))
-    return ("condition", "noise", *(f"{share:.0%}" for share in shares), "crosses the first at (each seed)"), tuple(
-        rows
-    )
+    columns = (f"{share:.0%}" for share in shares)
+    return ("condition", "noise", *columns, "crosses the first at (each seed)"), tuple(rows)
 
 
 def noise_picture(results: Mapping[str, Sequence[CellResult]]) -> bytes:

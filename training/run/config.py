@@ -188,11 +188,19 @@ class SuffixRowsTraining(Section):
 
     mix: Ramp = Field(Ramp(), description="share of that row, at most 1; at nothing at the end, export can be native")
     tokens: int | None = Field(None, ge=1, description="only the first so many tokens of the vocabulary; all if absent")
+    hashed: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="the last so many bytes, hashed to such a row, in place of the token; none if absent",
+    )
 
     @model_validator(mode="after")
     def _is_a_share(self) -> Self:
         if self.mix.value > 1:
             raise ValueError(f"mix.value is {self.mix.value:g}: give a share of at most 1")
+        if self.hashed is not None and self.tokens is not None:
+            raise ValueError("hashed knows no tokens: leave tokens out")
         return self
 
 

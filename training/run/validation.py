@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 
 import numpy as np
 import torch
@@ -106,8 +107,8 @@ class Validation:
     def __call__(self) -> dict[str, float]:
         """Bits per byte over all documents by metric name, the same on every process."""
         found = {f"validation/{view}_bpb": self._score(view, self.documents) for view in self.views}
-        for view in View if self.heads is not None else ():
-            for given in Given:
+        if self.heads is not None:
+            for view, given in product(View, Given):
                 found[transfer_metric(view, given)] = self._score(view, self.heads, given)
         return found
 

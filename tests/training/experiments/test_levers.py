@@ -25,6 +25,10 @@ ARMS = {
         "kind": "bytes", "compressor": "bpe", "set": {"suffix_rows.mix.value": 0.5, "raw_rows_only": True},
         "vary": {"optimizer.lr": [1e-2]},
     },
+    "hashed": {
+        "kind": "bytes", "compressor": "bpe",
+        "set": {"suffix_rows.mix.value": 0.5, "suffix_rows.hashed": 3, "raw_rows_only": True},
+    },
     "cross": {
         "kind": "bytes", "compressor": "bpe",
         "set": {
@@ -48,7 +52,7 @@ def folder(values, tmp_path_factory):
     out = tmp_path_factory.mktemp("levers")
     progress = run_plan(parse_plan(values, "levers"), RunOptions(out, workers=1))
     assert not progress.failed
-    assert len(progress.finished) == 18
+    assert len(progress.finished) == 21
     return out
 
 
@@ -62,7 +66,7 @@ def test_arms_are_ranked_at_their_best_rate_beside_the_baseline(folder, tmp_path
     bytes_ = [figures[f"bytes-optimizer.lr-{best}-seed{seed}"]["raw_bpb"] for seed in range(3)]
     assert told["arms"]["bytes-one"]["bpb"] == bytes_
     assert "minus_bytes" not in told["arms"]["bytes-one"]
-    for arm in ("suffix", "cross", "bags", "spelled"):
+    for arm in ("suffix", "hashed", "cross", "bags", "spelled"):
         mine = [figures[f"{arm}-seed{seed}"]["raw_bpb"] for seed in range(3)]
         assert told["arms"][f"{arm}-one"]["bpb"] == mine
         differences = [a - b for a, b in zip(mine, bytes_, strict=True)]
