@@ -26,7 +26,7 @@ SHAPE: dict[str, Any] = {
     "num_attention_heads": 4,
 }
 ROWS, ROW_LENGTH = 8, 256
-SECONDS, TURNS = 2.0, 5
+SECONDS, TURNS = 2.0, 4
 
 
 def measure(long: bool) -> Iterator[Figure]:
@@ -37,6 +37,9 @@ def measure(long: bool) -> Iterator[Figure]:
     ways = {"one": {**plain, "OMP_NUM_THREADS": "1"}, "ours": ours, "plain": plain}
     trainers = {name: _start(environment) for name, environment in ways.items()}
     try:
+        for trainer in trainers.values():
+            assert trainer.stdout is not None
+            trainer.stdout.readline()
         yield from _figures("as_found", trainers, "beside whatever else the machine does")
         loop = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
         try:
@@ -52,10 +55,7 @@ def measure(long: bool) -> Iterator[Figure]:
 def _start(environment: dict[str, str]) -> subprocess.Popen[str]:
     script = f"import sys; sys.path.insert(0, {str(HERE)!r}); import threads_bench; threads_bench.train()"
     words = [sys.executable, "-c", script]
-    trainer = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-    assert trainer.stdout is not None
-    trainer.stdout.readline()
-    return trainer
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def _figures(name: str, trainers: dict[str, subprocess.Popen[str]], where: str) -> Iterator[Figure]:

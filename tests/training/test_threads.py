@@ -1,4 +1,4 @@
-"""How OpenMP's threads wait in our commands, by the runtime's own word (``OMP_DISPLAY_ENV``) once torch has loaded it."""
+"""How threads of OpenMP wait in our commands, by the runtime's own word (``OMP_DISPLAY_ENV``)."""
 
 import os
 import subprocess

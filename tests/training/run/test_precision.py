@@ -9,7 +9,7 @@ import torch
 from proxybyte.training.run.config import Precision
 from proxybyte.training.run.precision import exact_products, fastest_on_cpu, settle_precision
 
-# Flags as Linux prints them: Zen 2, Ice Lake, Zen 4, Sapphire Rapids, Granite Rapids, and a Core of the 12th generation.
+# Flags as Linux prints them: Zen 2, Ice Lake, Zen 4, Sapphire Rapids, and others.
 AVX2 = {"avx2": True, "fma3": True}
 AVX512 = {**AVX2, "avx512_f": True, "avx512_vnni": True}
 PROCESSORS = [
