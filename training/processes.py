@@ -14,14 +14,41 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Self, TypeVar
 
 import psutil
 
 from proxybyte.errors import ProxyByteError
 
+_Work = TypeVar("_Work")
 _PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS = 0.5
 _LAUNCHERS = ("accelerate", "torchrun", "torch.distributed")
+
+
+@dataclass(frozen=True)
+class Share:
+    """One of ``of`` parts of the work, the ``index``-th, counted from 0: all of it by default."""
+
+    index: int = 0
+    of: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
+    @property
+    def name(self) -> str:
+        """For files."""
+        return f"shard-{self.index}-of-{self.of}"
+
+    def of_all(self, work: Sequence[_Work]) -> Sequence[_Work]:
+        """Every ``of``-th piece of work."""
+        return work[self.index :: self.of]
+
+
+ALL = Share()
 
 
 def ends_with_this_process(number: signal.Signals = signal.SIGTERM) -> Callable[[], None]:
@@ -131,3 +158,32 @@ def check_asked(size: int, wanted: int | None, who: str) -> None:
         raise ProxyByteError(
             f"{size} process(es) run, but {who} {wanted}: on a CPU launch with 'torchrun --nproc-per-node {wanted}'"
         )
+
+
+class StopRequest:
+    """Context in which the first SIGTERM or SIGINT only sets :attr:`number`, 0 until then; a second acts as ever."""
+
+    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._previous: dict[int, signal._HANDLER] = {}
+
+    def __enter__(self) -> Self:
+        # Python allows handlers in the main thread only; elsewhere the caller has its own way to stop.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in self._SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())
