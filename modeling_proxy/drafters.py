@@ -140,7 +140,7 @@ class RepeatsDrafting:
 
     def __init__(self, other: Drafting | None, most: int | None) -> None:
         self._other = other
-        self.takes_rows = other is None or other.takes_rows
+        self.takes_rows = other is None or getattr(other, "takes_rows", False)
         self._copied = _MOST if most is None else most
         self.most = self._copied if other is None else max(self._copied, other.most)
         self.forwards = 0

@@ -5,7 +5,7 @@ bench-long`` on this machine's CPython standard library under a BPE, both views 
 ``build/multibyte`` and used again. ``PROXYBYTE_BENCH_CHECKPOINT`` names another run or full export; without
 either it is the model in the box with heads trained on top of it (:mod:`box_heads`), which has no compressed view.
 
-Prompts are 400 bytes from the middle of held-out files. Baseline: ``generate()`` of the same model on the same prompts,
+Prompts are 240 bytes from the middle of held-out files. Baseline: ``generate()`` of the same model on the same prompts,
 one byte a step. Seconds are CPU seconds of one core, prompts' forward passes included; the ways take turns, and each
 counts with its best round. With a queue (``draft_rows``) all prompts are one call that has eight rows in a pass;
 without, they are a call for each eight.
@@ -36,7 +36,7 @@ from proxybyte.training.compressors import load_spelling
 from proxybyte.training.compressors.cross_view import CrossViewDrafter
 
 HOME = Path("build/multibyte")
-PROMPT_BYTES, NEW_BYTES, PROMPTS, BATCH, ROUNDS = 400, 256, 24, 8, 2
+PROMPT_BYTES, NEW_BYTES, PROMPTS, BATCH, ROUNDS = 240, 256, 24, 8, 2
 GREEDY: dict[str, Any] = {"max_new_tokens": NEW_BYTES, "eos_token_id": None, "do_sample": False}
 SAMPLED: dict[str, Any] = GREEDY | {"do_sample": True, "temperature": 1.0, "top_k": 0}
 
