@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,23 +20,23 @@ import torch
 from proxybyte import ProxyByteForCausalLM
 from proxybyte.artefacts import CHECKPOINTS_FOLDER, COMPRESSOR_FOLDER, MODEL_FOLDER, Split
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
+from proxybyte.eval import NoiseCurve, Scoring, bits_per_byte, compressed_bits_per_byte, measure_noise
 from proxybyte.symbols import View
 
 from ..compressors import load_compressor
-from ..processes import StopRequest
+from ..machine import StopRequest
 from ..run.assemble import model_source, open_data, row_flops
 from ..run.config import TrainConfig
 from ..run.config_io import CONFIG_FILE, save_config
 from ..run.data import TrainingData, document_heads
 from ..run.metrics import MetricsLog
-from ..run.validation import TwoViews, code_documents
+from ..run.validation import Given, TwoViews, code_documents, transfer_metric
 from ..stream.plan import BudgetUnit
 from ..stream.plan_report import report
 from ..stream.prepared import PreparedSplit
 from ..train import train
 from .grid import Cell
-from .results import RUN_FOLDER, CellResult, Point, claim_settings, machine_name, save_result
+from .results import RUN_FOLDER, CellResult, Point, TransferPoint, claim_settings, machine_name, save_result
 from .schema import ArmKind, EvaluationPlan, MatchBy
 
 _ROUNDS = 3
@@ -150,11 +150,11 @@ class CellJob:
     launcher: tuple[str, ...] = ()
 
 
-def run_cell(cell: Cell, job: CellJob) -> CellResult | None:
+def run_cell(cell: Cell, job: CellJob) -> CellResult | int:
     """Train and score one cell, going on from its checkpoint if it was interrupted.
 
     Returns:
-        Its result, which is on disk; ``None`` if a signal asked to stop, after a checkpoint.
+        Its result, which is on disk; the number of the signal that asked to stop, after a checkpoint.
 
     Raises:
         ProxyByteError: if its folder holds another version of it, or training fails.
@@ -165,8 +165,8 @@ def run_cell(cell: Cell, job: CellJob) -> CellResult | None:
     config = cell.config.model_copy(update={"output": output, "data": job.data})
     length = _paced(settle_length(config, job.match, cell.budget), job.evaluation.points)
     log.info("%s: %d steps, %.3g FLOPs", cell.name, length.steps, length.flops)
-    if not _train(length.config, job):
-        return None
+    if stopped_by := _train(length.config, job):
+        return stopped_by
     result = _measure(cell, job, length, time.perf_counter() - started)
     save_result(result, job.folder)
     shutil.rmtree(output / CHECKPOINTS_FOLDER, ignore_errors=True)
@@ -182,21 +182,22 @@ def _paced(length: Length, points: int) -> Length:
     return Length(config, length.steps, length.flops)
 
 
-def _train(config: TrainConfig, job: CellJob) -> bool:
-    """Train to the end; whether it got there."""
+def _train(config: TrainConfig, job: CellJob) -> int:
+    """Train to the end; the signal that asked to stop before it, else 0."""
     if not job.launcher:
-        return train(config).finished
+        return train(config).stopped_by
     save_config(config, job.folder)
     words = [*job.launcher, "proxybyte.training.train", "--config", str(job.folder / CONFIG_FILE)]
     log.info("$ %s", shlex.join(words))
-    return launch(words) and (config.output / MODEL_FOLDER).is_dir()
+    # What a launcher's processes were asked by themselves is as good as told to end.
+    return launch(words) or (0 if (config.output / MODEL_FOLDER).is_dir() else signal.SIGTERM)
 
 
-def launch(words: Sequence[str]) -> bool:
+def launch(words: Sequence[str]) -> int:
     """Run a command to its end; SIGTERM and Ctrl-C are passed on to all its processes once, so that they save and end.
 
     Returns:
-        Whether it ran to its end; ``False`` if it was asked to stop.
+        0 if it ran to its end, else the signal that asked to stop.
 
     Raises:
         ProxyByteError: if the command cannot be run, or fails.
@@ -215,11 +216,9 @@ def launch(words: Sequence[str]) -> bool:
                 told = True
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGTERM)
-    if stop.number:
-        return False
-    if process.returncode:
+    if process.returncode and not stop.number:
         raise ProxyByteError(f"{shlex.join(words)} ended with {process.returncode}: its message is above")
-    return True
+    return stop.number
 
 
 def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellResult:
@@ -254,6 +253,8 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
         scored_bytes=sum(sizes),
         curve=tuple(_curve(config, cell)),
         machine=machine_name(),
+        transfer=tuple(_transfer(config)),
+        noise=tuple(_noise(cell, job, documents, model, scoring)) if job.evaluation.noise else (),
         seconds=round(seconds + time.perf_counter() - started, 1),
     )
 
@@ -289,3 +290,29 @@ def _curve(config: TrainConfig, cell: Cell) -> list[Point]:
             text = seen["raw/bytes"] + seen["compressed/bytes"]
             points.append(Point(line["step"], seen["flops"], text, line[f"validation/{view}_bpb"]))
     return points
+
+
+def _transfer(config: TrainConfig) -> list[TransferPoint]:
+    lines = MetricsLog(config.output).read()
+    flops = {line["step"]: line["flops"] for line in lines if line["kind"] == "train"}
+    names = [transfer_metric(view, given) for view in View for given in Given]
+    told = [line for line in lines if line["kind"] == "evaluation" and names[0] in line]
+    return [TransferPoint(line["step"], flops.get(line["step"], 0.0), *(line[name] for name in names)) for line in told]
+
+
+def _noise(cell: Cell, job: CellJob, documents: TwoViews, model: Any, scoring: Scoring) -> Iterator[NoiseCurve]:
+    """Of the final documents, in the view that the cell is scored in; noised text is coded anew."""
+    wanted = job.evaluation.noise
+    assert wanted is not None
+    compressor = load_compressor(job.data / COMPRESSOR_FOLDER)
+
+    def score(texts: Sequence[bytes]) -> float:
+        if cell.kind is not ArmKind.COMPRESSED:
+            return bits_per_byte(model, texts, scoring).bits_per_byte
+        two = code_documents(list(texts), compressor)
+        sizes = [len(text) for text in two.texts]
+        return compressed_bits_per_byte(model, two.codes, sizes, scoring).bits_per_byte
+
+    texts = documents.texts[: wanted.documents]
+    for kind in wanted.kinds:
+        yield measure_noise(score, cell.condition, texts, kind, wanted.shares, range(wanted.seeds))

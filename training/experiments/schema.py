@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.eval import Noise
 
 from .. import settings
+from ..corpus.split import SplitRule
 from ..settings import NameOrPath, Section, find_settings, nested, parse_override, parse_settings, read_yaml
 
 Scalar = bool | int | float | str
@@ -62,8 +65,10 @@ class CorpusConfig(Section):
     python_packages: bool = Field(False, description="the standard library and all packages installed here")
     max_mb: float | None = Field(None, gt=0, description="keep at most this much text")
     max_document_mb: float | None = Field(None, gt=0, description="leave out longer documents")
-    validation_share: float = Field(0.05, gt=0, lt=1, description="share of bytes held out, by package")
-    seed: int = Field(0, ge=0)
+    validation_share: float = Field(
+        SplitRule.validation_share, gt=0, lt=1, description="share of bytes held out, by package"
+    )
+    seed: int = Field(SplitRule.seed, ge=0)
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
@@ -151,6 +156,22 @@ class MatchConfig(Section):
     budget: float = Field(gt=0, description="FLOPs, symbols or bytes of each cell, by what is matched")
 
 
+class NoisePlan(Section):
+    """Bits per byte of noised text at the end of each cell, as ``proxybyte eval noise`` measures them."""
+
+    kinds: tuple[Noise, ...] = Field((Noise.MIXED,), min_length=1, description="what happens to a character")
+    shares: tuple[float, ...] = Field((0.0, 0.02, 0.05, 0.1, 0.2), min_length=2, description="of characters, rising")
+    seeds: int = Field(1, ge=1, description="draws of the noise, from seed 0")
+    documents: int = Field(32, ge=1, description="the first so many of the final documents")
+
+    @model_validator(mode="after")
+    def _shares_rise(self) -> Self:
+        rising = all(low < high for low, high in pairwise(self.shares))
+        if not rising or not 0 <= self.shares[0] <= self.shares[-1] <= 1:
+            raise ValueError(f"shares must rise from 0 to 1 at most, not {list(self.shares)}")
+        return self
+
+
 class EvaluationPlan(Section):
     """What is scored: heads of held-out documents, a few during training and more at the end."""
 
@@ -159,6 +180,7 @@ class EvaluationPlan(Section):
     max_bytes: int = Field(2048, ge=1, description="bytes of each document")
     final_documents: int = Field(128, ge=1)
     final_max_bytes: int = Field(4096, ge=1)
+    noise: NoisePlan | None = Field(None, description="score noised text too; not if absent")
 
 
 class ExperimentPlan(Section):
