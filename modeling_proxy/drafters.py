@@ -193,7 +193,7 @@ class RepeatsDrafting:
 
 
 def _whole(config: GenerationConfig, name: str) -> int | None:
-    value = getattr(config, name, None)
+    value: int | None = getattr(config, name, None)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ProxyByteError(f"{name} is {value!r}: give a whole number of at least 1, or leave it out")
     return value

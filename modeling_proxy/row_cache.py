@@ -36,10 +36,7 @@ class EvaRowCache:
 
     Attributes:
         reach: how many positions it can drop again.
-        takes_rows: whether rows can wait apart and come in later.
     """
-
-    takes_rows = False
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
@@ -158,7 +155,6 @@ class RowCache(Cache):
     """
 
     reach = sys.maxsize
-    takes_rows = True
 
     def __init__(
         self,

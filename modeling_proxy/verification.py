@@ -53,7 +53,7 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 from .drafting import Draft, DraftedOutput, Drafting, DraftReport, Texts, Verified, alike, worth_verifying
 from .errors import ProxyByteError
 from .logits_processors import STATE_AFTER, Utf8LogitsProcessor, ViewLogitsProcessor
-from .row_cache import CACHE, open_rows
+from .row_cache import CACHE, RowCache, open_rows
 from .symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS
 
 _OF_SCORES_ALONE = frozenset(
@@ -452,7 +452,7 @@ class _Loop:
     def _hold_back(self) -> None:
         """Let all rows but the first ones wait for a place; each has its first symbol."""
         texts, width = self._texts, self._width
-        if not self._rows.takes_rows:
+        if not isinstance(self._rows, RowCache):
             raise ProxyByteError(f"draft_rows={self._given.rows} needs a cache of keys and values: EVA has another")
         self._drafting.keep(list(range(min(width, len(texts.active)))))
         self._waiting = list(zip(texts.active[width:], self._rows.split_off(width), strict=True))
@@ -464,6 +464,7 @@ class _Loop:
         count = self._width - len(self._texts.active)
         coming, self._waiting = self._waiting[:count], self._waiting[count:]
         if coming:
+            assert isinstance(self._rows, RowCache)
             self._rows.take_in([rows for _, rows in coming])
             self._texts.active += [row for row, _ in coming]
             self.members = list(self._texts.active)
