@@ -46,23 +46,26 @@ class SuffixSchedule:
         if not asked.mix.value:
             return None
         if model.config.suffix_rows is None:
-            if data.compressor is None:
-                raise ProxyByteError(f"suffix_rows needs prepared data, but {data.path} has no compressor")
-            if asked.hashed is not None:
-                model.add_hashed_suffix_rows(asked.hashed, asked.mix.value)
-                return cls(model.config.suffix_rows, asked.mix, data.steps)
-            try:
-                spellings = symbol_bytes(load_compressor(data.compressor))
-            except ProxyByteError as error:
-                raise ProxyByteError(f"suffix_rows does not go with {data.path}: {error}") from error
-            # A BPE's first tokens are its first merges, which are its most frequent ones.
-            spellings = spellings[: asked.tokens]
-            model.add_suffix_rows(SuffixTable.build(spellings), asked.mix.value)
+            _add_suffix_rows(asked, model, data)
         return cls(model.config.suffix_rows, asked.mix, data.steps)
 
     def before(self, step: int) -> None:
         """To be called before the forward pass of ``step``."""
         self.section.mix = self.mix.at(step, self.steps)
+
+
+def _add_suffix_rows(asked: SuffixRowsTraining, model: ProxyByteForCausalLM, data: TrainingData) -> None:
+    if data.compressor is None:
+        raise ProxyByteError(f"suffix_rows needs prepared data, but {data.path} has no compressor")
+    if asked.hashed is not None:
+        model.add_hashed_suffix_rows(asked.hashed, asked.mix.value)
+        return
+    try:
+        spellings = symbol_bytes(load_compressor(data.compressor))
+    except ProxyByteError as error:
+        raise ProxyByteError(f"suffix_rows does not go with {data.path}: {error}") from error
+    # A BPE's first tokens are its first merges, which are its most frequent ones.
+    model.add_suffix_rows(SuffixTable.build(spellings[: asked.tokens]), asked.mix.value)
 
 
 @dataclass(frozen=True)
