@@ -22,7 +22,6 @@ from .raw_gradient import raw_gradient_norm
 from .rows import RowShare, StepBatches, fetch_ahead
 from .signals import StopRequest
 from .source import TrainingData
-from .spelled import SPELLED_FILE
 from .step import Engine, StepResult, train_step
 
 
@@ -209,12 +208,12 @@ class Loop:
         """Write a checkpoint of the finished step."""
         run, main = self.run, self.run.world.is_main
         weights = whole_tensors(run.raw_model.state_dict(), keep=main)
-        spelled = run.engine.spelled
-        optimizer = whole_tensors(optimizer_tensors(spelled or run.raw_model, run.engine.optimizer), keep=main)
+        levers = run.engine.levers
+        optimizer = whole_tensors(optimizer_tensors(levers, run.engine.optimizer), keep=main)
         if main:
             config = run.config.model_dump(mode="json")
             state = RunState(self.step, self.totals.as_dict(), config, run.data.fingerprint)
-            beside = {SPELLED_FILE: whole_tensors(spelled.tensors(), keep=True)} if spelled else {}
+            beside = {name: whole_tensors(tensors, keep=True) for name, tensors in levers.tensors().items()}
             self.checkpoints.save(state, optimizer, lambda folder: self._save_model(folder, weights), beside)
         run.world.wait()
         self.saved = self.step
