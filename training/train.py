@@ -25,7 +25,17 @@ from proxybyte.faults import disk_full_sentence
 from proxybyte.hub_configs import load_preset
 from proxybyte.locks import hold
 
-from .run.assemble import PLOT_FILE, assemble, check_final, is_finished, resumed, start_trackers, what_next, write_final
+from .run.assemble import (
+    PLOT_FILE,
+    assemble,
+    check_final,
+    is_finished,
+    resumed,
+    start_trackers,
+    tidy_final,
+    what_next,
+    write_final,
+)
 from .run.checkpoint import whole_tensors
 from .run.config import TrainConfig
 from .run.config_io import resolve, save_config, to_yaml
@@ -88,6 +98,7 @@ def _train(config: TrainConfig, stage: Stage) -> Summary:
     world.wait()
     if done:
         if world.is_main:
+            tidy_final(config.output)
             log.info("the run in %s is finished: step %d of %d, nothing is left to train", config.output, step, step)
             log.info("%s", what_next(config, data))
         stage.accelerator.end_training()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import write_text
+from proxybyte.folders import tidy, write_text
 from proxybyte.locks import hold_if_free
 
 from .artefacts import Artefacts
@@ -107,6 +107,7 @@ def _one_round(cells: Sequence[Cell], job: _Job) -> list[Cell]:
     for cell in cells:
         folder = cell_folder(job.options.output, cell)
         if load_result(folder, cell) is not None:
+            tidy(folder)  # its process may have been killed behind its last write
             job.progress.finished.append(cell.name)
             continue
         if job.time_slice.over:

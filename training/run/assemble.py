@@ -13,7 +13,7 @@ from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, sa
 from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, CONFIG_FILE, find_model
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
-from proxybyte.folders import check_output, whole_folder
+from proxybyte.folders import check_output, tidy, whole_folder
 from proxybyte.model_loading import chat_tokenizer_in
 from proxybyte.provenance import copy_provenance
 from proxybyte.symbols import View
@@ -220,6 +220,12 @@ def check_final(output: Path) -> None:
     """
     for name in (MODEL_FOLDER, ADAPTER_FOLDER, COMPRESSOR_FOLDER):
         check_output(output / name, RUN_KIND)
+
+
+def tidy_final(output: Path) -> None:
+    """Clear away what a process left that was killed as it wrote the last of :func:`write_final`'s folders."""
+    for name in (MODEL_FOLDER, ADAPTER_FOLDER, COMPRESSOR_FOLDER):
+        tidy(output / name)
 
 
 def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:

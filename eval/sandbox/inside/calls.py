@@ -13,7 +13,8 @@ getdents64 217 61, getcwd 79 17, chdir 80 49, fchdir 81 50, rename 82 -, renamea
 mkdir 83 -, mkdirat 258 34, rmdir 84 -, link 86 -, linkat 265 37, unlink 87 -, unlinkat 263 35, symlink 88 -,
 symlinkat 266 36, readlink 89 -, readlinkat 267 78, chmod 90 -, fchmod 91 52, fchmodat 268 53, chown 92 -,
 fchown 93 55, lchown 94 -, fchownat 260 54, umask 95 166, utime 132 -, utimes 235 -, utimensat 280 88,
-futimesat 261 -, truncate 76 45, ftruncate 77 46, fallocate 285 47, fadvise64 221 223, fsync 74 82,
+futimesat 261 -, truncate 76 45, ftruncate 77 46, fallocate 285 47, fadvise64 221 223, getxattr 191 8,
+lgetxattr 192 9, fgetxattr 193 10, listxattr 194 11, llistxattr 195 12, flistxattr 196 13, fsync 74 82,
 fdatasync 75 83, sendfile 40 71, copy_file_range 326 285, splice 275 76, flock 73 32, fcntl 72 25, ioctl 16 29,
 dup 32 23, dup2 33 -, dup3 292 24
 """
