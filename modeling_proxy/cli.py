@@ -19,6 +19,7 @@ from .checksums import SKIP_FLAG, SKIP_VARIABLE, SUMS
 from .errors import ProxyByteError
 from .faults import disk_full_sentence, unexpected_sentence
 from .numbers import NotTaken
+from .privacy import keep_logs_discreet, without_secrets
 
 GROUP = "proxybyte.commands"
 DEBUG_FLAG = "--debug"
@@ -117,6 +118,7 @@ def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``proxybyte`` and return its exit code (:func:`report_fault`)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    keep_logs_discreet()
     for client in ("httpx", "httpx2"):  # of the Hub, which tell every request
         logging.getLogger(client).setLevel(logging.WARNING)
     words, debug = take_common_flags(sys.argv[1:] if argv is None else argv)
@@ -125,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.run(args) or 0
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            traceback.print_exc()
+            print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
         return report_fault(error)
 
 
@@ -155,7 +157,7 @@ def report_fault(error: BaseException) -> int:
         sentence, code = f"{error.filename}: {error.strerror}", 2
     else:
         sentence, code = unexpected_sentence(error), 70
-    print(f"proxybyte: {sentence}", file=sys.stderr)
+    print(f"proxybyte: {without_secrets(sentence)}", file=sys.stderr)
     return code
 
 

@@ -24,6 +24,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.faults import disk_full_sentence
 from proxybyte.hub_configs import load_preset
 from proxybyte.locks import hold
+from proxybyte.privacy import keep_logs_discreet, without_secrets
 
 from .run.assemble import (
     PLOT_FILE,
@@ -193,6 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run in one process of a launch: 0 when finished or stopped by a signal, 2 for bad input (one sentence)."""
     first = _is_first()
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
+    keep_logs_discreet()
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     parser = Parser(
         prog="python -m proxybyte.training.train",
@@ -206,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(parser.parse_args(words))
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            traceback.print_exc()
+            print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
         if not first and isinstance(error, ProxyByteError):
             return 2
         return report_fault(error)

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from proxybyte.artefacts import TOKENIZER_FILE
 from proxybyte.errors import ProxyByteError
+from proxybyte.model_loading import NO_CODE
 from proxybyte.training.texts import batches
 
 from .byte_level import spelled_bytes
@@ -46,7 +47,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path).backend_tokenizer
+        return AutoTokenizer.from_pretrained(path, **NO_CODE).backend_tokenizer
     except Exception as error:  # whatever a foreign folder provokes
         raise ProxyByteError(f"{path}: Transformers reads no fast tokenizer from this folder ({error})") from None
 

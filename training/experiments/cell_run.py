@@ -20,6 +20,7 @@ from proxybyte import ProxyByteForCausalLM
 from proxybyte.artefacts import CHECKPOINTS_FOLDER, COMPRESSOR_FOLDER, MODEL_FOLDER
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
+from proxybyte.model_loading import SAFELY
 
 from ..compressors import load_compressor
 from ..run.config import EvaluationConfig, TrainConfig
@@ -136,7 +137,7 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
     started = time.perf_counter()
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     device = torch.device("cpu") if config.compute.device == "cpu" else device
-    model: Any = ProxyByteForCausalLM.from_pretrained(config.output / MODEL_FOLDER, dtype=torch.float32)
+    model: Any = ProxyByteForCausalLM.from_pretrained(config.output / MODEL_FOLDER, dtype=torch.float32, **SAFELY)
     model = model.to(device)
     documents = final_documents(config, job.evaluation)
     scoring = Scoring(window=config.plan.row_capacity, progress=True)

@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from proxybyte.artefacts import CHECKPOINTS_FOLDER, MODEL_FOLDER
+from proxybyte.checksums import is_inside
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import finish, sync, sync_tree
 
@@ -198,6 +199,8 @@ def read_state(checkpoint: Path) -> RunState:
         raise ProxyByteError(f"checkpoint {checkpoint}: {STATE_FILE} cannot be read ({error})") from error
     for name, wanted in files.items():
         path = checkpoint / name
+        if not is_inside(name):
+            raise ProxyByteError(f"checkpoint {checkpoint}: {STATE_FILE} names {name!r}, which lies outside of it")
         if not path.is_file():
             raise ProxyByteError(f"checkpoint {checkpoint}: {name} is missing")
         if _describe(path) != wanted:

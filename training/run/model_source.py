@@ -14,6 +14,7 @@ from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.faults import loading
 from proxybyte.hub_configs import load_preset
+from proxybyte.model_loading import SAFELY
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from ..memory import host_memory, refuse_beyond
@@ -164,6 +165,7 @@ def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:
             folder,
             dtype=getattr(torch, config.trainable.adapter.frozen.value),
             attn_implementation=config.model.attention.value,
+            **SAFELY,
             **config.model.heads,
         )
 
