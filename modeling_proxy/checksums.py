@@ -100,7 +100,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a name that stands in a file leads to something below that file's folder: a foreign one may say anything."""
+    """Whether a name that stands in a file leads to something below its folder: a foreign one may say anything."""
     parts = PurePosixPath(name).parts
     return bool(parts) and not PurePosixPath(name).is_absolute() and ".." not in parts and "\0" not in name
 
