@@ -134,7 +134,8 @@ def _reads_codes(config: TrainConfig) -> bool:
 def _lengths(split: PreparedSplit, config: TrainConfig) -> Lengths:
     if config.plan.superposed:
         return Lengths.superposed(split.n_bytes, config.plan.superposed)
-    borders = split.borders if config.plan.schedule.hand_off > 0 else None
+    schedule = config.plan.schedule
+    borders = split.borders if schedule.hand_off > 0 or schedule.switch > 0 else None
     return Lengths(split.n_bytes, split.n_symbols, borders if borders is not None and borders.any() else None)
 
 
