@@ -93,7 +93,9 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     with loading(folder, "tokenizer"):
-        return AutoTokenizer.from_pretrained(folder, **NO_CODE)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
+        tokenizer("a")  # a setting of the wrong type is met here, and not in the midst of the work
+        return tokenizer
 
 
 def chat_tokenizer_in(folder: Path) -> "PreTrainedTokenizerFast | None":

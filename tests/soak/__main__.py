@@ -16,46 +16,106 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import fuzzing
+import long_runs
 from command_client import CommandServer
 from kill_trials import SUBJECTS, Trials, Wrong
-from soak_inputs import make_inputs
+from soak_inputs import Inputs, make_inputs
 
 from proxybyte.folders import write_json
 
+Keep = Callable[[dict[str, Any]], None]
 
-def kills(args: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> bool:
-    """Kill until there were ``args.kills``; whether every promise was kept."""
-    subjects = [each for each in SUBJECTS if args.only in (None, str(each))]
-    first = args.seed if args.seed is not None else random.SystemRandom().randrange(10**9)
-    print(f"seed {first}: the same kills again with --seed {first}", flush=True)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as name:
+
+@contextmanager
+def made() -> Iterator[tuple[Inputs, Path]]:
+    """Inputs, and a folder beside them, for as long as the block takes."""
+    with tempfile.TemporaryDirectory(prefix="soak-") as name:
         home = Path(name)
         (home / "inputs").mkdir()
-        (home / "server").mkdir()
-        inputs = make_inputs(home / "inputs")
-        server = CommandServer(home / "server")
+        yield make_inputs(home / "inputs"), home
+
+
+@contextmanager
+def served(home: Path) -> Iterator[CommandServer]:
+    """What starts commands."""
+    (home / "server").mkdir()
+    server = CommandServer(home / "server")
+    yield server
+    server.close()
+
+
+def kills(args: argparse.Namespace, keep: Keep) -> bool:
+    """Kill until there were ``args.kills``; whether every promise was kept."""
+    subjects = [each for each in SUBJECTS if args.only in (None, str(each))]
+    began = time.monotonic()
+    with made() as (inputs, home), served(home) as server:
         trials = Trials(inputs, server, home / "trials")
-        for number in range(10**9):
-            if trials.counts.kills >= args.kills or time.monotonic() - began > args.seconds:
-                break
+        number = 0
+        while trials.counts.kills < args.kills and time.monotonic() - began < args.seconds:
             try:
-                trials.run(subjects[number % len(subjects)], first + number // len(subjects))
+                trials.run(subjects[number % len(subjects)], args.seed + number // len(subjects))
             except Wrong as error:
                 print(f"WRONG: {error}", flush=True)
-            keep({"seed": first, "seconds": round(time.monotonic() - began), **asdict(trials.counts)})
-            if number % 50 == 49:
+            number += 1
+            keep({"seed": args.seed, "seconds": round(time.monotonic() - began), **asdict(trials.counts)})
+            if number % 50 == 0:
                 print(f"{trials.counts.kills} kills in {time.monotonic() - began:.0f} s", flush=True)
-        server.close()
     return not trials.counts.wrong
 
 
-WORK: dict[str, Callable[[argparse.Namespace, Callable[[dict[str, Any]], None]], bool]] = {"kills": kills}
+def fuzz(args: argparse.Namespace, keep: Keep) -> bool:
+    """Damage input for ``args.seconds``; whether every reader said what it must."""
+    end, counts = time.monotonic() + args.seconds, Counter[str]()
+    faults: list[str] = []
+    by: dict[str, Counter[str]] = {}
+    with made() as (inputs, home):
+        for number, (surface, end_of_it) in enumerate(
+            fuzzing.fuzz(inputs, home, args.seed, lambda: time.monotonic() < end), 1
+        ):
+            told = end_of_it if end_of_it in (fuzzing.ACCEPTED, fuzzing.REFUSED) else "faults"
+            if told == "faults":
+                faults.append(end_of_it)
+                print(f"WRONG: {end_of_it}", flush=True)
+            counts[told] += 1
+            by.setdefault(surface, Counter())[told] += 1
+            if number % 20 == 0 or told == "faults":
+                keep({"seed": args.seed, "inputs": number, **counts, "by": by, "wrong": faults})
+    return not faults
+
+
+def train(args: argparse.Namespace, keep: Keep) -> bool:
+    """Train for ``args.seconds``; whether memory and descriptors stayed."""
+    with made() as (inputs, home), served(home) as server:
+        return _last(long_runs.training(inputs, server, home / "run", args.seconds), keep)
+
+
+def generate(args: argparse.Namespace, keep: Keep) -> bool:
+    """Call ``generate`` so often; whether memory and descriptors stayed."""
+    return _last(long_runs.generation(args.model, args.calls, args.seconds), keep)
+
+
+def _last(rows: Iterator[dict[str, Any]], keep: Keep) -> bool:
+    kept = False
+    for row in rows:
+        keep(row)
+        kept = bool(row["kept"])
+    return kept
+
+
+WORK: dict[str, Callable[[argparse.Namespace, Keep], bool]] = {
+    "kills": kills,
+    "fuzz": fuzz,
+    "train": train,
+    "generate": generate,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,9 +127,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=10_000, help="of generate (default: %(default)s)")
     parser.add_argument("--only", choices=list(map(str, SUBJECTS)), help="kill this command alone")
     parser.add_argument("--seed", type=int, help="of the first trial (default: drawn, and printed)")
+    parser.add_argument("--model", default="box", help="that generates (default: the one that comes along)")
     parser.add_argument("--out", type=Path, default=Path("build/soak.json"), help="JSON file (default: %(default)s)")
     args = parser.parse_args(argv)
     args.out.parent.mkdir(parents=True, exist_ok=True)
+    if args.seed is None:
+        args.seed = random.SystemRandom().randrange(10**9)
+    print(f"seed {args.seed}: the same again with --seed {args.seed}", flush=True)
 
     def keep(row: dict[str, Any]) -> None:
         rows = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}

@@ -8,12 +8,14 @@ from typing import Any
 
 ODD_BYTES = (
     b"", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\r\n", b"\n\n\n", b"{", b"}", b"[" * 5_000, b'"' * 3, b"\\ud800",
-    b"1e999", b"-1", b"9" * 5_000, b"NaN", b"null", b"true", b"../../x", b"/etc/passwd", b"&a [*a]", b"!!python/name:os.x",
+    b"1e999", b"-1", b"9" * 5_000,
+    b"NaN", b"null", b"true", b"../../x", b"/etc/passwd", b"&a [*a]", b"!!python/name:os.x",
     "\u2028".encode(), "é".encode("latin-1"), b"PAR1", b"\x1f\x8b\x08", b"(\xb5/\xfd",
 )  # fmt: skip
 ODD_VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**30, -(10**30), 0.5, 1e308, float("nan"), float("inf"), "", " ",
-    "x", "\x00", "\ud800", "../x", "/x", [], [None], [[]], {}, {"a": None}, "9" * 30, "true", ["x"] * 3, [[[[[[[[1]]]]]]]],
+    None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**30, -(10**30), 0.5, 1e308, float("nan"), float("inf"), "",
+    " ", "x", "\x00", "\ud800", "../x", "/x", [], [None], [[]], {}, {"a": None}, "9" * 30, "true", ["x"] * 3,
+    [[[[[[[[1]]]]]]]],
 )  # fmt: skip
 
 

@@ -112,8 +112,11 @@ class ReferenceCoder:
 
     def why_not(self, text: str, codes: np.ndarray) -> str | None:
         """Why ``codes`` do not stand for ``text``; None if they do."""
-        if self.decode(codes) == text.encode():
-            return None
+        try:
+            if self.decode(codes) == text.encode():
+                return None
+        except ProxyByteError as error:
+            return str(error)
         if self.changed_by_normaliser(text):
             return f"its normaliser ({', '.join(sorted(self._forms))}) would change the text"
         return "its symbols do not spell the text again"
