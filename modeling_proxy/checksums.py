@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from .errors import ProxyByteError
 
@@ -21,6 +22,8 @@ SKIP_VARIABLE = "PROXYBYTE_SKIP_CHECKSUMS"
 """Set by :data:`SKIP_FLAG`; an environment variable, so that workers and launched processes know it too."""
 WEIGHTS = (".safetensors",)
 """Endings of the files of a model that are checked when it is loaded: the others are edited by hand."""
+SEAL = "sha256"
+"""Key of the digest in a JSON object that was sealed."""
 _KIND, _MADE_OF, _UNSUMMED = "# proxybyte ", "# made of ", "# and "
 
 
@@ -171,6 +174,27 @@ def digest_of_input(*parts: Path | str) -> str:
             if path.is_file():
                 digest.update(f"{name} {file_digest(path)}\n".encode())
     return digest.hexdigest()
+
+
+def sealed_json(fields: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """A JSON object of ``fields`` that holds the SHA-256 of all that it says, under :data:`SEAL`."""
+    return json.dumps({**fields, SEAL: _seal_of(fields)}, indent=indent) + "\n"
+
+
+def unsealed_json(content: bytes | str) -> dict[str, Any]:
+    """The fields of :func:`sealed_json`.
+
+    Raises:
+        ValueError: if it is no JSON object, or not what was written.
+    """
+    fields = json.loads(content)
+    if not isinstance(fields, dict) or fields.pop(SEAL, None) != _seal_of(fields):
+        raise ValueError("its content does not match its SHA-256")
+    return fields
+
+
+def _seal_of(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def seal(content: bytes) -> bytes:

@@ -229,6 +229,14 @@ def publish(partial: Path, final: Path) -> None:
     sync(final.parent)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder whose name says that it is whole: it loses the name first, so that nobody finds half of it."""
+    going = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(going, ignore_errors=True)
+    folder.rename(going)
+    shutil.rmtree(going)
+
+
 def tidy(final: Path) -> None:
     """:func:`mend` where there is nothing else to do; what is locked by another process is left as it is."""
     with hold_if_free(final) as mine:

@@ -20,6 +20,7 @@ from proxybyte import ProxyByteForCausalLM
 from proxybyte.artefacts import CHECKPOINTS_FOLDER, COMPRESSOR_FOLDER, MODEL_FOLDER
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
+from proxybyte.folders import tidy
 from proxybyte.model_loading import SAFELY
 
 from ..compressors import load_compressor
@@ -79,8 +80,18 @@ def run_cell(cell: Cell, job: CellJob) -> CellResult | None:
         return None
     result = _measure(cell, job, length, time.perf_counter() - started)
     save_result(result, job.folder)
-    shutil.rmtree(output / CHECKPOINTS_FOLDER, ignore_errors=True)
+    _drop_checkpoints(job.folder)
     return result
+
+
+def clear_away(folder: Path) -> None:
+    """Remove what a process left in a finished cell that was killed before it could."""
+    tidy(folder)
+    _drop_checkpoints(folder)
+
+
+def _drop_checkpoints(folder: Path) -> None:
+    shutil.rmtree(folder / RUN_FOLDER / CHECKPOINTS_FOLDER, ignore_errors=True)
 
 
 def _paced(length: Length, points: int) -> Length:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import tidy, write_text
+from proxybyte.folders import write_text
 from proxybyte.locks import hold_if_free
 
 from .artefacts import Artefacts
-from .cell_run import CellJob, run_cell
+from .cell_run import CellJob, clear_away, run_cell
 from .grid import Cell, choose_cells, expand
 from .plan_io import PLAN_FILE
 from .results import load_result
@@ -107,7 +107,7 @@ def _one_round(cells: Sequence[Cell], job: _Job) -> list[Cell]:
     for cell in cells:
         folder = cell_folder(job.options.output, cell)
         if load_result(folder, cell) is not None:
-            tidy(folder)  # its process may have been killed behind its last write
+            clear_away(folder)  # its process may have been killed behind its last write
             job.progress.finished.append(cell.name)
             continue
         if job.time_slice.over:

@@ -223,7 +223,8 @@ def check_final(output: Path) -> None:
 
 
 def tidy_final(output: Path) -> None:
-    """Clear away what a process left that was killed as it wrote the last of :func:`write_final`'s folders."""
+    """Clear away what a process left that was killed at its end, with the last checkpoint written."""
+    CheckpointFolder(output, keep=1).clear_away()
     for name in (MODEL_FOLDER, ADAPTER_FOLDER, COMPRESSOR_FOLDER):
         tidy(output / name)
 
