@@ -6,12 +6,14 @@ of the command's work that is met again however busy the machine is: between two
 """
 
 import hashlib
+import itertools
 import json
 import mmap
 import os
 import signal
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,17 @@ def read_count(count: Path) -> int:
     """What the file ``count`` of :func:`watch` holds."""
     (number,) = _COUNT.unpack(count.read_bytes())
     return int(number)
+
+
+def let_clock_jump() -> None:
+    """Let the time of day go forth and back by up to three days with each look at it; steady clocks stay steady."""
+    real, calls = time.time_ns, itertools.count()
+
+    def time_ns() -> int:
+        return real() + (next(calls) % 7 - 3) * 86_400 * 10**9
+
+    time.time_ns = time_ns
+    time.time = lambda: time_ns() / 1e9
 
 
 def _note_rows(path: str) -> None:
