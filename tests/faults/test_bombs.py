@@ -71,9 +71,10 @@ def test_aliases_that_become_billions_of_values_are_refused(words, server, tmp_p
     assert len(sentence) < 1000
 
 
-@pytest.mark.parametrize(
-    "text", ['{"a":' * 50_000, "[" * 50_000, "- " * 5_000, "a: {" * 5_000], ids=lambda text: text[:3]
-)
+DEEP = ['{"a":' * 50_000, "[" * 50_000, "- " * 5_000, "a: {" * 5_000]
+
+
+@pytest.mark.parametrize("text", DEEP, ids=lambda text: text[:3])
 @pytest.mark.parametrize("words", [["train", "--config"], ["experiment", "run"]], ids=" ".join)
 def test_settings_that_are_nested_too_deep_are_refused(words, text, tmp_path, capsys):
     path = tmp_path / "settings.yaml"

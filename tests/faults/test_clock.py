@@ -79,9 +79,8 @@ def test_the_clock_that_every_library_reads_may_jump(inputs, tmp_path):
     asked = [sys.executable, "-c", "import time; print(max(abs(time.time() - time.time()) for _ in range(9)) > 80000)"]
     assert subprocess.run(asked, env=environment, capture_output=True, check=True).stdout == b"True\n"
     words = inputs.words("train", tmp_path / "out")
-    done = subprocess.run(
-        [sys.executable, "-m", "proxybyte.cli", *words], env=environment, capture_output=True, check=False
-    )
+    command = [sys.executable, "-m", "proxybyte.cli", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr[-600:]
     sums = read_record(tmp_path / "out" / "model").sums
     assert sums == read_record(inputs.folder / "run" / "model").sums

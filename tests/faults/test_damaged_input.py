@@ -22,7 +22,7 @@ def surfaces(inputs) -> dict[str, fuzzing.Surface]:
 NAMES = [
     "JSON lines", "JSON lines in gzip", "JSON lines in Zstandard", "parquet", "recipe as YAML", "recipe as JSON",
     "plan as YAML", "plan as JSON", "problems", "conversations", "bpe compressor: compressor.json",
-    "bpe compressor: tokenizer.json", "neural compressor: compressor.json", "neural compressor: m1.bin",
+    "bpe compressor: tokenizer.json", "neural compressor: compressor.json", "neural compressor: m1.safetensors",
     "prepared data: train/data", "prepared data: train/state.json", "prepared data: train/dataset_info.json",
     "prepared data: prepared.json", "prepared data: SHA256SUMS", "weights: model.safetensors", "weights: SHA256SUMS",
     "checkpoint: state.json", "checkpoint: optimizer.safetensors", "checkpoint: model/model.safetensors",
@@ -75,7 +75,9 @@ def test_the_harness_sees_a_fault(surfaces, tmp_path):
     with pytest.raises(fuzzing.Fault, match="KeyError"):
         fuzzing.loaded(falls, tmp_path)
     with pytest.raises(fuzzing.Fault, match="hangs"):
-        slow = fuzzing.Surface("slow", b"", lambda content, _: content, lambda *_: [None for _ in iter(int, 1)][0])
+        slow = fuzzing.Surface(
+            "slow", b"", lambda content, _: content, lambda *_: str(next(x for x in iter(int, 1) if x))
+        )
         fuzzing.SECONDS, before = 1, fuzzing.SECONDS
         try:
             fuzzing.try_once(slow, random.Random(0), tmp_path / "slow")
