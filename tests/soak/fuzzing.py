@@ -222,7 +222,7 @@ def _by_pyarrow(path: Path) -> dict[bytes, int]:
 
 
 def _settings(inputs: Inputs) -> Iterator[Surface]:
-    from proxybyte.training.experiments.plan_io import load_plan
+    from proxybyte.training.experiments.schema import load_plan
     from proxybyte.training.run.config_io import load_config
 
     def recipe(content: bytes, folder: Path) -> str:
