@@ -76,7 +76,7 @@ class Parser(argparse.ArgumentParser):
         wrong = sys.exc_info()[1]  # argparse calls this while it handles its own error
         if isinstance(wrong, argparse.ArgumentError) and isinstance(wrong.__context__, NotTaken):
             raise ProxyByteError(f"{wrong.argument_name} {wrong.message}")
-        super().error(message)
+        super().error(without_secrets(message))
 
 
 def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:

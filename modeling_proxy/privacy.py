@@ -46,8 +46,8 @@ _BLOCK, _LONGEST_WORD = 1 << 24, 1 << 12
 _SECRET_NAMES = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 """Endings of the names of environment variables whose values are nobody else's."""
 _LEAST_SECRET = 8
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]+(?=@)|(?<=[Bb]earer )[^\s'\",]+")
-"""``USER:PASSWORD`` in an address; what stands in the header of a request."""
+_CREDENTIALS = re.compile(r"(:/{1,2})[^\s/@:]*:[^\s/@]+(?=@)|(?i:(bearer ))[^\s'\",]+")
+"""``USER:PASSWORD`` in an address, of which a path keeps one slash; what stands in the header of a request."""
 
 
 def without_secrets(text: str) -> str:
@@ -58,7 +58,7 @@ def without_secrets(text: str) -> str:
     secrets = (value for name, value in os.environ.items() if name.upper().endswith(_SECRET_NAMES))
     for secret in sorted((value for value in secrets if len(value) >= _LEAST_SECRET), key=len, reverse=True):
         text = text.replace(secret, "...")
-    text = _CREDENTIALS.sub("...", text)
+    text = _CREDENTIALS.sub(lambda found: f"{found[1] or found[2]}...", text)
     shortened = _TOKENS.sub(lambda found: found.group()[:6] + b"...", text.encode("utf-8", "surrogatepass"))
     return shortened.decode("utf-8", "surrogatepass")
 

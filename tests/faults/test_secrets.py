@@ -46,8 +46,8 @@ def test_no_command_writes_or_says_a_token(inputs, tokens, tmp_path, capfd):
         ["corpus", f"https://user:{TOKEN}@example.invalid/a.jsonl", "--out", "out"],
         ["corpus", "--dataset", f"https://user:p4ssw0rd@example.invalid/{TOKEN}", "--out", "out"],
         ["export", f"{TOKEN}/model", "--format", "full", "--out", "out"],
-        ["train", f"data={TOKEN}", "output=out"],
-        ["train", f"log.project={TOKEN}", "nonsense=1"],
+        ["train", "--config", f"./{TOKEN}.yaml"],
+        ["train", "--config", "quickstart", f"log.project={TOKEN}", f"{TOKEN}=1"],
         ["generate", "https://user:p4ssw0rd@example.invalid/m", "--prompt", "x"],
         ["byteify", f"./{TOKEN}", "--out", "out"],
     ],
@@ -63,6 +63,14 @@ def test_what_is_refused_does_not_repeat_a_token(words, debug, tokens, tmp_path,
     for word in (*tokens, "p4ssw0rd"):
         assert word not in out + err
     assert not files_with(tmp_path, tokens)
+
+
+def test_what_the_parser_does_not_understand_is_repeated_without_a_token(tokens, capfd):
+    with pytest.raises(SystemExit):
+        main(["doctor", f"--{TOKEN}"])
+    out, err = capfd.readouterr()
+    assert "unrecognized" in err
+    assert TOKEN not in out + err
 
 
 def test_the_log_and_what_nobody_foresaw_hold_none(inputs, tokens, tmp_path, capfd, monkeypatch):
@@ -129,7 +137,7 @@ def test_an_index_of_weights_that_leads_outside_is_refused_by_name(inputs, tmp_p
 CODE = "from pathlib import Path\nPath({canary!r}).touch()\n"
 
 
-def test_code_beside_a_model_is_not_run(inputs, tmp_path, capsys):
+def test_code_beside_a_model_is_not_run(inputs, tmp_path, capsysbinary):
     """Neither by auto_map nor as generate's own; a kind of model that needs its code is refused."""
     import json
     import shutil
@@ -152,8 +160,8 @@ def test_code_beside_a_model_is_not_run(inputs, tmp_path, capsys):
         assert main(["generate", str(model), "--prompt", "a", "--max-new-bytes", "2"]) == expected
         assert main(["info", str(model)]) == expected
         assert main(["eval", "bpb", str(model), "--data", str(inputs.folder / "corpus"), "--limit", "1"]) == expected
-        assert main(["byteify", str(model), "--out", str(tmp_path / "out")]) == 2
-        assert "Traceback" not in capsys.readouterr().err
+        assert main(["byteify", str(model), "--out", str(tmp_path / "out")]) == expected
+        assert b"Traceback" not in capsysbinary.readouterr().err
         assert not canary.exists()
 
 

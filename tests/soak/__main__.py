@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=list(WORK))
     parser.add_argument("--kills", type=int, default=500, help="how many (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=3600.0, help="no longer than so (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, help="how long, or at most (default: 3600 for fuzz and train)")
     parser.add_argument("--calls", type=int, default=10_000, help="of generate (default: %(default)s)")
     parser.add_argument("--only", choices=list(map(str, SUBJECTS)), help="kill this command alone")
     parser.add_argument("--seed", type=int, help="of the first trial (default: drawn, and printed)")
@@ -131,6 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("build/soak.json"), help="JSON file (default: %(default)s)")
     args = parser.parse_args(argv)
     args.out.parent.mkdir(parents=True, exist_ok=True)
+    if args.seconds is None:
+        args.seconds = 3600.0 if args.what in ("fuzz", "train") else float("inf")
     if args.seed is None:
         args.seed = random.SystemRandom().randrange(10**9)
     print(f"seed {args.seed}: the same again with --seed {args.seed}", flush=True)
