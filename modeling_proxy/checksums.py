@@ -95,11 +95,10 @@ def read_record(folder: Path) -> Record | None:
     if any(len(pair) != 2 for pair in pairs):
         raise ProxyByteError(f"{path} is damaged: remove it to use the folder unchecked")
     unsummed = tuple(line.removeprefix(_UNSUMMED) for line in comments if line.startswith(_UNSUMMED))
-    if (
-        odd := next((name for name in (*(name for _, name in pairs), *unsummed) if not is_inside(name)), None)
-    ) is not None:
+    outside = [name for name in (*(name for _, name in pairs), *unsummed) if not is_inside(name)]
+    if outside:
         raise ProxyByteError(
-            f"{path} names {odd!r}, which lies outside its folder: it was not written by us, remove it"
+            f"{path} names {outside[0]!r}, which lies outside its folder: it is none of ours, remove it"
         )
     return Record(kind, {name: digest for digest, name in pairs}, made_of, unsummed)
 
@@ -146,12 +145,9 @@ def _check_indexes(folder: Path) -> None:
             names = json.loads(index.read_bytes())["weight_map"].values()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # whoever loads it says what is wrong with it
-        if (
-            odd := next((name for name in names if not isinstance(name, str) or not is_inside(name)), None)
-        ) is not None:
-            raise ProxyByteError(
-                f"{index} names {odd!r}, which lies outside its folder: take the weights from elsewhere"
-            )
+        outside = [name for name in names if not isinstance(name, str) or not is_inside(name)]
+        if outside:
+            raise ProxyByteError(f"{index} names {outside[0]!r}, which lies outside its folder: take other weights")
 
 
 def _check(path: Path, digest: str) -> None:
