@@ -26,6 +26,7 @@ from proxybyte.hub_configs import load_preset
 from proxybyte.locks import hold
 from proxybyte.privacy import keep_logs_discreet, without_secrets
 
+from .processes import fellow_gone
 from .run.assemble import (
     PLOT_FILE,
     assemble,
@@ -210,9 +211,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
-        if not first and isinstance(error, ProxyByteError):
+        told = fellow_gone(error) or error
+        if not first and isinstance(told, ProxyByteError):
             return 2
-        return report_fault(error)
+        return report_fault(told)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
