@@ -5,10 +5,10 @@ A line of input is JSON: ``words``, and ``log``, the file for what it says, or `
 ``at``, a function as ``MODULE:NAME``, the process sends itself the ``signal`` where it first comes to that function, or
 with ``after`` where it leaves it: so it is met in the midst of its work however busy the machine is. With ``of`` that
 is the call with this last argument. ``file_bytes`` limits its files: it is refused more, or with ``ends`` ended by the
-kernel. ``memory_bytes`` limits its address space. With ``clock_jumps`` its time of day does. With ``group`` it leads a
-process group of its own. With ``ranks`` so many processes are that command, started by torchrun's own agent, which the
-process is then. ``watch`` is for ``soak/crash_points.py``: it counts what the command does to files, ends it there,
-notes its rows.
+kernel. ``memory_bytes`` is what its address space may grow by. With ``clock_jumps`` its time of day does. With
+``group`` it leads a process group of its own. With ``ranks`` so many processes are that command, started by torchrun's
+own agent, which the process is then. ``watch`` is for ``soak/crash_points.py``: it counts what the command does to
+files, ends it there, notes its rows.
 
 A line of output is the process's number; when it has ended, its exit code stands in the file ``code``. Any number of
 them run at a time.
@@ -76,7 +76,8 @@ def work(order: dict) -> int:
     if order.get("clock_jumps"):
         crash_points.let_clock_jump()
     if "memory_bytes" in order:
-        resource.setrlimit(resource.RLIMIT_AS, (order["memory_bytes"], resource.RLIM_INFINITY))
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + order["memory_bytes"], resource.RLIM_INFINITY))
     if "file_bytes" in order:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL if order.get("ends") else signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
