@@ -44,7 +44,7 @@ LAUNCHED = ("train", "prepare")
 STEPS, SAVED_EVERY = 24, 4
 _TIMES = ("seconds", "_per_s")
 """Endings of the keys in JSON that tell how long something took."""
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 """Seconds after which what is left of a killed command counts as left for ever."""
 _LOOK = 0.002
 
