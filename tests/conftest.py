@@ -1,5 +1,6 @@
 """Fixtures shared by all rooms' tests."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, the others as they come."""
     rank = {name: number for number, name in enumerate(COME_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the run cost, its processes among it: seconds of the wall tell that of a quiet machine only."""
+    spent = os.times()
+    own, children = spent.user + spent.system, spent.children_user + spent.children_system
+    terminalreporter.write_line(f"{own + children:.0f} s of processor time, {children:.0f} s of them in processes")
 
 
 def two_byte_codes(text: bytes) -> np.ndarray:

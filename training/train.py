@@ -8,7 +8,6 @@ import functools
 import logging
 import os
 import shutil
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +25,7 @@ from proxybyte.hub_configs import load_preset
 from proxybyte.locks import hold
 from proxybyte.privacy import keep_logs_discreet, without_secrets
 
-from .processes import fellow_gone
+from .machine import exit_code, fellow_gone
 from .run.assemble import (
     PLOT_FILE,
     assemble,
@@ -178,8 +177,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _print(dry_run(resolved, arguments.time))
         return 0
-    # As a shell counts Ctrl-C, so that 'train && export' ends there; a scheduler's SIGTERM is no fault.
-    return 130 if train(config).stopped_by == signal.SIGINT else 0
+    return exit_code(train(config).stopped_by)
 
 
 def _print(text: str) -> None:

@@ -11,8 +11,7 @@ from proxybyte.errors import ProxyByteError, nearest
 from proxybyte.faults import loading
 
 from .fitting import Fitter
-from .protocol import Compressor
-from .storage import read_manifest
+from .protocol import Compressor, read_manifest
 
 
 @dataclass(frozen=True)
