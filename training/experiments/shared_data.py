@@ -56,6 +56,7 @@ class Artefacts:
         name = compressor or next(iter(self.plan.compressors), RAW_ONLY_COMPRESSOR)
         output = self.folder / "prepared" / name
         settings = self._settings(name)
+        tidy(output)  # whoever made it may have been killed behind its last write
         if not _is_made(output, PREPARED_MANIFEST, settings):
             corpus = self.corpus()
             options = PrepareOptions(corpus, self._compressor(name, corpus), output, self.workers)
