@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,12 @@ from proxybyte.training.prepare.coded import Coder
 from proxybyte.training.prepare.columns import prepared_batch
 from proxybyte.training.prepare.manifest import LISTED, TOTALS, SplitTotals, add_totals
 from proxybyte.training.prepare.tasks import ShardTask
-from proxybyte.training.texts.records import damaged
+from proxybyte.training.texts.records import MEGABYTE, damaged
 
 DONE = "done"
 _SEAL = "sha256"
 _SAMPLE_EVERY = 16
+BATCH_ROWS, BATCH_BYTES = 1 << 14, 16 * MEGABYTE
 
 
 class Verify(StrEnum):
@@ -77,11 +78,12 @@ class ShardEncoder:
         parts = []
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, self._schema) as stream:
             for row_group in task.row_groups:
-                columns = _read_row_group(task.corpus_shard, row_group)
-                batch, totals = self._encode(columns)
-                stream.write_batch(batch)
-                parts.append(totals)
-                self._advance(totals.bytes)
+                for columns in _batches(_read_row_group(task.corpus_shard, row_group)):
+                    batch, totals = self._encode(columns)
+                    stream.write_batch(batch)
+                    parts.append(totals)
+                    self._advance(totals.bytes)
+                    del batch, columns
         sync(temporary)
         size, digest = temporary.stat().st_size, file_digest(temporary)
         temporary.replace(target)
@@ -141,6 +143,17 @@ def _sealed(totals: SplitTotals) -> str:
 
 def _seal(report: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()
+
+
+def _batches(columns: pa.Table) -> Iterator[pa.Table]:
+    """The rows in slices of at most ``BATCH_ROWS``, a long document alone: as much as is held coded at once."""
+    lengths = pc.binary_length(columns[Column.TEXT]).to_numpy()
+    first = 0
+    while first < len(lengths):
+        inside = np.cumsum(lengths[first : first + BATCH_ROWS]) <= BATCH_BYTES
+        count = max(1, int(inside.sum()))
+        yield columns.slice(first, count)
+        first += count
 
 
 def _read_row_group(path: Path, row_group: int) -> pa.Table:
