@@ -13,7 +13,7 @@ from torch import nn
 
 from proxybyte.progress import Progress
 
-from ..processes import StopRequest
+from ..machine import StopRequest
 from .checkpoint import CheckpointFolder, RunState, optimizer_tensors, whole_tensors
 from .config import CheckpointConfig, EvaluationConfig, LogConfig
 from .data import RowShare, StepBatches, TrainingData, fetch_ahead
