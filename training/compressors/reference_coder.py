@@ -92,6 +92,11 @@ class ReferenceCoder:
         """What the library decodes each id alone to, special tokens too."""
         return [self._tokenizer.decode([code], skip_special_tokens=False) for code in range(self.num_symbols)]
 
+    @property
+    def sees_no_further_than_pieces(self) -> bool:
+        """Whether neither its normaliser nor an added token reaches over the places where :mod:`.cuts` cuts."""
+        return self._forms <= _UNICODE_FORMS and self._added is None
+
     def changed_by_normaliser(self, text: str) -> bool:
         """Whether the normaliser would change ``text``."""
         if not self._forms or (text.isascii() and self._forms <= _UNICODE_FORMS):
