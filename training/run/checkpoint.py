@@ -22,8 +22,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from proxybyte.artefacts import CHECKPOINTS_FOLDER, MODEL_FOLDER
+from proxybyte.checksums import SEAL, is_inside, sealed_json, unsealed_json
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import finish, sync, sync_tree
+from proxybyte.folders import finish, remove_folder, sync, sync_tree
 
 from .optim import HasParameters
 
@@ -148,7 +149,7 @@ class CheckpointFolder:
         """
         final = self.of_step(state.step)
         partial = final.with_suffix(".tmp")
-        shutil.rmtree(partial, ignore_errors=True)
+        self.clear_away()
         try:
             partial.mkdir(parents=True)
             save_model(partial / MODEL_FOLDER)
@@ -157,7 +158,7 @@ class CheckpointFolder:
             finish(partial, KIND)
             written = sorted(path for path in partial.rglob("*") if path.is_file())
             files = {str(path.relative_to(partial)): _describe(path) for path in written}
-            text = json.dumps({**vars(state), "files": files}, indent=1)
+            text = sealed_json({**vars(state), "files": files}, indent=1)
             (partial / STATE_FILE).write_text(text, encoding="utf-8")
             sync_tree(partial)
             shutil.rmtree(final, ignore_errors=True)
@@ -166,8 +167,13 @@ class CheckpointFolder:
             shutil.rmtree(partial, ignore_errors=True)  # a full disk gets its room back
         sync(self.folder)
         for old in self._complete()[self.keep :]:
-            shutil.rmtree(old)
+            remove_folder(old)
         return final
+
+    def clear_away(self) -> None:
+        """Remove what a killed process left of a checkpoint that it was writing, or removing."""
+        for left in self.folder.glob("step-*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _complete(self) -> list[Path]:
         """Checkpoint folders by name, newest first."""
@@ -191,13 +197,17 @@ def read_state(checkpoint: Path) -> RunState:
         ProxyByteError: if ``state.json`` or another file is absent, truncated or altered; the message names it.
     """
     try:
-        values = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-        files = values.pop("files")
+        content = (checkpoint / STATE_FILE).read_bytes()
+        values = json.loads(content)
+        values = unsealed_json(content) if SEAL in values else values  # earlier versions sealed none
+        files = dict(values.pop("files"))
         state = RunState(**values)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ProxyByteError(f"checkpoint {checkpoint}: {STATE_FILE} cannot be read ({error})") from error
     for name, wanted in files.items():
         path = checkpoint / name
+        if not is_inside(name):
+            raise ProxyByteError(f"checkpoint {checkpoint}: {STATE_FILE} names {name!r}, which lies outside of it")
         if not path.is_file():
             raise ProxyByteError(f"checkpoint {checkpoint}: {name} is missing")
         if _describe(path) != wanted:
