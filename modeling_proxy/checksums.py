@@ -65,10 +65,17 @@ def files_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def folder_record(folder: Path, kind: str, made_of: str = "", unsummed: tuple[str, ...] = ()) -> Record:
-    """The record of what lies in ``folder``."""
+def folder_record(
+    folder: Path,
+    kind: str,
+    made_of: str = "",
+    unsummed: tuple[str, ...] = (),
+    known: Mapping[str, str] | None = None,
+) -> Record:
+    """The record of what lies in ``folder``; files whose SHA-256 is ``known`` are not read."""
     files = {name: path for name, path in files_in(folder).items() if path.is_file() and name not in unsummed}
-    return Record(kind, {name: file_digest(path) for name, path in files.items()}, made_of, unsummed)
+    sums = {name: (known or {}).get(name) or file_digest(path) for name, path in files.items()}
+    return Record(kind, sums, made_of, unsummed)
 
 
 def read_record(folder: Path) -> Record | None:

@@ -26,7 +26,6 @@ from proxybyte.hub_configs import load_preset
 from proxybyte.locks import hold
 
 from .run.assemble import PLOT_FILE, assemble, check_final, is_finished, resumed, start_trackers, what_next, write_final
-from .run.checkpoint import whole_tensors
 from .run.config import TrainConfig
 from .run.config_io import resolve, save_config, to_yaml
 from .run.distributed import Stage, start
@@ -82,7 +81,7 @@ def train(config: TrainConfig) -> Summary:
 def _train(config: TrainConfig, stage: Stage) -> Summary:
     world = stage.world
     data = open_data(config)
-    found = resumed(config, data)
+    found = resumed(config, data, world)
     step, totals = (found[1].step, Totals.from_dict(found[1].totals)) if found else (0, Totals())
     done = is_finished(config, data, step)
     world.wait()
@@ -142,9 +141,8 @@ def _open_folder(config: TrainConfig, begun: int | None) -> None:
 
 
 def _finish(job: Run) -> None:
-    weights = whole_tensors(job.raw_model.state_dict(), keep=job.world.is_main)
     if job.world.is_main:
-        log.info("model in %s", write_final(job, weights))
+        log.info("model in %s", write_final(job))
         if job.config.log.plot:
             log.info("curves in %s", job.config.output / PLOT_FILE)
     job.world.wait()

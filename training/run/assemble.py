@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, save_tokenizer
-from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, CONFIG_FILE, find_model
+from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, CONFIG_FILE, MODEL_FOLDER, find_model
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
 from proxybyte.folders import check_output, whole_folder
@@ -20,16 +20,17 @@ from proxybyte.symbols import View
 
 from ..compressors import load_compressor
 from .adapters import Adapter, write_merged
-from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, CheckpointFolder, RunState, load_optimizer
+from .checkpoint import CheckpointFolder, RunState, host_copies, model_in, restore
 from .config import AdapterKind, FrozenWeights, Precision, TrainConfig
 from .config_io import check_resumable, flatten
-from .distributed import Stage, place
+from .distributed import ALONE, Stage, World, place
 from .loop import Run
 from .metrics import MetricsLog
 from .model_source import make_model
 from .optim import make_adamw
 from .row_flops import row_flops
 from .rows import RowShare
+from .sharded import holds_shards, write_whole
 from .source import TrainingData
 from .spelled import SpelledRows, spelling_table
 from .stages import RowsFirst
@@ -70,7 +71,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     Raises:
         ProxyByteError: if the model does not fit the data or cannot be built.
     """
-    saved = checkpoint / MODEL_FOLDER if checkpoint else None
+    saved = model_in(checkpoint) if checkpoint else None
     wanted = config.trainable.adapter
     if wanted.frozen is FrozenWeights.BFLOAT16 and stage.precision is not Precision.BFLOAT16:
         raise ProxyByteError("trainable.adapter.frozen=bfloat16 computes in bfloat16 too: set precision=bfloat16")
@@ -95,7 +96,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     # Of the placed model: sharding puts other parameters in the place of the first ones.
     rows_first = RowsFirst.of(raw_model, config.trainable, data.steps, stage.world.size == 1)
     if checkpoint:
-        load_optimizer(spelled or raw_model, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
+        restore(checkpoint, raw_model, spelled or raw_model, optimizer, rows_first.names)
     engine = Engine(
         accelerator=stage.accelerator,
         model=placed,
@@ -123,13 +124,13 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     )
 
 
-def resumed(config: TrainConfig, data: TrainingData) -> tuple[Path, RunState] | None:
-    """The checkpoint that a run goes on from, if its folder holds one that is whole.
+def resumed(config: TrainConfig, data: TrainingData, world: World = ALONE) -> tuple[Path, RunState] | None:
+    """The checkpoint that a run goes on from, if its folder holds one that is whole; every process must call this.
 
     Raises:
         ProxyByteError: if it was made under another config, or on other data.
     """
-    found = CheckpointFolder(config.output, config.checkpoint.keep).latest()
+    found = CheckpointFolder(config.output, config.checkpoint.keep).latest(world)
     if found is None:
         return None
     check_resumable(config, found[1].config, config.output)
@@ -220,19 +221,26 @@ def check_final(output: Path) -> None:
         check_output(output / name, RUN_KIND)
 
 
-def write_final(run: Run, weights: dict[str, torch.Tensor]) -> Path:
-    """Write the final model, the compressor it was trained with, and the picture; one process calls this."""
+def write_final(run: Run) -> Path:
+    """Write the final model, the compressor it was trained with, and the picture; one process calls this.
+
+    The last checkpoint is there. Where it is in shards the model is made from it, for no process holds the whole.
+    """
     output = run.config.output
     base = run.config.model.checkpoint
-    last = CheckpointFolder(output, run.config.checkpoint.keep).of_step(run.steps) / MODEL_FOLDER
+    checkpoint = CheckpointFolder(output, run.config.checkpoint.keep).of_step(run.steps)
+    last = model_in(checkpoint)
     if run.config.trainable.adapter.kind is not AdapterKind.NONE and base is not None:
         with whole_folder(output / ADAPTER_FOLDER, RUN_KIND) as folder:
-            run.save_model(folder, weights)
+            run.save_model(folder, host_copies(run.raw_model.state_dict()))
             copy_provenance(last, folder)
         write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER, kind=RUN_KIND, chat=run.data.chat)
     else:
         with whole_folder(output / MODEL_FOLDER, RUN_KIND) as folder:
-            run.save_model(folder, weights)
+            sharded = holds_shards(checkpoint)
+            run.save_model(folder, {} if sharded else host_copies(run.raw_model.state_dict()))
+            if sharded:
+                write_whole(last, folder)
             copy_provenance(last, folder)
     if run.data.compressor is not None:
         with whole_folder(output / COMPRESSOR_FOLDER, RUN_KIND) as folder:

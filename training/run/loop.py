@@ -12,7 +12,7 @@ from torch import nn
 
 from proxybyte.progress import Progress
 
-from .checkpoint import CheckpointFolder, RunState, optimizer_tensors, whole_tensors
+from .checkpoint import CheckpointFolder, RunState, host_copies, optimizer_tensors
 from .config import TrainConfig
 from .distributed import World
 from .metrics import Count, MetricsLog, Totals, refuse_nan, step_losses
@@ -20,6 +20,7 @@ from .optim import learning_rate
 from .origin import write_origin
 from .raw_gradient import raw_gradient_norm
 from .rows import RowShare, StepBatches, fetch_ahead
+from .sharded import OPTIMIZER_FOLDER, WEIGHTS_FOLDER, is_sharded, stored_tensors
 from .signals import StopRequest
 from .source import TrainingData
 from .spelled import SPELLED_FILE
@@ -35,7 +36,8 @@ class Run:
         share: which rows this process takes.
         flops_per_row: FLOPs of forward and backward over one row.
         raw_model: the model without what wraps it for training.
-        save_model: writes the given whole tensors as a model folder, or as that of an adapter.
+        save_model: writes the given whole tensors as a model folder, or as that of an adapter; without any, all that
+            belongs into it beside them.
         evaluate: bits per byte on validation by metric name; ``None`` where there is no validation split.
     """
 
@@ -207,17 +209,25 @@ class Loop:
 
     def save(self) -> None:
         """Write a checkpoint of the finished step."""
-        run, main = self.run, self.run.world.is_main
-        weights = whole_tensors(run.raw_model.state_dict(), keep=main)
-        spelled = run.engine.spelled
-        optimizer = whole_tensors(optimizer_tensors(spelled or run.raw_model, run.engine.optimizer), keep=main)
-        if main:
-            config = run.config.model_dump(mode="json")
-            state = RunState(self.step, self.totals.as_dict(), config, run.data.fingerprint)
-            beside = {SPELLED_FILE: whole_tensors(spelled.tensors(), keep=True)} if spelled else {}
+        run = self.run
+        state = RunState(self.step, self.totals.as_dict(), run.config.model_dump(mode="json"), run.data.fingerprint)
+        if is_sharded(run.raw_model):
+            optimizer = optimizer_tensors(run.raw_model, run.engine.optimizer)
+            parts = {WEIGHTS_FOLDER: stored_tensors(run.raw_model), OPTIMIZER_FOLDER: optimizer}
+            self.checkpoints.save_shards(state, run.world, parts, lambda folder: self._save_model(folder, {}))
+        else:
+            self._save_whole(state)
+        self.saved = self.step
+
+    def _save_whole(self, state: RunState) -> None:
+        """Every process holds everything: the first one writes it."""
+        run, spelled = self.run, self.run.engine.spelled
+        if run.world.is_main:
+            weights = host_copies(run.raw_model.state_dict())
+            optimizer = host_copies(optimizer_tensors(spelled or run.raw_model, run.engine.optimizer))
+            beside = {SPELLED_FILE: host_copies(spelled.tensors())} if spelled else {}
             self.checkpoints.save(state, optimizer, lambda folder: self._save_model(folder, weights), beside)
         run.world.wait()
-        self.saved = self.step
 
     def _save_model(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         self.run.save_model(folder, weights)

@@ -18,6 +18,7 @@ from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from ..memory import host_memory, refuse_beyond
 from .config import AdapterKind, Attention, ModelConfig, TrainConfig
+from .sharded import in_shards
 
 
 def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> ProxyByteForCausalLM:
@@ -26,7 +27,8 @@ def make_model(config: TrainConfig, num_codes: int, checkpoint: Path | None) -> 
     Args:
         config: the run.
         num_codes: codes of the compressor.
-        checkpoint: model folder of the run's own checkpoint, if it goes on from one.
+        checkpoint: model folder of the run's own checkpoint, if it goes on from one. Where its weights are in shards,
+            the model's are whatever they were made as: each process reads its part once the model is placed.
 
     Raises:
         ProxyByteError: if the preset or the folder is absent, or does not fit the data.
@@ -146,7 +148,10 @@ def model_shape(config: TrainConfig, num_codes: int, folder: Path | None) -> tup
 
 
 def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
-    shape, what = model_shape(config, num_codes, None)
+    return _made(config, *model_shape(config, num_codes, None))
+
+
+def _made(config: TrainConfig, shape: ProxyByteConfig, what: str) -> ProxyByteForCausalLM:
     check_model(config, shape, what)
     torch.manual_seed(config.seed)
     with _named(what):
@@ -157,6 +162,8 @@ def _new(config: TrainConfig, num_codes: int) -> ProxyByteForCausalLM:
 
 def _load(folder: Path, config: TrainConfig) -> ProxyByteForCausalLM:
     shape, what = model_shape(config, 0, folder)
+    if in_shards(folder):
+        return _made(config, shape, what)
     verify_folder(folder, WEIGHTS)
     check_model(config, shape, what)
     with _in_our_words(folder, config.model.attention):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -140,3 +141,46 @@ def launch(request) -> Callable[..., Any]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def launch_ranks(server) -> Callable[..., list[Any]]:
+    """Starts a run of several processes, each a fork of one that has imported it; a launcher is started elsewhere.
+
+    ``how`` is the server's, for the rank ``of_rank`` alone.
+    """
+    started: list[Any] = []
+
+    def start(number: int, path: Path, *overrides: str, of_rank: int = 0, **how: Any) -> list[Any]:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        ranks = []
+        for rank in range(number):
+            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number}
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+            environment = {name: str(value) for name, value in {**numbers, **meeting}.items()}
+            words = ["--config", str(path), *overrides]
+            special = how if rank == of_rank else {}
+            ranks.append(
+                server.fork(
+                    words, module="proxybyte.training.train", cwd=str(path.parent), environment=environment, **special
+                )
+            )
+        started.extend(ranks)
+        return ranks
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def run_ranks(launch_ranks) -> Callable[..., None]:
+    """The same to its end, which is a good one."""
+
+    def run(number: int, path: Path, *overrides: str) -> None:
+        for process in launch_ranks(number, path, *overrides):
+            assert process.wait(timeout=120) == 0, process.communicate()[1]
+
+    return run
