@@ -15,12 +15,11 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
 from proxybyte.folders import check_output, whole_folder
 from proxybyte.model_loading import chat_tokenizer_in
-from proxybyte.provenance import copy_provenance
 from proxybyte.symbols import View
 
 from ..compressors import load_compressor
 from .adapters import Adapter, write_merged
-from .checkpoint import CheckpointFolder, RunState, host_copies, model_in, restore
+from .checkpoint import CheckpointFolder, RunState, model_in, restore, write_model
 from .config import AdapterKind, FrozenWeights, Precision, TrainConfig
 from .config_io import check_resumable, flatten
 from .distributed import ALONE, Stage, World, place
@@ -30,7 +29,7 @@ from .model_source import make_model
 from .optim import make_adamw
 from .row_flops import row_flops
 from .rows import RowShare
-from .sharded import holds_shards, write_whole
+from .sharded import is_sharded
 from .source import TrainingData
 from .spelled import SpelledRows, spelling_table
 from .stages import RowsFirst
@@ -59,10 +58,20 @@ class ModelWriter:
 
     def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """Write what ``from_pretrained`` loads, with the tokenizer."""
-        self.model.save_pretrained(folder, state_dict=weights)
+        _plain(self.model).save_pretrained(folder, state_dict=weights)
         save_tokenizer(build_tokenizer(opening=self.model.config.document_opening), folder)
         if self.chat is not None:
             save_tokenizer(self.chat, folder / CHAT_FOLDER)
+
+
+def _plain(model: ProxyByteForCausalLM) -> ProxyByteForCausalLM:
+    """``model`` for all but its weights: a sharded one has a class of PyTorch's, whose code it would carry along."""
+    if not is_sharded(model):
+        return model
+    with torch.device("meta"):
+        plain = ProxyByteForCausalLM(model.config)
+    plain.generation_config = model.generation_config
+    return plain
 
 
 def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: Path | None) -> Run:
@@ -222,26 +231,20 @@ def check_final(output: Path) -> None:
 
 
 def write_final(run: Run) -> Path:
-    """Write the final model, the compressor it was trained with, and the picture; one process calls this.
+    """Write the last checkpoint's model, the compressor it was trained with, and the picture; one process calls this.
 
-    The last checkpoint is there. Where it is in shards the model is made from it, for no process holds the whole.
+    From the checkpoint and not from memory, for where the processes share the model none of them holds the whole.
     """
     output = run.config.output
     base = run.config.model.checkpoint
-    checkpoint = CheckpointFolder(output, run.config.checkpoint.keep).of_step(run.steps)
-    last = model_in(checkpoint)
+    last = CheckpointFolder(output, run.config.checkpoint.keep).of_step(run.steps)
     if run.config.trainable.adapter.kind is not AdapterKind.NONE and base is not None:
         with whole_folder(output / ADAPTER_FOLDER, RUN_KIND) as folder:
-            run.save_model(folder, host_copies(run.raw_model.state_dict()))
-            copy_provenance(last, folder)
+            write_model(last, folder)
         write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER, kind=RUN_KIND, chat=run.data.chat)
     else:
         with whole_folder(output / MODEL_FOLDER, RUN_KIND) as folder:
-            sharded = holds_shards(checkpoint)
-            run.save_model(folder, {} if sharded else host_copies(run.raw_model.state_dict()))
-            if sharded:
-                write_whole(last, folder)
-            copy_provenance(last, folder)
+            write_model(last, folder)
     if run.data.compressor is not None:
         with whole_folder(output / COMPRESSOR_FOLDER, RUN_KIND) as folder:
             shutil.copytree(run.data.compressor, folder, dirs_exist_ok=True)

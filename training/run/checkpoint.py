@@ -23,7 +23,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from proxybyte.artefacts import CHECKPOINTS_FOLDER, MODEL_FOLDER
+from proxybyte.artefacts import CHECKPOINTS_FOLDER, MODEL_FOLDER, WEIGHTS_FOLDER
 from proxybyte.checksums import SUMS, file_digest
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import finish, sync, write_json
@@ -32,12 +32,13 @@ from .distributed import ALONE, World
 from .optim import HasParameters
 from .sharded import (
     OPTIMIZER_FOLDER,
-    WEIGHTS_FOLDER,
+    SHARDS,
     holds_shards,
     load_shards,
     save_shards,
     stored_shapes,
     stored_tensors,
+    write_whole,
 )
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,21 @@ def optimizer_tensors(model: HasParameters, optimizer: Optimizer) -> dict[str, t
 def model_in(checkpoint: Path) -> Path:
     """The folder in a checkpoint that holds the model's configuration, and its weights, whole or in shards."""
     return checkpoint / (WEIGHTS_FOLDER if holds_shards(checkpoint) else MODEL_FOLDER)
+
+
+def write_model(checkpoint: Path, folder: Path) -> None:
+    """Write the model's folder, or the adapter's, that a checkpoint holds; its weights are whole there.
+
+    Args:
+        checkpoint: whole or in shards.
+        folder: is there, and empty.
+
+    Raises:
+        ProxyByteError: if a shard cannot be read.
+    """
+    shutil.copytree(model_in(checkpoint), folder, ignore=shutil.ignore_patterns(SHARDS), dirs_exist_ok=True)
+    if holds_shards(checkpoint):
+        write_whole(checkpoint / WEIGHTS_FOLDER, folder)
 
 
 def restore(
@@ -191,6 +207,11 @@ class CheckpointFolder:
     def __init__(self, run: Path, keep: int):
         self.folder = run / CHECKPOINTS_FOLDER
         self.keep = keep
+
+    @staticmethod
+    def has(run: Path) -> bool:
+        """Whether ``run`` is one: whether it has such a folder."""
+        return (run / CHECKPOINTS_FOLDER).is_dir()
 
     def of_step(self, step: int) -> Path:
         """Where the checkpoint of a step is, or would be."""

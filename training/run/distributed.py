@@ -21,6 +21,7 @@ from accelerate.utils import (
     FullyShardedDataParallelPlugin,
     InitProcessGroupKwargs,
     ProjectConfiguration,
+    parse_flag_from_env,
 )
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -124,7 +125,8 @@ def check_machine(config: TrainConfig) -> bool:
     for tracker in config.log.trackers:
         if find_spec(tracker.value) is None:
             raise ProxyByteError(f"log.trackers names {tracker}, which is not installed: pip install {tracker}")
-    cpu = config.compute.device == "cpu" or not torch.accelerator.is_available()
+    told = parse_flag_from_env("ACCELERATE_USE_CPU")  # by the launcher
+    cpu = config.compute.device == "cpu" or told or not torch.accelerator.is_available()
     if cpu and config.model.attention is Attention.FLEX:
         raise ProxyByteError(
             "model.attention=flex_attention trains on accelerators: on a CPU it has no backward pass; set "

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from proxybyte.artefacts import WEIGHTS_FOLDER
 from proxybyte.progress import Progress
 
 from .checkpoint import CheckpointFolder, RunState, host_copies, optimizer_tensors
@@ -20,7 +21,7 @@ from .optim import learning_rate
 from .origin import write_origin
 from .raw_gradient import raw_gradient_norm
 from .rows import RowShare, StepBatches, fetch_ahead
-from .sharded import OPTIMIZER_FOLDER, WEIGHTS_FOLDER, is_sharded, stored_tensors
+from .sharded import OPTIMIZER_FOLDER, is_sharded, stored_tensors
 from .signals import StopRequest
 from .source import TrainingData
 from .spelled import SPELLED_FILE
@@ -212,8 +213,9 @@ class Loop:
         run = self.run
         state = RunState(self.step, self.totals.as_dict(), run.config.model_dump(mode="json"), run.data.fingerprint)
         if is_sharded(run.raw_model):
+            weights = stored_tensors(run.raw_model)  # first, for it shards what a forward pass has gathered
             optimizer = optimizer_tensors(run.raw_model, run.engine.optimizer)
-            parts = {WEIGHTS_FOLDER: stored_tensors(run.raw_model), OPTIMIZER_FOLDER: optimizer}
+            parts = {WEIGHTS_FOLDER: weights, OPTIMIZER_FOLDER: optimizer}
             self.checkpoints.save_shards(state, run.world, parts, lambda folder: self._save_model(folder, {}))
         else:
             self._save_whole(state)

@@ -5,6 +5,7 @@ the whole tensors stands in that file's header, so that any number of processes 
 not used: it keeps its index, ``.metadata``, as a pickle.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +18,16 @@ from torch import nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule
 
+from proxybyte.artefacts import WEIGHTS_FOLDER
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_json
 
-WEIGHTS_FOLDER = "weights"
-"""In a sharded checkpoint: the weights' shards, and what else belongs into a model's folder."""
 OPTIMIZER_FOLDER = "optimizer"
 """In a sharded checkpoint: the optimizer's."""
+SHARDS = "shard-*.safetensors"
+"""Matches every process's files, and nothing else of a model's folder."""
 _FILE_BYTES = 512 << 20
 """About so much goes into one file of a process: writing takes twice that in memory beside the state itself."""
 _WHOLE_FILE_BYTES = 2 << 30
@@ -33,7 +35,7 @@ _WHOLE_FILE_BYTES = 2 << 30
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether the processes share the parameters of ``model`` among them."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+    return isinstance(model, FSDPModule)
 
 
 def holds_shards(checkpoint: Path) -> bool:
@@ -43,11 +45,14 @@ def holds_shards(checkpoint: Path) -> bool:
 
 def in_shards(folder: Path) -> bool:
     """Whether the weights of a model's folder are in shards."""
-    return next(folder.glob("shard-*.safetensors"), None) is not None
+    return next(folder.glob(SHARDS), None) is not None
 
 
 def stored_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and stored buffers of ``model`` themselves, by name; one that has several names by its first."""
+    """Parameters and stored buffers of ``model`` themselves, by name; one that has several names by its first.
+
+    Behind this call the parameters are sharded: after a forward pass alone some are whole, and no optimizer knows them.
+    """
     first: dict[int, str] = {}
     tensors = model.state_dict(keep_vars=True)
     for name, tensor in tensors.items():
@@ -182,7 +187,9 @@ def write_whole(folder: Path, out: Path, most: int = _WHOLE_FILE_BYTES) -> None:
 def _its_cause() -> Iterator[None]:
     """What stopped one of the processes, in the place of DCP's collection of all that did."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*assuming the intent is to.*")  # one process: it is
+            yield
     except CheckpointException as error:
         rank, (cause, _) = min(error.failures.items())
         if isinstance(cause, OSError):

@@ -78,26 +78,41 @@ def write_split() -> Callable[..., None]:
     return save_split
 
 
+def write_recipe(folder: Path, prepared: Path, **changes: object) -> Path:
+    """A recipe of a tiny run in ``folder``; keyword arguments replace whole sections or keys."""
+    values = {
+        "output": str(folder / "run"),
+        "data": str(prepared),
+        "precision": "float32",
+        "model": {"backbone_config": BACKBONE},
+        "plan": {"row_length": 64, "budget": 2048, "budget_unit": "symbols"},
+        "batch": {"rows_per_step": 4, "rows_per_device": 2},
+        "learning_rate": {"warmup": 0.25},
+        "log": {"every": 3, "trackers": [], "plot": False},
+        "checkpoint": {"every": 4},
+        "evaluation": {"every": 4, "documents": 4, "max_bytes": 100},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values | changes))
+    return path
+
+
 @pytest.fixture
 def recipe(prepared, tmp_path) -> Callable[..., Path]:
     """Writes a recipe of a tiny run; keyword arguments replace whole sections or keys."""
 
     def make(**changes: object) -> Path:
-        values = {
-            "output": str(tmp_path / "run"),
-            "data": str(prepared),
-            "precision": "float32",
-            "model": {"backbone_config": BACKBONE},
-            "plan": {"row_length": 64, "budget": 2048, "budget_unit": "symbols"},
-            "batch": {"rows_per_step": 4, "rows_per_device": 2},
-            "learning_rate": {"warmup": 0.25},
-            "log": {"every": 3, "trackers": [], "plot": False},
-            "checkpoint": {"every": 4},
-            "evaluation": {"every": 4, "documents": 4, "max_bytes": 100},
-        }
-        path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump(values | changes))
-        return path
+        return write_recipe(tmp_path, prepared, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def module_recipe(prepared, tmp_path_factory) -> Callable[..., Path]:
+    """The same for what all tests of a file read, in a folder of its own each time."""
+
+    def make(**changes: object) -> Path:
+        return write_recipe(tmp_path_factory.mktemp("shared"), prepared, **changes)
 
     return make
 
@@ -143,7 +158,7 @@ def launch(request) -> Callable[..., Any]:
         process.communicate()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def launch_ranks(server) -> Callable[..., list[Any]]:
     """Starts a run of several processes, each a fork of one that has imported it; a launcher is started elsewhere.
 
@@ -160,12 +175,8 @@ def launch_ranks(server) -> Callable[..., list[Any]]:
             meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
             environment = {name: str(value) for name, value in {**numbers, **meeting}.items()}
             words = ["--config", str(path), *overrides]
-            special = how if rank == of_rank else {}
-            ranks.append(
-                server.fork(
-                    words, module="proxybyte.training.train", cwd=str(path.parent), environment=environment, **special
-                )
-            )
+            own = {"cwd": str(path.parent), "environment": environment, **(how if rank == of_rank else {})}
+            ranks.append(server.fork(words, module="proxybyte.training.train", **own))
         started.extend(ranks)
         return ranks
 
@@ -175,7 +186,7 @@ def launch_ranks(server) -> Callable[..., list[Any]]:
         process.wait()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run_ranks(launch_ranks) -> Callable[..., None]:
     """The same to its end, which is a good one."""
 
