@@ -193,7 +193,9 @@ AT = {
 }
 
 
-@pytest.mark.parametrize("moment", AT)
+@pytest.mark.parametrize(
+    "moment", ["while it is", *(pytest.param(name, marks=pytest.mark.slow) for name in AT if name != "while it is")]
+)
 def test_a_process_killed_while_a_checkpoint_is_written_leaves_none_that_is_picked(
     recipe, launch_ranks, run_ranks, tmp_path, alone, moment
 ):
