@@ -125,11 +125,11 @@ class ArmConfig(Section):
     def _fits_its_kind(self) -> Self:
         named = nested({**self.set, **{key: several[0] for key, several in self.vary.items() if several}})
         superposed = bool(named.get("plan", {}).get("superposed"))
-        suffixes = "suffix_rows" in named
+        symbols = "suffix_rows" in named or "cross_view" in named.get("levers", {})
         if self.kind is not ArmKind.BYTES and not self.compressor and not superposed:
             raise ValueError(f"an arm of kind {self.kind} needs a compressor, or plan.superposed")
-        if self.kind is ArmKind.BYTES and self.compressor and not suffixes:
-            raise ValueError("an arm of kind bytes has no compressor but for suffix_rows")
+        if self.kind is ArmKind.BYTES and self.compressor and not symbols:
+            raise ValueError("an arm of kind bytes has no compressor but for suffix_rows and levers.cross_view")
         empty = [key for key in ("raw_share", "pairing") if not getattr(self, key)]
         empty += [f"vary.{key}" for key, several in self.vary.items() if not several]
         if empty:

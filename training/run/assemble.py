@@ -2,7 +2,7 @@
 
 import shlex
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,9 @@ from .adapters import Adapter, write_merged
 from .checkpoint import CheckpointFolder, RunState, model_in, restore, write_model
 from .config import AdapterKind, FrozenWeights, Precision, TrainConfig
 from .config_io import check_resumable, flatten
+from .cross_view import CrossView
 from .distributed import ALONE, Stage, World, place
+from .levers import Levers
 from .loop import Run
 from .metrics import MetricsLog
 from .model_source import make_model
@@ -89,23 +91,23 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     adapter = Adapter.attach(model, wanted, config.seed, saved) if adapted else None
     suffixes = SuffixSchedule.of(config, model, data)
     table = spelling_table(config, data)
-    spelled: SpelledRows | None = None
+    levers = Levers(model)
 
     def optimize(module: nn.Module) -> torch.optim.Optimizer:
-        nonlocal spelled
-        if table is None:
-            return make_adamw(module, config.optimizer)
-        trained = config.model.checkpoint is not None
+        nonlocal levers
         # Where it is to be trained: moving it to a device would give its rows another memory.
-        spelled = SpelledRows(stage.accelerator.unwrap_model(module), table, config.seed, checkpoint, trained)
-        return make_adamw(spelled, config.optimizer)
+        bare, trained = stage.accelerator.unwrap_model(module), config.model.checkpoint is not None
+        spelled = SpelledRows(bare, table, config.seed, checkpoint, trained) if table else None
+        levers = Levers(bare, spelled, CrossView.asked(config.levers.cross_view, data, bare, checkpoint))
+        return make_adamw(levers, config.optimizer)
 
     placed, optimizer = place(stage, model, config.compute, optimize)
     raw_model = stage.accelerator.unwrap_model(placed)
     # Of the placed model: sharding puts other parameters in the place of the first ones.
+    levers = replace(levers, model=raw_model)
     rows_first = RowsFirst.of(raw_model, config.trainable, data.steps, stage.world.size == 1)
     if checkpoint:
-        restore(checkpoint, raw_model, spelled or raw_model, optimizer, rows_first.names)
+        restore(checkpoint, raw_model, levers, optimizer, rows_first.names)
     engine = Engine(
         accelerator=stage.accelerator,
         model=placed,
@@ -114,9 +116,9 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         clip=config.optimizer.clip,
         seed=config.seed,
         rows_first=rows_first,
+        levers=levers,
         lessons=_lessons(config, stage, data, raw_model.config),
         suffixes=suffixes,
-        spelled=spelled,
         raw_rows_only=config.raw_rows_only,
     )
     batch, world = config.batch, stage.world

@@ -15,7 +15,7 @@ from proxybyte.symbols import View
 from ..settings import Section
 from ..signs_of_life import DEFAULT_SECONDS
 from ..stream.plan import PlanConfig
-from .lever_config import LeversConfig
+from .lever_config import LeversConfig, Ramp
 
 
 class Attention(StrEnum):
@@ -148,29 +148,6 @@ class TrainableConfig(Section):
     first_layers: int = Field(0, ge=0, description="layers at the decoder's beginning that move with them then")
     last_layers: int = Field(0, ge=0, description="layers at its end that do")
     adapter: AdapterConfig = AdapterConfig()
-
-
-class Ramp(Section):
-    """A value that is held for a share of a run's steps and then falls to nothing."""
-
-    value: float = Field(0.0, ge=0, description="at the start")
-    hold: float = Field(1.0, ge=0, le=1, description="share of steps after which it falls linearly")
-    end: float = Field(
-        1.0, ge=0, le=1, description="share of steps after which it is nothing; held for good if as hold"
-    )
-
-    @model_validator(mode="after")
-    def _falls_after_it_is_held(self) -> Self:
-        if self.end < self.hold:
-            raise ValueError(f"end ({self.end:g}) is before hold ({self.hold:g}): give a later one")
-        return self
-
-    def at(self, step: int, steps: int) -> float:
-        """The value of ``step``, from 0, of ``steps``."""
-        progress = (step + 1) / steps
-        if progress <= self.hold or self.hold == self.end == 1.0:
-            return self.value
-        return 0.0 if progress >= self.end else self.value * (self.end - progress) / (self.end - self.hold)
 
 
 class TeacherKind(StrEnum):
@@ -382,6 +359,14 @@ class TrainConfig(Section):
             raise ValueError("levers.spelled_rows runs under compute.parallel=ddp: rows of symbols are not sharded")
         if self.levers.spelled_rows and self.trainable.adapter.kind is not AdapterKind.NONE:
             raise ValueError("levers.spelled_rows trains the rows themselves: leave trainable.adapter out")
+        if not self.levers.cross_view.speaks:
+            return self
+        if self.compute.parallel is Parallel.FSDP:
+            raise ValueError("levers.cross_view runs under compute.parallel=ddp: it reads whole rows of the head")
+        if self.trainable.adapter.kind is not AdapterKind.NONE:
+            raise ValueError("levers.cross_view trains the head's own rows: leave trainable.adapter out")
+        if self.plan.superposed:
+            raise ValueError("plan.superposed shows no compressed symbols: leave levers.cross_view out")
         return self
 
     @model_validator(mode="after")

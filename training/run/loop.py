@@ -24,7 +24,6 @@ from .rows import RowShare, StepBatches, fetch_ahead
 from .sharded import OPTIMIZER_FOLDER, is_sharded, stored_tensors
 from .signals import StopRequest
 from .source import TrainingData
-from .spelled import SPELLED_FILE
 from .step import Engine, StepResult, train_step
 
 
@@ -223,11 +222,11 @@ class Loop:
 
     def _save_whole(self, state: RunState) -> None:
         """Every process holds everything: the first one writes it."""
-        run, spelled = self.run, self.run.engine.spelled
+        run, levers = self.run, self.run.engine.levers
         if run.world.is_main:
             weights = host_copies(run.raw_model.state_dict())
-            optimizer = host_copies(optimizer_tensors(spelled or run.raw_model, run.engine.optimizer))
-            beside = {SPELLED_FILE: host_copies(spelled.tensors())} if spelled else {}
+            optimizer = host_copies(optimizer_tensors(levers, run.engine.optimizer))
+            beside = {name: host_copies(tensors) for name, tensors in levers.tensors().items()}
             self.checkpoints.save(state, optimizer, lambda folder: self._save_model(folder, weights), beside)
         run.world.wait()
 

@@ -4,6 +4,7 @@ from proxybyte import ProxyByteConfig
 from proxybyte.flops import training_flops
 
 from .config import TrainConfig
+from .cross_view import cross_view_flops
 from .source import TrainingData
 from .spelled import spelled_flops
 
@@ -18,4 +19,5 @@ def row_flops(config: TrainConfig, shape: ProxyByteConfig, data: TrainingData) -
     """
     row = training_flops(shape, config.plan.row_length, data.document_length, config.raw_rows_only)
     step = spelled_flops(config, data, shape.hidden_size, bool(shape.tie_word_embeddings))
+    row += cross_view_flops(config.levers.cross_view, data, shape.hidden_size, config.batch.rows_per_step)
     return row + step / config.batch.rows_per_step

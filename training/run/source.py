@@ -128,7 +128,7 @@ def open_data(config: TrainConfig) -> TrainingData:
 def _reads_codes(config: TrainConfig) -> bool:
     """Whether the model needs rows for the compressor's symbols."""
     shown = config.plan.schedule.shows_compressed and not config.plan.superposed
-    return shown or config.suffix_rows.mix.value > 0
+    return shown or config.suffix_rows.mix.value > 0 or config.levers.cross_view.symbols.value > 0
 
 
 def _lengths(split: PreparedSplit, config: TrainConfig) -> Lengths:

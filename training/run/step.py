@@ -15,10 +15,10 @@ from proxybyte.modeling_proxybyte import ProxyByteOutput
 
 from ..stream.mixed_view import PackedBatch
 from .config import Precision
+from .levers import Levers
 from .metrics import nats_by_row
 from .optim import set_learning_rate
 from .precision import autocast
-from .spelled import SpelledRows
 from .stages import RowsFirst
 from .suffixes import SuffixSchedule
 from .superposed import bag_losses
@@ -49,15 +49,15 @@ class Engine:
     clip: float
     seed: int
     rows_first: RowsFirst
+    levers: Levers
     lessons: Lessons | None = None
     suffixes: SuffixSchedule | None = None
-    spelled: SpelledRows | None = None
     raw_rows_only: bool = False
 
     @property
     def moved(self) -> list[nn.Parameter]:
         """What the optimizer moves, each once."""
-        return [parameter for _, parameter in (self.spelled or self.model).named_parameters()]
+        return [parameter for _, parameter in self.levers.named_parameters()]
 
 
 def train_step(
@@ -85,14 +85,12 @@ def train_step(
             loss.backward()
         nats.append(nats_by_row(output, moved.labels))
     engine.rows_first.after(step)
-    if engine.spelled is not None:
-        engine.spelled.hand_on()
+    engine.levers.after_backward(accelerator)
     grad_norm = nn.utils.clip_grad_norm_(engine.moved, engine.clip)
     set_learning_rate(engine.optimizer, learning_rate)
     engine.optimizer.step()
     engine.optimizer.zero_grad(set_to_none=True)
-    if engine.spelled is not None:
-        engine.spelled.write()
+    engine.levers.after_update()
     return StepResult(torch.stack(nats), getattr(grad_norm, "full_tensor", lambda: grad_norm)())
 
 
@@ -102,11 +100,16 @@ def _losses(engine: Engine, batch: PackedBatch, step: int, share: float) -> tupl
         return bag_losses(engine.model, batch, share, engine.raw_rows_only)
     inputs = {**batch.model_inputs(), "num_items_in_batch": share, "raw_targets_only": engine.raw_rows_only}
     lesson = engine.lessons.prepare(batch.input_ids, step) if engine.lessons else None
-    if lesson is None:
-        output = engine.model(**inputs)
-        return output.loss, output
-    output = engine.model(**inputs, **lesson.asks)
-    return output.loss + mean_loss(lesson.loss(output), share), output
+    cross_view = engine.levers.cross_view
+    crossing = cross_view is not None and cross_view.speaks(step)
+    output = engine.model(**inputs, **(lesson.asks if lesson else {}), return_hidden=crossing)
+    loss = output.loss
+    if lesson is not None:
+        loss = loss + mean_loss(lesson.loss(output), share)
+    if cross_view is not None and crossing:
+        further = cross_view.loss(engine.model, batch.input_ids, output.last_hidden_state, step)
+        loss = loss + mean_loss(further, share)
+    return loss, output
 
 
 def seed_by_row(seed: int, row: int, device: torch.device) -> None:

@@ -7,7 +7,8 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.suffix_rows import SuffixRowsConfig, SuffixTable
 
 from ..compressors import load_compressor
-from .config import Ramp, TrainConfig
+from .config import TrainConfig
+from .lever_config import Ramp
 from .source import TrainingData
 from .spelled import symbol_bytes
 

@@ -41,40 +41,18 @@ import torch
 from torch.nn import functional as F
 
 from proxybyte import ProxyByteForCausalLM
-from proxybyte.byte_codec import decode_bytes
 from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.modeling_proxybyte import ProxyByteOutput
-from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_RAW_SYMBOLS, NUM_SPECIALS, Special
+from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_RAW_SYMBOLS, Special
 
 from ..byteify.prefixes import ROOT, Prefixes
 from ..byteify.rows import token_spellings
-from ..compressors import Compressor, encode_one, load_compressor
+from ..compressors import Compressor, load_compressor
 from ..compressors.bpe import BpeCompressor
-from ..compressors.protocol import CannotEncode
-from .config import Ramp, TeacherKind
-
-
-@dataclass(frozen=True)
-class Span:
-    """A stretch of raw text in a batch, coded.
-
-    Attributes:
-        row: which row.
-        codes: its tokens, shape ``(K,)``.
-        begin: column of its first byte.
-        ends: bytes that the first tokens spell together, shape ``(K,)``.
-    """
-
-    row: int
-    codes: np.ndarray
-    begin: int
-    ends: np.ndarray
-
-    @property
-    def places(self) -> np.ndarray:
-        """Column of the last byte of each of the first ``K - 1`` tokens, shape ``(K - 1,)``."""
-        return self.begin + self.ends[:-1] - 1
+from .config import TeacherKind
+from .lever_config import Ramp
+from .raw_spans import Span, raw_spans
 
 
 @dataclass(frozen=True)
@@ -380,25 +358,3 @@ class Lessons:
         if opinion is None:
             return None
         return Lesson(self.teacher, opinion, input_ids, tokens, chunks, hidden, self.layers)
-
-
-def raw_spans(input_ids: np.ndarray, compressor: Compressor) -> list[Span]:
-    """Every stretch of raw text with at least two tokens; those that the compressor cannot code are left out.
-
-    Args:
-        input_ids: packed rows, shape ``(B, T)``.
-        compressor: a tokenizer.
-    """
-    spans = []
-    for row, symbols in enumerate(input_ids):
-        raw = (symbols >= NUM_SPECIALS) & (symbols < COMPRESSED_OFFSET)
-        borders = np.flatnonzero(np.diff(raw.astype(np.int8), prepend=0, append=0))
-        for begin, end in borders.reshape(-1, 2):
-            try:
-                codes = encode_one(compressor, decode_bytes(symbols[begin:end]))
-            except CannotEncode:
-                continue
-            ends = compressor.borders(codes)
-            if ends is not None and len(codes) > 1:
-                spans.append(Span(row, codes, int(begin), ends))
-    return spans

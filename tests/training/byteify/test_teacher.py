@@ -13,8 +13,10 @@ from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, Special
 from proxybyte.training.byteify import byteify
 from proxybyte.training.byteify.rows import token_spellings
 from proxybyte.training.compressors import encode_one
-from proxybyte.training.run.config import Ramp, TeacherKind
-from proxybyte.training.run.teacher import Teacher, raw_spans
+from proxybyte.training.run.config import TeacherKind
+from proxybyte.training.run.lever_config import Ramp
+from proxybyte.training.run.raw_spans import raw_spans
+from proxybyte.training.run.teacher import Teacher
 
 TEXTS = [b"def f(x):\n    return x", b"it's 3.14"]
 

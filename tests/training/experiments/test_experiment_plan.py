@@ -22,7 +22,7 @@ STUDIES = {
     "raw_exposure": 7,
     "interfaces": 8,
     "scaling": 6,
-    "levers": 126,
+    "levers": 162,
     "moves": 11,
     "embeddings": 4,
     "first": 18,

@@ -25,6 +25,12 @@ ARMS = {
         "kind": "bytes", "compressor": "bpe", "set": {"suffix_rows.mix.value": 0.5, "raw_rows_only": True},
         "vary": {"optimizer.lr": [1e-2]},
     },
+    "cross": {
+        "kind": "bytes", "compressor": "bpe",
+        "set": {
+            "levers.cross_view.symbols.value": 0.2, "levers.cross_view.borders.value": 0.1, "raw_rows_only": True,
+        },
+    },
     "bags": {"kind": "proxy", "pairing": "none", "set": {**FIRST_RAW, "plan.superposed": 4}},
     "spelled": {"kind": "proxy", "compressor": "bpe", "set": {"levers.spelled_rows": True}},
 }  # fmt: skip
@@ -40,7 +46,7 @@ def folder(values, tmp_path_factory):
     out = tmp_path_factory.mktemp("levers")
     progress = run_plan(parse_plan(values, "levers"), RunOptions(out, workers=1))
     assert not progress.failed
-    assert len(progress.finished) == 15
+    assert len(progress.finished) == 18
     return out
 
 
@@ -54,7 +60,7 @@ def test_arms_are_ranked_at_their_best_rate_beside_the_baseline(folder, tmp_path
     bytes_ = [figures[f"bytes-optimizer.lr-{best}-seed{seed}"]["raw_bpb"] for seed in range(3)]
     assert told["arms"]["bytes-one"]["bpb"] == bytes_
     assert "minus_bytes" not in told["arms"]["bytes-one"]
-    for arm in ("suffix", "bags", "spelled"):
+    for arm in ("suffix", "cross", "bags", "spelled"):
         mine = [figures[f"{arm}-seed{seed}"]["raw_bpb"] for seed in range(3)]
         assert told["arms"][f"{arm}-one"]["bpb"] == mine
         differences = [a - b for a, b in zip(mine, bytes_, strict=True)]
