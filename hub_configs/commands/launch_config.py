@@ -8,9 +8,8 @@ from ..launching import launch_config, launch_configs
 
 EXAMPLES = """\
   proxybyte launch config
-  accelerate launch --config_file "$(proxybyte launch config 8-gpus)" -m proxybyte.training.train --config my.yaml
-  accelerate launch --config_file "$(proxybyte launch config cpu)" --num_processes 4 -m proxybyte.training.train \\
-      --config my.yaml compute.parallel=fsdp"""
+  proxybyte launch config 8-gpus
+  accelerate launch --config_file "$(proxybyte launch config 8-gpus)" -m proxybyte.training.train --config my.yaml"""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
