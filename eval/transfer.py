@@ -13,19 +13,104 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
 
+from proxybyte.artefacts import ModelFolder, find_model
 from proxybyte.byte_codec import decode_bytes, encode_bytes
 from proxybyte.errors import ProxyByteError
+from proxybyte.eval.bpb import embedding_rows
+from proxybyte.eval.code.judging import Bench, run_known
+from proxybyte.eval.code.pass_at_k import Estimate, estimate
+from proxybyte.eval.code.problems import Problem
+from proxybyte.eval.loading import ModelKind, load_model, model_kind
+from proxybyte.eval.sandbox import Trial
 from proxybyte.eval.scoring import Scoring, Sequences, bare, position_limit, score_sequences
-from proxybyte.eval.transfer_data import Pair, TwoViewModel, pair_up
 from proxybyte.progress import Progress
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_RAW_SYMBOLS, View, document_opening
-from proxybyte.training import Compressor
+from proxybyte.training import CannotEncode, Compressor, load_compressor
+
+
+@dataclass(frozen=True)
+class TwoViewModel:
+    """A model that reads bytes and a compressor's symbols.
+
+    Attributes:
+        model: in evaluation mode.
+        compressor: the one that it was trained with.
+    """
+
+    model: Any
+    compressor: Compressor
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One document in both views.
+
+    Attributes:
+        text: its bytes, not empty.
+        codes: the compressor's codes of them, numbered from 0.
+    """
+
+    text: bytes
+    codes: np.ndarray
+
+
+def load_two_views(folder: str | Path, compressor: str | None, device: str, dtype: str) -> TwoViewModel:
+    """A proxy model with its compressor.
+
+    Args:
+        folder: what :func:`~proxybyte.artefacts.find_model` takes.
+        compressor: name or folder of the compressor; the one that it carries if absent.
+        device: of PyTorch, or ``"auto"``.
+        dtype: as for :func:`~.loading.load_model`.
+
+    Raises:
+        ProxyByteError: if there is no model or no compressor, or the model does not read the compressor's symbols.
+    """
+    found = find_model(folder)
+    model = load_model(found, device, dtype)
+    if model_kind(model) is ModelKind.TOKENS:
+        raise ProxyByteError(f"{folder} is a tokenizer model: transfer is measured on models that read bytes as well")
+    rows = embedding_rows(model) - COMPRESSED_OFFSET
+    if rows <= 0:
+        raise ProxyByteError(f"{folder} reads raw bytes alone: it has no rows for compressed symbols")
+    loaded = load_compressor(compressor or _carried(found, folder))
+    if loaded.num_symbols > rows:
+        raise ProxyByteError(
+            f"{folder} has rows for {rows} compressed symbols, but {loaded.name} has {loaded.num_symbols}: "
+            "give the compressor that the model was trained with"
+        )
+    return TwoViewModel(model, loaded)
+
+
+def _carried(found: ModelFolder, asked: str | Path) -> Path:
+    if found.compressor is not None:
+        return found.compressor
+    raise ProxyByteError(
+        f"{asked} carries no compressor, so nothing can be written in its symbols: give --compressor, or a run or full "
+        "export that has one"
+    )
+
+
+def pair_up(documents: Sequence[bytes], compressor: Compressor, max_bytes: int) -> tuple[list[Pair], int]:
+    """Heads of documents in both views, and how many were left out for want of a code.
+
+    Raises:
+        ProxyByteError: if none is left.
+    """
+    heads = [document[:max_bytes] for document in documents if document]
+    codes = compressor.encode_batch(heads)
+    pairs = [Pair(text, code) for text, code in zip(heads, codes, strict=True) if not isinstance(code, CannotEncode)]
+    if not pairs:
+        raise ProxyByteError(f"{compressor.name} can code none of the {len(heads)} documents")
+    return pairs, len(heads) - len(pairs)
+
 
 _SLACK = 16
 """Symbols that an answer may be longer than the right one before it is cut."""
@@ -223,3 +308,66 @@ def check_fits(two: TwoViewModel, pairs: Sequence[Pair]) -> None:
                 f"document {number} takes {needed} symbols in both views, but the model knows {limit} positions: "
                 "lower --translate-bytes"
             )
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Published solutions as documents.
+
+    Attributes:
+        problems: those whose solution has codes and fits into the model in both views.
+        pairs: each solution in both views, in the order of ``problems``.
+        left_out: how many others there are.
+    """
+
+    problems: list[Problem]
+    pairs: list[Pair]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class TranslatedPrograms:
+    """What came of translating programs in one direction.
+
+    Attributes:
+        written: the translations.
+        pass_at_1: share of them that pass their tests (one greedy sample each), with its interval.
+    """
+
+    written: list[Written]
+    pass_at_1: Estimate
+
+
+def programs_in_both_views(two: TwoViewModel, problems: Sequence[Problem]) -> Programs:
+    """The published solutions, signature and docstring included, that ``two`` can hold in both views at once.
+
+    Raises:
+        ProxyByteError: if none fits.
+    """
+    texts = [f"{problem.head}{problem.canonical}".encode() for problem in problems]
+    limit = position_limit(two.model)
+    kept, pairs = [], []
+    for problem, text, codes in zip(problems, texts, two.compressor.encode_batch(texts), strict=True):
+        if not isinstance(codes, CannotEncode) and symbols_of_both(Pair(text, codes)) <= limit:
+            kept.append(problem)
+            pairs.append(Pair(text, codes))
+    if not kept:
+        raise ProxyByteError(
+            f"none of the {len(problems)} solutions fits into the model's {limit} positions in both views: "
+            "train with longer rows to measure this"
+        )
+    return Programs(kept, pairs, len(problems) - len(kept))
+
+
+def translate_programs(
+    two: TwoViewModel, programs: Programs, direction: Direction, bench: Bench, progress: bool = False
+) -> TranslatedPrograms:
+    """Translate each program and run what comes out, behind the walls of ``bench``, against its problem's tests."""
+    written = translate(two, programs.pairs, direction, progress)
+    # Bytes that are no UTF-8 are no program either: what stands in their place does not compile.
+    sources = [
+        Trial(f"{one.produced.decode('utf-8', 'replace')}\n", problem.separate_tests)
+        for one, problem in zip(written, programs.problems, strict=True)
+    ]
+    passed = [outcome.passed for outcome in run_known(sources, bench)]
+    return TranslatedPrograms(written, estimate(np.array(passed, np.float64)))

@@ -21,7 +21,6 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "proxybyte.training.memory",
         "proxybyte.training.processes",
         "proxybyte.training.signs_of_life",
-        "proxybyte.training.colours",
         "proxybyte.training.drawn_text",
     ),
     "texts": ("proxybyte.training.texts",),
@@ -30,7 +29,6 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "prepare": ("proxybyte.training.prepare",),
     "stream": ("proxybyte.training.stream",),
     "scoring": (
-        "proxybyte.eval.windows",
         "proxybyte.eval.scoring",
         "proxybyte.eval.bpb",
         "proxybyte.eval.baselines",
@@ -43,11 +41,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "run": ("proxybyte.training.run", "proxybyte.training.train"),
     "run page": ("proxybyte.training.run_page",),
     "held-out data": ("proxybyte.eval.loading", "proxybyte.eval.documents"),
-    "noise": ("proxybyte.eval.noise", "proxybyte.eval.noise_curve"),
+    "noise": ("proxybyte.eval.noise",),
     "sandbox": ("proxybyte.eval.sandbox",),
     "code": ("proxybyte.eval.code",),
     "robustness": ("proxybyte.eval.robustness",),
-    "transfer": ("proxybyte.eval.transfer", "proxybyte.eval.transfer_code", "proxybyte.eval.transfer_data"),
+    "transfer": ("proxybyte.eval.transfer",),
     "tasks": (
         "proxybyte.eval.tasks",
         "proxybyte.eval.lm_eval",
@@ -137,6 +135,34 @@ def test_nothing_is_imported_from_a_higher_layer(module):
 def test_files_import_each_other_in_no_circle():
     known = {module: targets & set(EDGES) for module, targets in EDGES.items()}
     assert len(list(TopologicalSorter(known).static_order())) == len(EDGES)
+
+
+def reached_from(module: str) -> set[str]:
+    """Modules that it is made of, from import to import."""
+    reached: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        waiting |= {target for target in EDGES.get(name, ()) if target.startswith("proxybyte.training.")} - reached
+    return reached
+
+
+def test_one_place_opens_a_runs_configuration_and_what_it_is_made_of_gets_its_own_sections():
+    run = "proxybyte.training.run"
+    told = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if "TrainConfig" in (getattr(node, "id", ""), getattr(node, "name", ""), getattr(node, "attr", ""))
+    }
+    declared = {f"{run}.config", f"{run}.config_io"}
+    below = reached_from(f"{run}.assemble") - {f"{run}.assemble"} - declared
+    assert {f"{run}.loop", f"{run}.step", f"{run}.model_source", f"{run}.distributed"} < below
+    assert not told & below
+    entries = {f"{run}.assemble", f"{run}.dry_run", "proxybyte.training.train"}
+    rest = told - declared - entries
+    assert all(module.startswith("proxybyte.training.experiments.") for module in rest), rest
 
 
 def test_the_layers_are_those_of_the_page():

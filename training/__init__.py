@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from proxybyte.training.colours import distinct_colours
     from proxybyte.training.compressors import (
         CannotEncode,
         Compressor,
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
         spelling_of,
     )
     from proxybyte.training.compressors.cross_view import CrossViewDrafter
-    from proxybyte.training.drawn_text import TEXT_STYLE, bordered, coloured, plain, scale
+    from proxybyte.training.drawn_text import TEXT_STYLE, bordered, coloured, distinct_colours, plain, scale
     from proxybyte.training.stream.prepared import PreparedSplit
     from proxybyte.training.texts import TEXT_HELP, TextSource, add_text_options, numbered_lines, source_of
 
@@ -44,8 +43,7 @@ __all__ = [
 ]
 _OF_COMPRESSORS = ("CannotEncode", "Compressor", "load_compressor", "load_spelling", "short_names", "spelling_of")
 _HOMES = dict.fromkeys(_OF_COMPRESSORS, "compressors")
-_HOMES |= dict.fromkeys(("TEXT_STYLE", "bordered", "coloured", "plain", "scale"), "drawn_text")
-_HOMES["distinct_colours"] = "colours"
+_HOMES |= dict.fromkeys(("TEXT_STYLE", "bordered", "coloured", "distinct_colours", "plain", "scale"), "drawn_text")
 _HOMES["PreparedSplit"] = "stream.prepared"
 _HOMES["CrossViewDrafter"] = "compressors.cross_view"
 

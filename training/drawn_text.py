@@ -89,3 +89,16 @@ def _title(text: bytes, bits: np.ndarray) -> str:
     if len(text) == 1:
         return whole
     return f"{whole}: {', '.join(f'{byte:02x} {cost:.1f}' for byte, cost in zip(text, bits.tolist(), strict=True))}"
+
+
+Colour = tuple[float, float, float, float]
+
+
+def distinct_colours(count: int) -> list[Colour]:
+    """``count`` different colours: the usual ten, up to twenty in pairs, more along a scale."""
+    from matplotlib import colormaps  # takes a second to import
+
+    if count <= 20:
+        palette = colormaps["tab10" if count <= 10 else "tab20"]
+        return [palette(number) for number in range(count)]
+    return [colormaps["turbo"](number / (count - 1)) for number in range(count)]

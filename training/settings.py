@@ -1,7 +1,7 @@
 """Settings of recipes and experiment plans: what a section is, files, ``key.sub=value`` overrides, and messages."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -155,6 +155,36 @@ def nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
             inner = {section: inner}
         values = lay_over(values, inner)
     return values
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values under dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def recorded(section: BaseModel) -> tuple[dict[str, Any], set[str]]:
+    """Every dotted key of a section with its value as plain data, and the keys that are at their defaults."""
+    every, chosen = (flatten(section.model_dump(mode="json", exclude_defaults=short)) for short in (False, True))
+    return every, every.keys() - chosen.keys()
+
+
+def changed_keys(saved: Mapping[str, Any], now: Mapping[str, Any], at_default: Collection[str]) -> list[str]:
+    """Keys whose value is not the one that was saved.
+
+    A key that is not among the saved ones did not exist when they were: what a later version of the package adds must
+    not orphan work, so it may be missing where it is at its default.
+    """
+    return [
+        key
+        for key in sorted(saved.keys() | now.keys())
+        if saved.get(key) != now.get(key) and (key in saved or key not in at_default)
+    ]
 
 
 def parse_settings(

@@ -25,15 +25,25 @@ from proxybyte.faults import disk_full_sentence
 from proxybyte.hub_configs import load_preset
 from proxybyte.locks import hold
 
-from .run.assemble import PLOT_FILE, assemble, check_final, is_finished, resumed, start_trackers, what_next, write_final
+from .run.assemble import (
+    PLOT_FILE,
+    assemble,
+    check_final,
+    is_finished,
+    open_data,
+    open_stage,
+    resumed,
+    start_trackers,
+    what_next,
+    write_final,
+)
 from .run.config import TrainConfig
 from .run.config_io import resolve, save_config, to_yaml
-from .run.distributed import Stage, start
+from .run.distributed import Stage
 from .run.dry_run import dry_run
 from .run.loop import Loop, Run
 from .run.metrics import MetricsLog, Totals
 from .run.options import EXAMPLES, add_arguments
-from .run.source import open_data
 from .signs_of_life import signs_of_life
 
 log = logging.getLogger(__name__)
@@ -73,7 +83,7 @@ def train(config: TrainConfig) -> Summary:
         ProxyByteError: if the data, the model, the number of processes or an earlier run in the folder does not fit,
             or the loss is not finite.
     """
-    stage = start(config)
+    stage = open_stage(config)
     with signs_of_life(stage.world.rank, stage.world.size, config.compute.timeout):
         return _train(config, stage)
 
@@ -104,7 +114,7 @@ def _train(config: TrainConfig, stage: Stage) -> Summary:
     with _named_if_unwritable(config.output, loop):
         finished = loop.to_the_end()
         if finished:
-            _finish(job)
+            _finish(config, job)
     if world.is_main:
         stopped = f"stopped after step {loop.step}, which is saved: the same command goes on from there"
         log.info("%s", what_next(config, data) if finished else stopped)
@@ -140,11 +150,11 @@ def _open_folder(config: TrainConfig, begun: int | None) -> None:
         raise ProxyByteError(disk_full_sentence(error, config.output) or refused) from error
 
 
-def _finish(job: Run) -> None:
+def _finish(config: TrainConfig, job: Run) -> None:
     if job.world.is_main:
-        log.info("model in %s", write_final(job))
-        if job.config.log.plot:
-            log.info("curves in %s", job.config.output / PLOT_FILE)
+        log.info("model in %s", write_final(config, job))
+        if config.log.plot:
+            log.info("curves in %s", config.output / PLOT_FILE)
     job.world.wait()
 
 

@@ -15,8 +15,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_figure, write_json
 
 if TYPE_CHECKING:
-    from proxybyte.eval.noise import Noise
-    from proxybyte.eval.noise_curve import NoiseCurve, Score
+    from proxybyte.eval.noise import Noise, NoiseCurve, Score
 
 EXAMPLES = """\
   proxybyte eval noise exported/native smollm2 --data prepared --limit 32 --out noise
@@ -63,7 +62,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from proxybyte.eval.documents import read_held_out
-    from proxybyte.eval.noise_curve import crossing, draw, measure
+    from proxybyte.eval.noise import crossing, draw, measure
     from proxybyte.training import source_of
 
     kinds, shares = _kinds(args.kinds), tuple(args.shares)

@@ -13,8 +13,7 @@ from proxybyte.cli import Command
 from proxybyte.folders import write_text
 
 if TYPE_CHECKING:
-    from proxybyte.eval.transfer import Written
-    from proxybyte.eval.transfer_data import Pair
+    from proxybyte.eval.transfer import Pair, Written
 
 EXAMPLES = """\
   proxybyte eval transfer runs/quickstart/run --data runs/quickstart/prepared
@@ -75,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
     texts = read_held_out(source_of(args, args.data, args.split), args.limit).texts
     from proxybyte.eval.bpb import bits_per_byte, compressed_bits_per_byte
     from proxybyte.eval.scoring import Scoring
-    from proxybyte.eval.transfer_data import load_two_views, pair_up
+    from proxybyte.eval.transfer import load_two_views, pair_up
 
     two = load_two_views(args.folder, args.compressor, args.device, args.dtype)
     pairs, left_out = pair_up(texts, two.compressor, args.max_bytes)
@@ -109,8 +108,7 @@ def _to_translate(two: Any, texts: Sequence[bytes], asked: int | None) -> "Seque
     Raises:
         ProxyByteError: if ``asked`` bytes are too many for the model's positions.
     """
-    from proxybyte.eval.transfer import check_fits, fitting_bytes
-    from proxybyte.eval.transfer_data import pair_up
+    from proxybyte.eval.transfer import check_fits, fitting_bytes, pair_up
 
     size = asked or fitting_bytes(two, texts, DEFAULT_TRANSLATED)
     if asked is None and size < DEFAULT_TRANSLATED:
@@ -132,8 +130,7 @@ def _programs(two: Any, args: argparse.Namespace, bench: Any) -> dict[str, Any]:
     """Figures of the set's solutions, translated in both directions and run."""
     from proxybyte.eval.code.problems import CodeSet
     from proxybyte.eval.code.sources import load_problems
-    from proxybyte.eval.transfer import Direction
-    from proxybyte.eval.transfer_code import programs_in_both_views, translate_programs
+    from proxybyte.eval.transfer import Direction, programs_in_both_views, translate_programs
 
     problems = load_problems(CodeSet(args.set), args.set_data)[: args.limit]
     programs = programs_in_both_views(two, problems)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxybyte.errors import ProxyByteError
 
-from .changes import Change, changed, compare
-from .drawing import STYLE, compared_html, steps_html, text_html, written_html, wrong_html
+from .drawing import STYLE, Change, changed, compare, compared_html, steps_html, text_html, written_html, wrong_html
 from .model import DemoModel, Drafting, Writing
 
 if TYPE_CHECKING:

@@ -19,13 +19,12 @@ from figures import peak_growth_mb
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
-from proxybyte.training.run.assemble import assemble
+from proxybyte.training.run.assemble import assemble, open_data, open_stage
 from proxybyte.training.run.config import TrainConfig
-from proxybyte.training.run.distributed import Stage, start
+from proxybyte.training.run.data import RowShare, fetch
+from proxybyte.training.run.distributed import Stage
 from proxybyte.training.run.loop import Loop, Run
 from proxybyte.training.run.metrics import Count, Totals
-from proxybyte.training.run.rows import RowShare, fetch
-from proxybyte.training.run.source import open_data
 from proxybyte.training.run.step import train_step
 
 ROW_LENGTH = 256
@@ -52,7 +51,7 @@ def make_run(folder: Path, shape: dict[str, int], processes: int, parallel: str)
             "evaluation": {"every": 0},
         }
     )
-    stage = start(config)
+    stage = open_stage(config)
     config.output.mkdir(parents=True, exist_ok=True)
     return assemble(config, stage, open_data(config), None), stage
 

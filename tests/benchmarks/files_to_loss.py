@@ -14,7 +14,7 @@ from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.corpus import CorpusOptions, collect_corpus
 from proxybyte.training.prepare import PrepareOptions, prepare_corpus
-from proxybyte.training.run.rows import read_rows
+from proxybyte.training.run.data import read_rows
 from proxybyte.training.stream.mixed_view import MixedViewDataset, collate
 from proxybyte.training.stream.placement import Lengths
 from proxybyte.training.stream.plan import PlanConfig, StreamPlan

@@ -23,13 +23,11 @@ from figures import Figure
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from proxybyte.training.compressors.bpe_train import train_bpe
-from proxybyte.training.run.assemble import assemble
+from proxybyte.training.run.assemble import assemble, open_data, open_stage
 from proxybyte.training.run.config import Precision, TrainConfig
-from proxybyte.training.run.distributed import start
 from proxybyte.training.run.loop import Loop
 from proxybyte.training.run.metrics import Totals
 from proxybyte.training.run.precision import autocast
-from proxybyte.training.run.source import open_data
 from proxybyte.training.stream.prepared import NUM_BORDERS
 
 CODES = 1024
@@ -96,7 +94,7 @@ def _take_turns(folder: Path, heads: dict[str, int]) -> tuple[list[float], list[
             "checkpoint": {"every": 10**6},
         }
     )
-    stage = start(config)
+    stage = open_stage(config)
     device = stage.accelerator.device
     config.output.mkdir()
     run = assemble(config, stage, open_data(config), None)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval.noise import Noise, noised, noised_bytes
-from proxybyte.eval.noise_curve import NoiseCurve, crossing, measure
+from proxybyte.eval.noise import Noise, NoiseCurve, crossing, measure, noised, noised_bytes
 
 TEXTS = st.text(max_size=60)
 LINES = "".join(f"{' ' * (n % 5)}line {n}\n" for n in range(400))

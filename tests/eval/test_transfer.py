@@ -19,17 +19,21 @@ from proxybyte.eval.code.sources import load_problems
 from proxybyte.eval.sandbox import Limits, choose_wall
 from proxybyte.eval.transfer import (
     Direction,
+    Pair,
+    TwoViewModel,
     Written,
     continue_text,
     fitting_bytes,
+    load_two_views,
+    pair_up,
+    programs_in_both_views,
     spell,
     translate,
+    translate_programs,
     translation_bpb,
     view_symbols,
     write_greedily,
 )
-from proxybyte.eval.transfer_code import programs_in_both_views, translate_programs
-from proxybyte.eval.transfer_data import Pair, TwoViewModel, load_two_views, pair_up
 from proxybyte.symbols import Special, View
 from proxybyte.training.compressors.bpe_train import train_bpe
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval.windows import WindowRule, plan_windows
+from proxybyte.eval.scoring import WindowRule, plan_windows
 
 rules = st.integers(1, 12).flatmap(lambda window: st.tuples(st.just(window), st.integers(1, window)))
 spans = st.integers(0, 60).flatmap(lambda length: st.tuples(st.just(length), st.integers(0, length)))

@@ -4,7 +4,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from proxybyte.training.colours import distinct_colours
+from proxybyte.training.drawn_text import distinct_colours
 from proxybyte.training.run.plots import _mark, _stretch
 from proxybyte.training.stream.phases import Phases
 

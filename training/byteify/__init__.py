@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .base import Base, open_base
     from .convert import ByteifyOptions, byteify
+    from .embedding_rows import RowScheme
     from .next_bytes import ByteView, bytes_of
-    from .rows import RowScheme
     from .source import find_base
 
 __all__ = ["Base", "ByteView", "ByteifyOptions", "RowScheme", "byteify", "bytes_of", "find_base", "open_base"]
@@ -18,7 +18,7 @@ _HOMES = {
     "Base": ".base",
     "ByteView": ".next_bytes",
     "ByteifyOptions": ".convert",
-    "RowScheme": ".rows",
+    "RowScheme": ".embedding_rows",
     "byteify": ".convert",
     "bytes_of": ".next_bytes",
     "find_base": ".source",

@@ -28,13 +28,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from proxybyte.training.experiments.plan_io import PLAN_FILE
+    from proxybyte.training.experiments.schema import PLAN_FILE
 
     if not (args.folder / PLAN_FILE).is_file():  # before torch is waited for
         raise ProxyByteError(f"{args.folder} is no experiment: it has no {PLAN_FILE} ('proxybyte experiment run')")
     from proxybyte.training.experiments.ranking import ranking
-    from proxybyte.training.experiments.report import read_report
-    from proxybyte.training.experiments.report_output import as_markdown, write_report
+    from proxybyte.training.experiments.report import as_markdown, read_report, write_report
 
     report = read_report(args.folder)
     page = write_report(report, args.out or args.folder / "report")

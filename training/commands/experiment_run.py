@@ -65,7 +65,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from proxybyte.training.experiments.grid import choose_cells, expand
-    from proxybyte.training.experiments.plan_io import load_plan
+    from proxybyte.training.experiments.schema import load_plan
 
     plan = load_plan(args.plan, args.size, args.set)
     if args.list:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from proxybyte.folders import write_figure, write_json
 
-from ..colours import distinct_colours
+from ..drawn_text import distinct_colours
 from .report import CompressorReport, Report
 
 REPORT_JSON = "report.json"

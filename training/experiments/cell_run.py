@@ -14,25 +14,116 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from proxybyte import ProxyByteForCausalLM
-from proxybyte.artefacts import CHECKPOINTS_FOLDER, COMPRESSOR_FOLDER, MODEL_FOLDER
+from proxybyte.artefacts import CHECKPOINTS_FOLDER, COMPRESSOR_FOLDER, MODEL_FOLDER, Split
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
+from proxybyte.symbols import View
 
 from ..compressors import load_compressor
-from ..run.config import EvaluationConfig, TrainConfig
+from ..processes import StopRequest
+from ..run.assemble import model_source, open_data, row_flops
+from ..run.config import TrainConfig
 from ..run.config_io import CONFIG_FILE, save_config
+from ..run.data import TrainingData, document_heads
 from ..run.metrics import MetricsLog
-from ..run.signals import StopRequest
-from ..run.source import open_data
 from ..run.validation import TwoViews, code_documents
+from ..stream.plan import BudgetUnit
+from ..stream.plan_report import report
+from ..stream.prepared import PreparedSplit
 from ..train import train
 from .grid import Cell
-from .matching import Length, settle_length
 from .results import RUN_FOLDER, CellResult, Point, claim_settings, machine_name, save_result
 from .schema import ArmKind, EvaluationPlan, MatchBy
+
+_ROUNDS = 3
+_RAW_DATA_ROUNDS = 20
+_RAW_DATA_TOLERANCE = 0.002
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is.
+
+    Attributes:
+        config: the run with its budget.
+        steps: optimizer steps.
+        flops: training FLOPs by the formula, of all steps.
+    """
+
+    config: TrainConfig
+    steps: int
+    flops: float
+
+
+def settle_length(config: TrainConfig, by: MatchBy, budget: float) -> Length:
+    """The run as long as ``budget`` allows; over or short of it by half a step at most (of FLOPs and symbols), by
+    two thousandths for raw data, or by a document's end for data.
+
+    Args:
+        config: the run; its ``data`` is there.
+        by: what ``budget`` counts.
+        budget: FLOPs, symbols or bytes of text.
+
+    Raises:
+        ProxyByteError: if the budget does not buy a single step.
+    """
+    match by:
+        case MatchBy.FLOPS:
+            config = _by_flops(config, budget)
+        case MatchBy.SYMBOLS:
+            config = _with_steps(config, budget / _symbols_per_step(config))
+        case MatchBy.DATA:
+            config = _with_budget(config, budget, BudgetUnit.TEXT_BYTES)
+        case MatchBy.RAW_DATA:
+            config = _by_raw_data(config, budget)
+    data = open_data(config)
+    return Length(config, data.steps, data.steps * config.batch.rows_per_step * _row_flops(config, data))
+
+
+def _by_flops(config: TrainConfig, budget: float) -> TrainConfig:
+    settled = _with_steps(config, 1)
+    for _ in range(_ROUNDS):
+        per_step = config.batch.rows_per_step * _row_flops(settled, open_data(settled))
+        settled = _with_steps(config, budget / per_step)
+    return settled
+
+
+def _by_raw_data(config: TrainConfig, budget: float) -> TrainConfig:
+    """By bytes of all text, in rounds: what a longer run shows raw is not quite in proportion to its length."""
+    text = budget
+    for _ in range(_RAW_DATA_ROUNDS):
+        settled = _with_budget(config, text, BudgetUnit.TEXT_BYTES)
+        shares = report(open_data(settled).mixed_views.plan).shares
+        raw = sum(share.text_bytes for share in shares if share.view is View.RAW)
+        if abs(raw / budget - 1) <= _RAW_DATA_TOLERANCE:
+            break
+        text *= float(np.clip(budget / max(raw, 1), 0.1, 20.0))
+    return settled
+
+
+def _row_flops(config: TrainConfig, data: TrainingData) -> float:
+    return row_flops(config, model_source(config, data.num_codes).new_shape(), data)
+
+
+def _symbols_per_step(config: TrainConfig) -> int:
+    return config.batch.rows_per_step * config.plan.row_length
+
+
+def _with_steps(config: TrainConfig, steps: float) -> TrainConfig:
+    """The run in a whole number of steps, the nearest to ``steps``."""
+    if steps < 0.5:
+        raise ProxyByteError(f"the budget buys {steps:.2g} optimizer steps: raise match.budget or lower the batch")
+    return _with_budget(config, max(1, round(steps)) * _symbols_per_step(config), BudgetUnit.SYMBOLS)
+
+
+def _with_budget(config: TrainConfig, budget: float, unit: BudgetUnit) -> TrainConfig:
+    plan = config.plan.model_copy(update={"budget": float(budget), "budget_unit": unit})
+    return config.model_copy(update={"plan": plan})
+
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +229,7 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
     device = torch.device("cpu") if config.compute.device == "cpu" else device
     model: Any = ProxyByteForCausalLM.from_pretrained(config.output / MODEL_FOLDER, dtype=torch.float32)
     model = model.to(device)
-    documents = final_documents(config, job.evaluation)
+    documents = final_documents(job.data, job.evaluation)
     scoring = Scoring(window=config.plan.row_capacity, progress=True)
     raw, compressed = cell.kind is not ArmKind.COMPRESSED, _reads_codes(cell)
     sizes = [len(text) for text in documents.texts]
@@ -173,18 +264,18 @@ def _reads_codes(cell: Cell) -> bool:
     return cell.kind is not ArmKind.BYTES and plan.view_sentinels and not plan.superposed
 
 
-def final_documents(config: TrainConfig, evaluation: EvaluationPlan) -> TwoViews:
+def final_documents(data: Path, evaluation: EvaluationPlan) -> TwoViews:
     """Heads of held-out documents that the compressor of the data can code.
 
     Raises:
         ProxyByteError: if nothing was held out.
     """
-    asked = EvaluationConfig(documents=evaluation.final_documents, max_bytes=evaluation.final_max_bytes)
-    data = open_data(config)
-    texts = data.validation_documents(asked)
+    folder = data / Split.VALIDATION
+    held_out = PreparedSplit(folder) if folder.is_dir() else None
+    texts = document_heads(held_out, evaluation.final_documents, evaluation.final_max_bytes)
     if not texts:
-        raise ProxyByteError(f"{config.data} holds no validation documents: prepare a corpus that has some")
-    return code_documents(texts, load_compressor(config.data / COMPRESSOR_FOLDER))
+        raise ProxyByteError(f"{data} holds no validation documents: prepare a corpus that has some")
+    return code_documents(texts, load_compressor(data / COMPRESSOR_FOLDER))
 
 
 def _curve(config: TrainConfig, cell: Cell) -> list[Point]:

@@ -11,9 +11,8 @@ from proxybyte.errors import ProxyByteError
 
 from ..run.config import TrainConfig
 from ..run.config_io import parse_config
-from .plan_io import lay_over, nested
-from .schema import ArmConfig, ArmKind, ExperimentPlan, ModelChoice, PairMode
-from .settings import Settings, cell_settings
+from .recorded import Settings, cell_settings
+from .schema import ArmConfig, ArmKind, ExperimentPlan, ModelChoice, PairMode, lay_over, nested
 
 _PAIRINGS = {
     PairMode.NONE: ("none", "none"),

@@ -12,7 +12,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
 
 from .grid import Cell
-from .settings import refuse_changed
+from .recorded import refuse_changed
 
 RESULT_FILE = "result.json"
 SETTINGS_FILE = "cell.json"

@@ -1,7 +1,11 @@
-"""Put a run together: what the loop calls, wired to data, model, processes and trackers."""
+"""Put a run together: what the loop calls, wired to data, model, processes and trackers.
+
+This is where a run's configuration is opened: what is built here gets its own sections of it and nothing else.
+"""
 
 import shlex
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,30 +17,28 @@ from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, sa
 from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, CONFIG_FILE, MODEL_FOLDER, find_model
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
+from proxybyte.flops import training_flops
 from proxybyte.folders import check_output, whole_folder
 from proxybyte.model_loading import chat_tokenizer_in
 from proxybyte.symbols import View
 
 from ..compressors import load_compressor
+from ..settings import flatten
 from .adapters import Adapter, write_merged
 from .checkpoint import CheckpointFolder, RunState, model_in, restore, write_model
 from .config import AdapterKind, FrozenWeights, Precision, TrainConfig
-from .config_io import check_resumable, flatten
-from .cross_view import CrossView
-from .distributed import ALONE, Stage, World, place
-from .levers import Levers
+from .config_io import check_resumable
+from .cross_view import CrossView, cross_view_flops
+from .data import RowShare, TrainingData, open_chats, open_prepared
+from .distributed import ALONE, Stage, World, check_machine, check_size, place, start
+from .levers import Levers, SuffixSchedule
 from .loop import Run
 from .metrics import MetricsLog
-from .model_source import make_model
-from .optim import make_adamw
-from .row_flops import row_flops
-from .rows import RowShare
+from .model_source import ModelOrigin, ModelSource
+from .optim import RowsFirst, learning_rate, make_adamw
 from .sharded import is_sharded
-from .source import TrainingData
-from .spelled import SpelledRows, spelling_table
-from .stages import RowsFirst
+from .spelled import SpelledRows, spelled_flops, spelling_table
 from .step import Engine
-from .suffixes import SuffixSchedule
 from .teacher import Lessons, Teacher
 from .validation import TwoViews, Validation, code_documents
 
@@ -76,6 +78,61 @@ def _plain(model: ProxyByteForCausalLM) -> ProxyByteForCausalLM:
     return plain
 
 
+def open_stage(config: TrainConfig) -> Stage:
+    """Join the process group and choose this process's device and precision.
+
+    Raises:
+        ProxyByteError: if the number of processes is not what was asked for, or this machine lacks something.
+    """
+    compute, log = config.compute, config.log
+    cpu = check_machine(compute, config.model.attention, log)
+    stage = start(compute, config.precision, log, config.output, cpu)
+    check_size(stage.world.size, compute.processes, config.batch)
+    return stage
+
+
+def open_data(config: TrainConfig) -> TrainingData:
+    """Open the data of a run and lay out its plan.
+
+    Raises:
+        ProxyByteError: if the folder or a shard of it is missing, a line is no conversation, or the plan holds less
+            than one step.
+    """
+    plan, rows_per_step = config.plan, config.batch.rows_per_step
+    if config.data.is_file():
+        return open_chats(config.data, plan, rows_per_step, config.model.base)
+    shown = plan.schedule.shows_compressed and not plan.superposed
+    beside = config.suffix_rows.mix.value > 0 or config.levers.cross_view.symbols.value > 0
+    return open_prepared(config.data, plan, rows_per_step, shown or beside)
+
+
+def model_source(config: TrainConfig, num_codes: int) -> ModelSource:
+    """Where the model of a run over a compressor of ``num_codes`` codes comes from."""
+    adapter = config.trainable.adapter
+    return ModelSource(config.model, config.plan, adapter, config.compute, config.seed, num_codes, config.data)
+
+
+def row_flops(config: TrainConfig, shape: ProxyByteConfig, data: TrainingData) -> float:
+    """FLOPs of forward and backward over one row, the row's share of what is done once a step among them.
+
+    Args:
+        config: the run.
+        shape: of its model.
+        data: whose documents say how far attention reaches.
+    """
+    row = training_flops(shape, config.plan.row_length, data.document_length, config.raw_rows_only)
+    step = spelled_flops(config.levers, data, shape.hidden_size, bool(shape.tie_word_embeddings))
+    rows_per_step = config.batch.rows_per_step
+    row += cross_view_flops(config.levers.cross_view, data, shape.hidden_size, rows_per_step)
+    return row + step / rows_per_step
+
+
+def learning_rates(config: TrainConfig, data: TrainingData) -> Callable[[int], float]:
+    """The learning rate of each step, from 0."""
+    shape, peak = config.learning_rate, config.optimizer.lr
+    return lambda step: learning_rate(shape, peak, step, data.steps, data.phases.decay)
+
+
 def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: Path | None) -> Run:
     """Build the model (from ``checkpoint`` if given), place it on the processes and wire the run.
 
@@ -87,10 +144,41 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     if wanted.frozen is FrozenWeights.BFLOAT16 and stage.precision is not Precision.BFLOAT16:
         raise ProxyByteError("trainable.adapter.frozen=bfloat16 computes in bfloat16 too: set precision=bfloat16")
     adapted = wanted.kind is not AdapterKind.NONE
-    model = make_model(config, data.num_codes, None if adapted else saved)
+    model = model_source(config, data.num_codes).make(None if adapted else saved)
     adapter = Adapter.attach(model, wanted, config.seed, saved) if adapted else None
-    suffixes = SuffixSchedule.of(config, model, data)
-    table = spelling_table(config, data)
+    suffixes = SuffixSchedule.of(config.suffix_rows, model, data)
+    engine = _engine(config, stage, data, model, checkpoint)
+    world, base = stage.world, config.model.base
+    # What wrote the conversations, else what the model that the run starts from carries.
+    chat = data.chat or (chat_tokenizer_in(base.model) if base else None)
+    raw_model = stage.accelerator.unwrap_model(engine.model)
+    return Run(
+        output=config.output,
+        recorded=config.model_dump(mode="json"),
+        log=config.log,
+        checkpoint=config.checkpoint,
+        evaluation=config.evaluation,
+        learning_rate=learning_rates(config, data),
+        world=world,
+        engine=replace(engine, suffixes=suffixes, lessons=_lessons(config, stage, data, raw_model.config)),
+        data=data,
+        share=RowShare(
+            data.row_order(config.batch, config.plan.seed), config.batch.rows_per_device, world.rank, world.size
+        ),
+        row_length=config.plan.row_length,
+        flops_per_row=row_flops(config, model.config, data),
+        raw_model=raw_model,
+        save_model=adapter or ModelWriter(model, chat),
+        origin=ModelOrigin(base, config.data, config.plan, wanted.kind, config.seed),
+        evaluate=_validation(config, stage, data, raw_model),
+    )
+
+
+def _engine(
+    config: TrainConfig, stage: Stage, data: TrainingData, model: ProxyByteForCausalLM, checkpoint: Path | None
+) -> Engine:
+    """``model`` on the processes, with its optimizer as ``checkpoint`` has it."""
+    table = spelling_table(config.levers, data)
     levers = Levers(model)
 
     def optimize(module: nn.Module) -> torch.optim.Optimizer:
@@ -108,7 +196,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     rows_first = RowsFirst.of(raw_model, config.trainable, data.steps, stage.world.size == 1)
     if checkpoint:
         restore(checkpoint, raw_model, levers, optimizer, rows_first.names)
-    engine = Engine(
+    return Engine(
         accelerator=stage.accelerator,
         model=placed,
         optimizer=optimizer,
@@ -117,21 +205,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
         seed=config.seed,
         rows_first=rows_first,
         levers=levers,
-        lessons=_lessons(config, stage, data, raw_model.config),
-        suffixes=suffixes,
         raw_rows_only=config.raw_rows_only,
-    )
-    batch, world = config.batch, stage.world
-    return Run(
-        config=config,
-        world=stage.world,
-        engine=engine,
-        data=data,
-        share=RowShare(data.row_order(config), batch.rows_per_device, world.rank, world.size),
-        flops_per_row=row_flops(config, model.config, data),
-        raw_model=raw_model,
-        save_model=adapter or ModelWriter(model, _chat_tokenizer(config, data)),
-        evaluate=_validation(config, stage, data, raw_model),
     )
 
 
@@ -166,12 +240,6 @@ def what_next(config: TrainConfig, data: TrainingData) -> str:
     output = shlex.quote(str(config.output))
     export = f"proxybyte export {output} --format full{' --chat' if data.chat else ''} --out {output}/export"
     return f"next: {f'proxybyte report {output}, or ' if data.validation is not None else ''}{export}"
-
-
-def _chat_tokenizer(config: TrainConfig, data: TrainingData) -> PreTrainedTokenizerFast | None:
-    """What wrote the conversations, else what the model that the run starts from carries."""
-    base = config.model.base
-    return data.chat or (chat_tokenizer_in(base.model) if base else None)
 
 
 def _lessons(config: TrainConfig, stage: Stage, data: TrainingData, shape: ProxyByteConfig) -> Lessons | None:
@@ -213,11 +281,10 @@ def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn
 
 def start_trackers(run: Run, begun: int | None) -> None:
     """Open the trackers; TensorBoard forgets what was logged after step ``begun``, or all where the run begins."""
-    log_config = run.config.log
-    if log_config.trackers:
+    if run.log.trackers:
         run.engine.accelerator.init_trackers(
-            log_config.project,
-            config={key: str(value) for key, value in flatten(run.config.model_dump(mode="json")).items()},
+            run.log.project,
+            config={key: str(value) for key, value in flatten(run.recorded).items()},
             init_kwargs={"tensorboard": {"purge_step": 0 if begun is None else begun + 1}},
         )
 
@@ -232,15 +299,15 @@ def check_final(output: Path) -> None:
         check_output(output / name, RUN_KIND)
 
 
-def write_final(run: Run) -> Path:
+def write_final(config: TrainConfig, run: Run) -> Path:
     """Write the last checkpoint's model, the compressor it was trained with, and the picture; one process calls this.
 
     From the checkpoint and not from memory, for where the processes share the model none of them holds the whole.
     """
-    output = run.config.output
-    base = run.config.model.checkpoint
-    last = CheckpointFolder(output, run.config.checkpoint.keep).of_step(run.steps)
-    if run.config.trainable.adapter.kind is not AdapterKind.NONE and base is not None:
+    output = config.output
+    base = config.model.checkpoint
+    last = CheckpointFolder(output, config.checkpoint.keep).of_step(run.steps)
+    if config.trainable.adapter.kind is not AdapterKind.NONE and base is not None:
         with whole_folder(output / ADAPTER_FOLDER, RUN_KIND) as folder:
             write_model(last, folder)
         write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER, kind=RUN_KIND, chat=run.data.chat)
@@ -250,7 +317,7 @@ def write_final(run: Run) -> Path:
     if run.data.compressor is not None:
         with whole_folder(output / COMPRESSOR_FOLDER, RUN_KIND) as folder:
             shutil.copytree(run.data.compressor, folder, dirs_exist_ok=True)
-    if run.config.log.plot:
+    if config.log.plot:
         from .plots import draw  # matplotlib takes a second to import
 
         draw(MetricsLog(output).read(), output / PLOT_FILE, run.data.phases)

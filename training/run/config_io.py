@@ -1,20 +1,37 @@
-"""Recipes on disk and overrides on the command line, checked with messages that name the key and the fix."""
+"""Recipes on disk and overrides on the command line, checked with messages that name the key and the fix.
+
+Also the keys of a recipe as ``train --help`` lists them: name, default and meaning, from the sections themselves.
+"""
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
 from proxybyte.hub_configs import load_preset, preset_names
 
-from ..settings import find_settings, known_fields, lay_over, parse_override, parse_settings, read_yaml
+from ..settings import (
+    changed_keys,
+    find_settings,
+    flatten,
+    known_fields,
+    lay_over,
+    parse_override,
+    parse_settings,
+    read_yaml,
+    recorded,
+    section_of,
+)
 from .config import MAY_CHANGE_ON_RESUME, TrainConfig
 
 CONFIG_FILE = "config.yaml"
@@ -152,11 +169,11 @@ def check_resumable(config: TrainConfig, saved: Mapping[str, Any], folder: Path)
     Raises:
         ProxyByteError: naming each key that differs and may not.
     """
-    old, new = flatten(saved), flatten(config.model_dump(mode="json"))
+    old, (new, at_default) = flatten(saved), recorded(config)
     changed = [
         f"{key}={json.dumps(old.get(key))} (now {json.dumps(new.get(key))})"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _may_change(key)
+        for key in changed_keys(old, new, at_default)
+        if not may_change(key)
     ]
     if changed:
         raise ProxyByteError(
@@ -164,19 +181,9 @@ def check_resumable(config: TrainConfig, saved: Mapping[str, Any], folder: Path)
         )
 
 
-def _may_change(key: str) -> bool:
+def may_change(key: str) -> bool:
+    """Whether a run that goes on may have another value of ``key``."""
     return any(key == free or (free.endswith(".") and key.startswith(free)) for free in MAY_CHANGE_ON_RESUME)
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -189,3 +196,55 @@ def _apply(values: dict[str, Any], override: str) -> None:
             raise ProxyByteError(f"override {override!r}: {section} is a single value, not a section")
         inner = inner[section]
     inner[leaf] = value
+
+
+_KEY_WIDTH, _DEFAULT_WIDTH, _WIDTH = 33, 13, 112
+
+
+def key_table() -> str:
+    """One line a key, under a line for each section."""
+    lines = ["keys of a recipe, each also key=value on the command line, with default and meaning:"]
+    for key, field in known_fields(TrainConfig).items():
+        section = section_of(field.annotation)
+        lines += [f"  {key}: {_first_line(section)}"] if section else _key(key, field)
+    return "\n".join(lines) + "\n"
+
+
+def _first_line(section: type[BaseModel]) -> str:
+    return (section.__doc__ or "").partition("\n")[0].replace("`", "").rstrip(".")
+
+
+def _key(key: str, field: FieldInfo) -> list[str]:
+    choices = _choices(field.annotation)
+    meaning = (field.description or "") + (f" ({', '.join(choices)})" if choices else "")
+    head = f"    {key:<{_KEY_WIDTH}} {_default(field):<{_DEFAULT_WIDTH}} "
+    return textwrap.wrap(
+        meaning, _WIDTH, initial_indent=head, subsequent_indent=" " * (_KEY_WIDTH + _DEFAULT_WIDTH + 6)
+    )
+
+
+def _choices(annotation: Any) -> list[str]:
+    """The values of an enumeration, also inside a list or beside ``None``."""
+    kinds = [annotation, *get_args(annotation)]
+    return next(
+        ([str(one.value) for one in kind] for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)), []
+    )
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    return _spell(field.default)
+
+
+def _spell(value: Any) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case Enum() | Path():
+            return str(getattr(value, "value", value))
+        case tuple():
+            return f"[{', '.join(map(_spell, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

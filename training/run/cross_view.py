@@ -35,10 +35,9 @@ from proxybyte.losses import head_loss
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_RAW_SYMBOLS
 
 from ..compressors import Compressor, load_compressor
+from .data import TrainingData, read_rows
 from .lever_config import CrossViewConfig
 from .raw_spans import raw_spans
-from .rows import read_rows
-from .source import TrainingData
 from .spelled import symbol_bytes
 
 CROSS_VIEW_FILE = "cross_view.safetensors"

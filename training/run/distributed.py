@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from torch.optim import Optimizer
 from proxybyte.errors import ProxyByteError
 
 from ..processes import check_asked, check_launch, end_with_launcher
-from .config import Attention, BatchConfig, ComputeConfig, Parallel, Precision, TrainConfig
+from .config import Attention, BatchConfig, ComputeConfig, LogConfig, Parallel, Precision
 from .precision import settle_precision
 
 _PATIENCE_SECONDS = 1800.0
@@ -116,18 +117,18 @@ class Stage:
     precision: Precision
 
 
-def check_machine(config: TrainConfig) -> bool:
+def check_machine(compute: ComputeConfig, attention: Attention, log: LogConfig) -> bool:
     """Refuse what this machine lacks; returns whether the run computes on its CPU.
 
     Raises:
         ProxyByteError: if a tracker is not installed, or the attention does not train on a CPU.
     """
-    for tracker in config.log.trackers:
+    for tracker in log.trackers:
         if find_spec(tracker.value) is None:
             raise ProxyByteError(f"log.trackers names {tracker}, which is not installed: pip install {tracker}")
     told = parse_flag_from_env("ACCELERATE_USE_CPU")  # by the launcher
-    cpu = config.compute.device == "cpu" or told or not torch.accelerator.is_available()
-    if cpu and config.model.attention is Attention.FLEX:
+    cpu = compute.device == "cpu" or told or not torch.accelerator.is_available()
+    if cpu and attention is Attention.FLEX:
         raise ProxyByteError(
             "model.attention=flex_attention trains on accelerators: on a CPU it has no backward pass; set "
             "model.attention=sdpa"
@@ -135,27 +136,33 @@ def check_machine(config: TrainConfig) -> bool:
     return cpu
 
 
-def start(config: TrainConfig) -> Stage:
+def start(compute: ComputeConfig, precision: Precision, log: LogConfig, output: Path, cpu: bool) -> Stage:
     """Join the process group and choose this process's device and precision.
 
+    Args:
+        compute: how the processes share the model.
+        precision: as asked for.
+        log: whose trackers are to be told.
+        output: the run folder.
+        cpu: whether the run computes on its CPU, as :func:`check_machine` says.
+
     Raises:
-        ProxyByteError: if the number of processes is not what was asked for, or a tracker is not installed.
+        ProxyByteError: if the launcher asks for another way to share a model.
     """
-    cpu = check_machine(config)
-    precision = settle_precision(config.precision, cpu)
+    precision = settle_precision(precision, cpu)
     end_with_launcher()
     handlers: list = [DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)]
     # Who is silent is found and named by its signs of life, before the library gives up.
-    patience = timedelta(seconds=max(_PATIENCE_SECONDS, 2 * config.compute.timeout))
+    patience = timedelta(seconds=max(_PATIENCE_SECONDS, 2 * compute.timeout))
     backend = {"backend": "cuda:nccl,cpu:gloo"} if torch.cuda.is_available() and not cpu else {}
     handlers.append(InitProcessGroupKwargs(timeout=patience, **backend))
     accelerator = Accelerator(
         cpu=cpu,
         mixed_precision="no",
         kwargs_handlers=handlers,
-        log_with=[tracker.value for tracker in config.log.trackers] or None,
-        project_config=ProjectConfiguration(str(config.output), logging_dir=str(config.output / "tensorboard")),
-        fsdp_plugin=_fsdp_plugin(precision) if config.compute.parallel is Parallel.FSDP and not cpu else None,
+        log_with=[tracker.value for tracker in log.trackers] or None,
+        project_config=ProjectConfiguration(str(output), logging_dir=str(output / "tensorboard")),
+        fsdp_plugin=_fsdp_plugin(precision) if compute.parallel is Parallel.FSDP and not cpu else None,
     )
     kind = accelerator.distributed_type
     if kind in (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM) or (
@@ -163,20 +170,18 @@ def start(config: TrainConfig) -> Stage:
     ):
         raise ProxyByteError(f"the launcher asks for {kind.value}: training runs under DDP or FSDP2 (--fsdp_version 2)")
     _last_hold.take()
-    world = World(accelerator.process_index, accelerator.num_processes)
-    check_size(world.size, config)
-    return Stage(accelerator, world, precision)
+    return Stage(accelerator, World(accelerator.process_index, accelerator.num_processes), precision)
 
 
-def check_size(size: int, config: TrainConfig) -> None:
-    """Stop where ``size`` processes run and another number was asked for, or the batch does not divide by it.
+def check_size(size: int, wanted: int | None, batch: BatchConfig) -> None:
+    """Stop where ``size`` processes run and ``wanted`` is another number, or the batch does not divide by it.
 
     Raises:
         ProxyByteError: naming both numbers and the way out.
     """
     check_launch(size)
-    check_asked(size, config.compute.processes, "compute.processes asks for")
-    check_batch(size, config.batch)
+    check_asked(size, wanted, "compute.processes asks for")
+    check_batch(size, batch)
 
 
 def check_batch(size: int, batch: BatchConfig) -> None:

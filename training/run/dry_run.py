@@ -14,29 +14,38 @@ from torch import nn
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
 
-from ..memory import spell_size
+from ..memory import free_host_memory, spell_size
 from ..processes import asked_processes
+from ..settings import flatten
 from ..stream.mixed_view import MixedViewDataset
 from ..stream.phases import Phases
 from ..stream.plan_report import report
 from .adapters import Adapter
-from .assemble import assemble, is_finished, resumed
-from .config import AdapterKind, Decay, Parallel, TrainConfig
-from .config_io import Resolved, flatten
-from .distributed import check_batch, check_machine, start
-from .memory_use import MemoryUse, free_memory
+from .assemble import assemble, is_finished, model_source, open_data, open_stage, resumed, row_flops
+from .config import (
+    AdapterKind,
+    CheckpointConfig,
+    Decay,
+    EvaluationConfig,
+    LearningRateConfig,
+    OptimizerKind,
+    Parallel,
+    Precision,
+    TrainConfig,
+)
+from .config_io import Resolved
+from .data import TrainingData, fetch_ahead
+from .distributed import check_batch, check_machine
 from .metrics import Count
-from .model_source import check_fit, check_model, model_shape
 from .optim import check_optimizer, learning_rate
 from .precision import settle_precision, why_precision
-from .row_flops import row_flops
-from .rows import fetch_ahead
-from .source import TrainingData, open_data
 from .step import train_step
 
 TIMED_STEPS = 2
 _FEW_EVALUATIONS = 2
 """Those before the first step and at the end."""
+_MOMENTS = {OptimizerKind.ADAMW: 8, OptimizerKind.ADAMW_8BIT: 2}
+"""Bytes of AdamW's two moments of a weight."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,74 @@ class _Model:
     trained: int
 
 
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes of one process.
+
+    Attributes:
+        state: weights, gradients and the optimizer's moments.
+        pass_through: what a forward pass keeps for its backward pass, and the logits of one chunk with their gradient.
+        fix: what to change where it is too much.
+    """
+
+    state: float
+    pass_through: float
+    fix: str
+
+    @classmethod
+    def of(
+        cls, config: TrainConfig, shape: ProxyByteConfig, precision: Precision, weights: tuple[int, int], shards: int
+    ) -> "MemoryUse":
+        """About what a run takes.
+
+        Args:
+            config: the run.
+            shape: of its model.
+            precision: of the forward pass.
+            weights: those that are trained, and those that are not.
+            shards: processes that share the state among them.
+
+        Per symbol a block of width D, with K keys and values and a gated MLP of F, keeps about 7 D + 2 K + 4 F
+        numbers (inputs of norms and products, queries, keys, values, the gate's factors); attention's scores are not
+        kept. Recomputed blocks keep D each, and one of them the rest.
+        """
+        backbone, symbols = shape.backbone_config, config.batch.rows_per_device * config.plan.row_length
+        width = shape.hidden_size
+        heads = shape.num_attention_heads
+        keys = width * (getattr(backbone, "num_key_value_heads", None) or heads) // heads
+        block = 7 * width + 2 * keys + 4 * (getattr(backbone, "intermediate_size", None) or 4 * width)
+        layers = shape.num_hidden_layers
+        kept = layers * width + block if config.compute.activation_checkpointing else layers * block
+        item = 2 if precision is Precision.BFLOAT16 else 4
+        logits = 2 * 4 * min(symbols, shape.loss_chunk_size) * shape.vocab_size
+        trained, frozen = weights
+        held = getattr(torch, config.trainable.adapter.frozen.value).itemsize
+        return cls(
+            state=(trained * (8 + _MOMENTS[config.optimizer.kind]) + frozen * held) / shards,
+            pass_through=float(symbols * kept * item + logits),
+            fix="lower batch.rows_per_device, or set compute.activation_checkpointing=true",
+        )
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.state + self.pass_through
+
+    def sentence(self, free: int) -> str:
+        """The parts, and what is free."""
+        state, rest, there = (spell_size(size) for size in (self.state, self.pass_through, free))
+        return (
+            f"about {state} for weights, gradients and optimizer and {rest} for a forward pass, a process; {there} free"
+        )
+
+
+def free_memory(cpu: bool) -> int:
+    """Bytes that are free where the run computes."""
+    if cpu:
+        return free_host_memory()
+    return int(torch.get_device_module(torch.accelerator.current_accelerator()).mem_get_info()[0])
+
+
 def dry_run(resolved: Resolved, timed: bool = False) -> str:
     """Check a run as far as its first step and say what it will be.
 
@@ -69,7 +146,7 @@ def dry_run(resolved: Resolved, timed: bool = False) -> str:
         ProxyByteError: for whatever would stop the run before its first step.
     """
     config = resolved.config
-    cpu = check_machine(config)
+    cpu = check_machine(config.compute, config.model.attention, config.log)
     check_optimizer(config.optimizer)
     precision = settle_precision(config.precision, cpu)
     command = psutil.Process(os.getppid()).cmdline()
@@ -87,14 +164,14 @@ def dry_run(resolved: Resolved, timed: bool = False) -> str:
         ("model", f"{model.what}: {model.weights:,} parameters, {model.inner:,} beside embedding and heads"
                   f"{f', {model.trained:,} trained' if model.trained < model.weights else ''}"),
         ("compute", _compute(config, data, model)),
-        ("learning rate", _learning_rate(config, data)),
+        ("learning rate", _learning_rate(config.learning_rate, config.optimizer.lr, data)),
         ("precision", f"{precision} ({why_precision(config.precision, cpu)})"),
         ("device", f"{'cpu' if cpu else torch.accelerator.current_accelerator()}, {processes} process(es)"
                    f"{f' under {config.compute.parallel}' if processes > 1 else ''}"),
         ("memory", use.sentence(free_memory(cpu))),
         ("time", _time(config, data, begun) if timed else "not measured: --time takes two steps and says"),
         ("checkpoints", f"every {config.checkpoint.every:,} steps and at the end; {config.checkpoint.keep} are kept"),
-        ("evaluation", _evaluation(config, data)),
+        ("evaluation", _evaluation(config.evaluation, data)),
         ("trackers", ", ".join(config.log.trackers) or "none, metrics.jsonl alone"),
     ]  # fmt: skip
     width = max(len(name) for name, _ in rows)
@@ -110,9 +187,10 @@ def dry_run(resolved: Resolved, timed: bool = False) -> str:
 def _model(config: TrainConfig, data: TrainingData) -> _Model:
     base = config.model.base
     folder = base.model if base else None
-    shape, what = model_shape(config, data.num_codes, folder)
-    model = check_model(config, shape, what)
-    check_fit(config, shape, data.num_codes, folder)
+    source = model_source(config, data.num_codes)
+    shape, what = source.shape(folder)
+    model = source.without_storage(shape, what)
+    source.check_fit(shape, folder)
     inner = _count(model) - _ends(model)
     if config.trainable.adapter.kind is AdapterKind.NONE:
         return _Model(shape, what, _count(model), inner, _count(model))
@@ -159,8 +237,8 @@ def _compute(config: TrainConfig, data: TrainingData, model: _Model) -> str:
     return f"{step * data.steps:.3g} FLOPs, {step:.3g} a step, {row / config.plan.row_length:.3g} a symbol"
 
 
-def _learning_rate(config: TrainConfig, data: TrainingData) -> str:
-    shape, peak, steps, border = config.learning_rate, config.optimizer.lr, data.steps, data.phases.decay
+def _learning_rate(shape: LearningRateConfig, peak: float, data: TrainingData) -> str:
+    steps, border = data.steps, data.phases.decay
     if shape.rewarm and 0 < border < steps:
         return f"{shape.shape} up to step {border:,}, and again from there with {shape.rewarm:g} of the peak"
     phases = Phases.of(steps, shape.warmup, shape.decay if shape.shape is Decay.WSD else 0.0)
@@ -174,20 +252,19 @@ def _learning_rate(config: TrainConfig, data: TrainingData) -> str:
     return f"{rise}, falls to {last:.3g} at step {steps:,} (cosine)"
 
 
-def _evaluation(config: TrainConfig, data: TrainingData) -> str:
-    every, documents = config.evaluation.every, len(data.validation_documents(config.evaluation))
+def _evaluation(evaluation: EvaluationConfig, data: TrainingData) -> str:
+    every, documents = evaluation.every, len(data.validation_documents(evaluation))
     if not every or not documents:
         return "none"
     return (
-        f"{_times(config, data):,} times (before the first step, every {every:,} steps, at the end), on {documents:,} "
-        f"documents in {' and '.join(config.evaluation.views)} view"
+        f"{_times(every, data.steps):,} times (before the first step, every {every:,} steps, at the end), on "
+        f"{documents:,} documents in {' and '.join(evaluation.views)} view"
     )
 
 
-def _times(config: TrainConfig, data: TrainingData) -> int:
+def _times(every: int, steps: int) -> int:
     """Evaluations of the whole run."""
-    every = config.evaluation.every
-    return 1 + data.steps // every + (data.steps % every > 0)
+    return 1 + steps // every + (steps % every > 0)
 
 
 def _time(config: TrainConfig, data: TrainingData, begun: int) -> str:
@@ -199,14 +276,13 @@ def _time(config: TrainConfig, data: TrainingData, begun: int) -> str:
 
 def _seconds_per_step(config: TrainConfig, data: TrainingData) -> float:
     """Seconds of an optimizer step, the mean of a few after a first one that warms up."""
-    stage = start(config)
+    stage = open_stage(config)
     job = assemble(config, stage, data, None)
     wanted = range(min(1 + TIMED_STEPS, data.steps))
     since = time.perf_counter()
     for step, batches in enumerate(islice(fetch_ahead(data.dataset, job.share, wanted), len(wanted))):
         targets = stage.world.gather(np.array([batches.counts[:, Count.TARGETS].sum()])).sum()
-        rate = learning_rate(config.learning_rate, config.optimizer.lr, step, data.steps, data.phases.decay)
-        train_step(job.engine, batches.batches, step, float(targets), rate).grad_norm.item()
+        train_step(job.engine, batches.batches, step, float(targets), job.learning_rate(step)).grad_norm.item()
         if step == 0 and len(wanted) > 1:
             since = time.perf_counter()
     stage.accelerator.free_memory()
@@ -232,29 +308,29 @@ def _warnings(config: TrainConfig, data: TrainingData, model: _Model, use: Memor
             f"{symbols:,} symbols are fewer than one for each of {model.inner:,} weights: raise plan.budget, or take "
             "a smaller model"
         )
-    told += _never_due(config, data)
+    told += _never_due(config.evaluation, config.checkpoint, data)
     free = free_memory(cpu)
     if use.total > free:
         told.append(f"about {spell_size(use.total)} is needed and {spell_size(free)} is free: {use.fix}")
     return told
 
 
-def _never_due(config: TrainConfig, data: TrainingData) -> list[str]:
+def _never_due(evaluation: EvaluationConfig, checkpoint: CheckpointConfig, data: TrainingData) -> list[str]:
     """What is to happen while the run goes on, and does not."""
     told = []
-    every = config.evaluation.every
+    every = evaluation.every
     if data.validation is None:
-        told.append(f"nothing is evaluated: {config.data} has no validation split")
+        told.append(f"nothing is evaluated: {data.path} has no validation split")
     elif not every:
         told.append("nothing is evaluated: evaluation.every is 0")
-    elif _times(config, data) <= _FEW_EVALUATIONS:
+    elif _times(every, data.steps) <= _FEW_EVALUATIONS:
         told.append(
             f"evaluation never falls due between start and end: evaluation.every is {every:,} and the run has "
             f"{data.steps:,} steps"
         )
-    if config.checkpoint.every >= data.steps:
+    if checkpoint.every >= data.steps:
         told.append(
-            f"no checkpoint is written before the end: checkpoint.every is {config.checkpoint.every:,} and the run has "
+            f"no checkpoint is written before the end: checkpoint.every is {checkpoint.every:,} and the run has "
             f"{data.steps:,} steps"
         )
     return told

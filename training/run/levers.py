@@ -1,4 +1,7 @@
-"""What a run trains beside its model's own parameters, or in their place; nothing of it is left in the model."""
+"""Levers of a run: suffix rows and their share as steps go by, and what is trained beside a model's own parameters.
+
+Of what is trained beside them, or in their place, nothing is left in the model.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,8 +10,56 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from proxybyte import ProxyByteForCausalLM
+from proxybyte.errors import ProxyByteError
+from proxybyte.suffix_rows import SuffixRowsConfig, SuffixTable
+
+from ..compressors import load_compressor
+from .config import SuffixRowsTraining
 from .cross_view import CROSS_VIEW_FILE, CrossView
-from .spelled import SPELLED_FILE, SpelledRows
+from .data import TrainingData
+from .lever_config import Ramp
+from .spelled import SPELLED_FILE, SpelledRows, symbol_bytes
+
+
+@dataclass(frozen=True)
+class SuffixSchedule:
+    """Sets the share of suffix rows before each step.
+
+    Attributes:
+        section: of the model's configuration.
+        mix: the share.
+        steps: of the run.
+    """
+
+    section: SuffixRowsConfig
+    mix: Ramp
+    steps: int
+
+    @classmethod
+    def of(cls, asked: SuffixRowsTraining, model: ProxyByteForCausalLM, data: TrainingData) -> "SuffixSchedule | None":
+        """For a run; ``None`` where it asks for none, and a model that has such rows keeps them as they are.
+
+        Raises:
+            ProxyByteError: if the data have no tokenizer whose tokens could end anywhere.
+        """
+        if not asked.mix.value:
+            return None
+        if model.config.suffix_rows is None:
+            if data.compressor is None:
+                raise ProxyByteError(f"suffix_rows needs prepared data, but {data.path} has no compressor")
+            try:
+                spellings = symbol_bytes(load_compressor(data.compressor))
+            except ProxyByteError as error:
+                raise ProxyByteError(f"suffix_rows does not go with {data.path}: {error}") from error
+            # A BPE's first tokens are its first merges, which are its most frequent ones.
+            spellings = spellings[: asked.tokens]
+            model.add_suffix_rows(SuffixTable.build(spellings), asked.mix.value)
+        return cls(model.config.suffix_rows, asked.mix, data.steps)
+
+    def before(self, step: int) -> None:
+        """To be called before the forward pass of ``step``."""
+        self.section.mix = self.mix.at(step, self.steps)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,18 +14,15 @@ from torch import nn
 from proxybyte.artefacts import WEIGHTS_FOLDER
 from proxybyte.progress import Progress
 
+from ..processes import StopRequest
 from .checkpoint import CheckpointFolder, RunState, host_copies, optimizer_tensors
-from .config import TrainConfig
+from .config import CheckpointConfig, EvaluationConfig, LogConfig
+from .data import RowShare, StepBatches, TrainingData, fetch_ahead
 from .distributed import World
 from .metrics import Count, MetricsLog, Totals, refuse_nan, step_losses
-from .optim import learning_rate
-from .origin import write_origin
-from .raw_gradient import raw_gradient_norm
-from .rows import RowShare, StepBatches, fetch_ahead
+from .model_source import ModelOrigin
 from .sharded import OPTIMIZER_FOLDER, is_sharded, stored_tensors
-from .signals import StopRequest
-from .source import TrainingData
-from .step import Engine, StepResult, train_step
+from .step import Engine, StepResult, raw_gradient_norm, train_step
 
 
 @dataclass(frozen=True)
@@ -32,23 +30,35 @@ class Run:
     """Everything a loop works with.
 
     Attributes:
+        output: the run folder.
+        recorded: the run's configuration, as a checkpoint and the trackers record it.
+        learning_rate: of a step, from 0.
         data: rows of the plan, and what they come from.
         share: which rows this process takes.
+        row_length: symbols of a row.
         flops_per_row: FLOPs of forward and backward over one row.
         raw_model: the model without what wraps it for training.
         save_model: writes the given whole tensors as a model folder, or as that of an adapter; without any, all that
             belongs into it beside them.
+        origin: what it says of itself there.
         evaluate: bits per byte on validation by metric name; ``None`` where there is no validation split.
     """
 
-    config: TrainConfig
+    output: Path
+    recorded: Mapping[str, Any]
+    log: LogConfig
+    checkpoint: CheckpointConfig
+    evaluation: EvaluationConfig
+    learning_rate: Callable[[int], float]
     world: World
     engine: Engine
     data: TrainingData
     share: RowShare
+    row_length: int
     flops_per_row: float
     raw_model: nn.Module
     save_model: Callable[[Path, dict[str, torch.Tensor]], None]
+    origin: ModelOrigin
     evaluate: Callable[[], dict[str, float]] | None
 
     @property
@@ -83,8 +93,8 @@ class Loop:
         self.run = run
         self.step = step
         self.totals = totals
-        self.metrics = MetricsLog(run.config.output)
-        self.checkpoints = CheckpointFolder(run.config.output, run.config.checkpoint.keep)
+        self.metrics = MetricsLog(run.output)
+        self.checkpoints = CheckpointFolder(run.output, run.checkpoint.keep)
         self.saved = step
         self.stopped_by = 0
         self.validation = self.metrics.last_evaluation() if step else {}
@@ -103,7 +113,7 @@ class Loop:
         """Train up to the last step, or until a signal asks to stop; returns whether the end was reached."""
         run = self.run
         with StopRequest() as stop, self._bar:
-            if self.step == 0 and run.config.evaluation.every and run.evaluate:
+            if self.step == 0 and run.evaluation.every and run.evaluate:
                 self._log_evaluation(run.evaluate())
             self._since = time.perf_counter()
             for batches in fetch_ahead(run.data.dataset, run.share, range(self.step, run.steps)):
@@ -124,9 +134,8 @@ class Loop:
 
     def _train(self, batches: StepBatches, counts: np.ndarray) -> None:
         run = self.run
-        config = run.config
-        rate = learning_rate(config.learning_rate, config.optimizer.lr, self.step, run.steps, run.data.phases.decay)
-        targets, every, raw_gradient = float(counts[Count.TARGETS]), run.config.log.raw_gradient_every, {}
+        rate = run.learning_rate(self.step)
+        targets, every, raw_gradient = float(counts[Count.TARGETS]), run.log.raw_gradient_every, {}
         if every and (self.step + 1) % every == 0:
             raw_gradient = {"raw/grad_norm": raw_gradient_norm(run.engine, batches.batches, targets)}
         result = train_step(run.engine, batches.batches, self.step, targets, rate)
@@ -136,13 +145,13 @@ class Loop:
 
     def _due(self, stopping: bool) -> None:
         """Read metrics, evaluate and save, where this step is one for it."""
-        config, last = self.run.config, stopping or self.step == self.run.steps
-        evaluating = self._is_due(config.evaluation.every)
-        saving = last or self.step % config.checkpoint.every == 0
-        if evaluating or saving or self.step % config.log.every == 0:
+        run, last = self.run, stopping or self.step == self.run.steps
+        evaluating = self._is_due(run.evaluation.every)
+        saving = last or self.step % run.checkpoint.every == 0
+        if evaluating or saving or self.step % run.log.every == 0:
             self._read_metrics()
-        if evaluating and self.run.evaluate:
-            self._log_evaluation(self.run.evaluate())
+        if evaluating and run.evaluate:
+            self._log_evaluation(run.evaluate())
         if saving:
             self.save()
         if evaluating or saving:
@@ -159,8 +168,8 @@ class Loop:
         by_row = np.moveaxis(run.world.gather(nats), 0, 2).reshape(len(pending), -1, nats.shape[-1])
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
-        rows = run.config.batch.rows_per_step
-        symbols = rows * run.config.plan.row_length
+        rows = run.share.order.rows_per_step
+        symbols = rows * run.row_length
         text = sum(float(entry.counts[Count.RAW_BYTES] + entry.counts[Count.COMPRESSED_BYTES]) for entry in pending)
         speed = {
             "symbols_per_s": symbols * len(pending) / seconds,
@@ -210,7 +219,7 @@ class Loop:
     def save(self) -> None:
         """Write a checkpoint of the finished step."""
         run = self.run
-        state = RunState(self.step, self.totals.as_dict(), run.config.model_dump(mode="json"), run.data.fingerprint)
+        state = RunState(self.step, self.totals.as_dict(), dict(run.recorded), run.data.fingerprint)
         if is_sharded(run.raw_model):
             weights = stored_tensors(run.raw_model)  # first, for it shards what a forward pass has gathered
             optimizer = optimizer_tensors(run.raw_model, run.engine.optimizer)
@@ -232,4 +241,4 @@ class Loop:
 
     def _save_model(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         self.run.save_model(folder, weights)
-        write_origin(folder, self.run.config, self.step, self.totals, self.validation)
+        self.run.origin.write(folder, self.step, self.totals, self.validation)

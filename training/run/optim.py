@@ -1,17 +1,24 @@
-"""The optimizer and the learning rate, which is a function of the step and has no state."""
+"""What moves, and how fast: the optimizer, the learning rate, and the steps that move embedding and head alone.
+
+The learning rate is a function of the step and has no state.
+"""
 
 import math
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from proxybyte import ProxyByteForCausalLM
 from proxybyte.errors import ProxyByteError
 
 from ..stream.phases import Phase, Phases
-from .config import Decay, LearningRateConfig, OptimizerConfig, OptimizerKind
+from .adapters import is_row_weight
+from .config import Decay, LearningRateConfig, OptimizerConfig, OptimizerKind, TrainableConfig
 
 PLACES = ".places"
 """Ends the name of factors that start at one, or minus one: decay would move them to nothing."""
@@ -95,3 +102,52 @@ def learning_rate(config: LearningRateConfig, peak: float, step: int, total: int
         progress = (step - phases.steady) / max(1, total - 1 - phases.steady)
         return peak * (config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress)))
     return peak
+
+
+_LAYER = re.compile(r"\bmodel\.(?:layers|h)\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class RowsFirst:
+    """Embeddings first: holds all but embedding, head and the outermost layers still until a step.
+
+    Attributes:
+        others: trainable parameters that are no rows of embedding or head, and in none of the layers that move too.
+        names: theirs.
+        until: the first step (from 0) that moves them too.
+        alone: whether one process trains; only then may their gradients be left out, for replicas wait for each.
+    """
+
+    others: tuple[nn.Parameter, ...]
+    names: frozenset[str]
+    until: int
+    alone: bool
+
+    @classmethod
+    def of(cls, model: ProxyByteForCausalLM, config: TrainableConfig, steps: int, alone: bool) -> "RowsFirst":
+        """For a run of ``steps``."""
+        moving = range(config.first_layers), range(model.config.num_hidden_layers - config.last_layers, 1 << 30)
+        others = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and not is_row_weight(model, name) and not _is_in(name, moving)
+        }
+        return cls(tuple(others.values()), frozenset(others), Phases.of(steps, config.embeddings_only).steady, alone)
+
+    def before(self, step: int) -> None:
+        """To be called before the forward pass of ``step``."""
+        if self.alone:
+            for parameter in self.others:
+                parameter.requires_grad_(step >= self.until)
+
+    def after(self, step: int) -> None:
+        """To be called between the backward pass of ``step`` and the update: what is held gets no gradient."""
+        if step < self.until:
+            for parameter in self.others:
+                parameter.grad = None
+
+
+def _is_in(name: str, layers: tuple[range, range]) -> bool:
+    """Whether a parameter belongs to one of the layers."""
+    found = _LAYER.search(name)
+    return found is not None and any(int(found[1]) in part for part in layers)

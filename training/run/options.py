@@ -33,6 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _keys() -> str:
-    from .key_help import key_table
+    from .config_io import key_table
 
     return key_table()

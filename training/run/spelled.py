@@ -29,12 +29,12 @@ from proxybyte import ProxyByteForCausalLM
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES
 
-from ..byteify.rows import token_spellings
+from ..byteify.embedding_rows import token_spellings
 from ..compressors import Compressor, load_compressor
 from ..compressors.bpe import BpeCompressor
 from ..compressors.spelling import spelling_of
-from .config import TrainConfig
-from .source import TrainingData
+from .data import TrainingData
+from .lever_config import LeversConfig
 
 SPELLED_FILE = "spelled_rows.safetensors"
 """In a checkpoint: places and residuals."""
@@ -216,27 +216,27 @@ class SpelledRows:
             matrix.write()
 
 
-def spelling_table(config: TrainConfig, data: TrainingData) -> SpellingTable | None:
-    """The table of the data's compressor for a run that asks for spelled rows.
+def spelling_table(levers: LeversConfig, data: TrainingData) -> SpellingTable | None:
+    """The table of the data's compressor where spelled rows are asked for.
 
     Raises:
         ProxyByteError: if the data have no compressor whose symbols spell bytes.
     """
-    if not config.levers.spelled_rows:
+    if not levers.spelled_rows:
         return None
     if data.compressor is None or not data.num_codes:
         raise ProxyByteError(
-            f"levers.spelled_rows needs compressed symbols, and this run over {config.data} shows none: raise "
+            f"levers.spelled_rows needs compressed symbols, and this run over {data.path} shows none: raise "
             "plan.schedule.rate, or leave it out"
         )
     try:
         spellings = symbol_bytes(load_compressor(data.compressor))
     except ProxyByteError as error:
-        raise ProxyByteError(f"levers.spelled_rows does not go with {config.data}: {error}") from error
-    return SpellingTable.build(spellings[: data.num_codes], config.levers.spelled_places)
+        raise ProxyByteError(f"levers.spelled_rows does not go with {data.path}: {error}") from error
+    return SpellingTable.build(spellings[: data.num_codes], levers.spelled_places)
 
 
-def spelled_flops(config: TrainConfig, data: TrainingData, width: int, tied: bool) -> float:
+def spelled_flops(levers: LeversConfig, data: TrainingData, width: int, tied: bool) -> float:
     """FLOPs that spelled rows add to a step."""
-    table = spelling_table(config, data)
+    table = spelling_table(levers, data)
     return 0.0 if table is None else table.flops(width) * (1 if tied else 2)

@@ -46,8 +46,8 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.modeling_proxybyte import ProxyByteOutput
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_RAW_SYMBOLS, Special
 
-from ..byteify.prefixes import ROOT, Prefixes
-from ..byteify.rows import token_spellings
+from ..byteify.embedding_rows import token_spellings
+from ..byteify.next_bytes import ROOT, Prefixes
 from ..compressors import Compressor, load_compressor
 from ..compressors.bpe import BpeCompressor
 from .config import TeacherKind

@@ -180,7 +180,7 @@ class MixedViewDataset(Dataset):
         """Copy each piece's text onto ``canvas``; returns the bytes of text that each view's symbols stand for."""
         document = self.plan.placements.document[pieces.index]
         text_bytes = dict.fromkeys(_VIEWS, 0.0)
-        for number in (0, 1):
+        for number in range(len(spans.view)):
             low = np.maximum(pieces.begin, offsets.text[number])
             size = np.minimum(pieces.end, offsets.close[number]) - low
             target = pieces.target + low - pieces.begin
@@ -194,7 +194,8 @@ class MixedViewDataset(Dataset):
                     self._copy_bags(canvas.ids, canvas.bags, *(column.tolist() for column in columns))
                 else:
                     self._copy_spans(canvas.ids, view, *(column.tolist() for column in columns))
-                text_bytes[view] += self._bytes_behind(view, columns[0], columns[2], pieces.index[chosen])
+                share = size[chosen] * spans.text_bytes[number][chosen].astype(np.float64)
+                text_bytes[view] += float((share / spans.length[number][chosen]).sum())
         return text_bytes
 
     def _copy_spans(self, ids: np.ndarray, view: View, documents: list, sources: list, sizes: list, targets: list):
@@ -209,19 +210,6 @@ class MixedViewDataset(Dataset):
             text = self.split.raw(document, source * held, last)
             ids[target : target + size] = BAG
             np.add(text, BYTE_OFFSET, out=bags[target : target + size].reshape(-1)[: len(text)], dtype=np.int64)
-
-    def _bytes_behind(self, view: View, document: np.ndarray, size: np.ndarray, index: np.ndarray) -> float:
-        """Bytes of text behind ``size`` symbols; for compressed spans by the document's own ratio."""
-        if view is View.RAW:
-            return float(size.sum())
-        lengths, placements = self.plan.lengths, self.plan.placements
-        n_bytes = lengths.n_bytes[document].astype(np.float64)
-        n_symbols = lengths.n_symbols[document].astype(np.float64)
-        cut = np.flatnonzero(placements.part[index])
-        if len(cut):
-            spans = self.plan.segments(index[cut])
-            n_bytes[cut], n_symbols[cut] = spans.begin[1], spans.length[0]
-        return float((size * n_bytes / n_symbols).sum())
 
 
 class _Canvas:
@@ -245,12 +233,12 @@ class _Canvas:
 
     def write_sentinels(self, pieces: _Pieces, spans: Segments, offsets: Offsets) -> None:
         """Write the opening and closing sentinels, ``<bos>`` and ``<eos>`` that fall inside the pieces."""
-        every = np.ones_like(offsets.two)
         zeros = np.zeros_like(pieces.begin)
+        every = zeros == 0
         if offsets.prefix:
             self._put(pieces, every, zeros, zeros + BOS)
-        shown = zip((every, offsets.two), spans.view, (self.first_open, self.open), strict=True)
-        for number, (wanted, view, opens) in enumerate(shown):
+        for number, (wanted, view) in enumerate(zip(offsets.there, spans.view, strict=True)):
+            opens = self.open if number else self.first_open
             self._put(pieces, wanted, offsets.open[number], opens[view])
             self._put(pieces, wanted, offsets.close[number], self.close[view])
         self._put(pieces, every, offsets.eos, zeros + EOS)
@@ -262,13 +250,12 @@ class _Canvas:
     def open_again(self, pieces: _Pieces, spans: Segments, offsets: Offsets) -> None:
         """Fill the reserved slots of rows that begin inside a document, and mark where each document starts."""
         begin, last_close = pieces.begin, offsets.last_close
-        in_first = (begin >= offsets.text[0]) & (begin <= offsets.close[0])
-        in_second = offsets.two & (begin >= offsets.text[1]) & (begin <= offsets.close[1])
-        cut = pieces.starts_row & (in_first | in_second)
-        view = np.where(in_second, spans.view[1], spans.view[0])
+        inside = offsets.there & (begin >= offsets.text) & (begin <= offsets.close)
+        cut = pieces.starts_row & inside.any(axis=0)
+        view = np.where(inside, spans.view, 0).sum(axis=0)
         start = pieces.target - cut
         self.ids[start[cut]] = self.first_open[view[cut]]
-        closes = cut & ((begin == offsets.close[0]) | (begin == last_close))
+        closes = cut & (offsets.there & (begin == offsets.close)).any(axis=0)
         self.no_target.append(pieces.target[closes])
         if offsets.prefix:
             # A row that begins on an opening sentinel lacks the <bos> alone.

@@ -25,7 +25,7 @@ from proxybyte.symbols import DocumentOpening
 from ..memory import host_memory, refuse_beyond
 from ..settings import Section
 from .phases import Phase, Phases
-from .placement import HAND_OFF_PARTS, Form, Lengths, Offsets, Placements, Segments, segments
+from .placement import HAND_OFF_PARTS, STARTS_COMPRESSED, Form, Lengths, Offsets, Placements, Segments, segments
 from .schedule import Mixture, Pairing, ScheduleConfig
 
 GOLDEN = 0.6180339887498949
@@ -119,8 +119,7 @@ class StreamPlan:
         """
         if len(lengths) == 0:
             raise ProxyByteError("the split holds no document: nothing can be planned")
-        if config.schedule.hand_off > 0 and lengths.borders is None:
-            raise ProxyByteError("schedule.hand_off needs a compressor whose symbols end at byte borders")
+        _check_borders(lengths, config.schedule)
         refuse_beyond(
             host_memory(),
             _expected_documents(lengths, config) * _BYTES_A_PLACEMENT,
@@ -149,6 +148,20 @@ class StreamPlan:
         return segments(self.lengths, chosen.document[index], chosen.form[index], chosen.part[index])
 
 
+def _check_borders(lengths: Lengths, schedule: ScheduleConfig) -> None:
+    """Refuse documents that are to change their view where no symbol ends.
+
+    Raises:
+        ProxyByteError: naming the key.
+    """
+    wanted = [key for key in ("hand_off", "switch") if getattr(schedule, key) > 0]
+    if wanted and lengths.borders is None:
+        raise ProxyByteError(f"schedule.{wanted[0]} needs a compressor whose symbols end at byte borders")
+    coded = lengths.n_symbols >= 0
+    if schedule.switch > 0 and lengths.n_symbols[coded].sum() > 1.5 * lengths.n_bytes[coded].sum():
+        raise ProxyByteError("schedule.switch needs a compressor whose symbols are whole bytes, and these are less")
+
+
 def _random_bits(count: int, *key: int) -> np.ndarray:
     """``count`` uint64 from a bit generator; unlike ``Generator`` methods its stream never changes between versions."""
     return np.random.Philox(np.random.SeedSequence(key)).random_raw(count)
@@ -170,11 +183,47 @@ def choose_forms(mixture: Mixture, draws: np.ndarray) -> np.ndarray:
         pair_forms = (Form.PARALLEL_RAW, Form.PARALLEL_RAW)
     else:
         pair_forms = (Form.RAW_THEN_COMPRESSED, Form.COMPRESSED_THEN_RAW)
-    edges = np.cumsum([alone * mixture.hand_off, alone * (1 - mixture.hand_off), pair * first, pair * (1 - first)])
-    forms = np.array([Form.HAND_OFF, Form.COMPRESSED, *pair_forms, Form.RAW], np.uint8)
+    whole = max(0.0, 1 - mixture.hand_off - mixture.switch)
+    shares = [alone * mixture.hand_off, alone * mixture.switch, alone * whole, pair * first, pair * (1 - first)]
+    edges = np.cumsum(shares)
+    forms = np.array([Form.HAND_OFF, Form.SWITCHED, Form.COMPRESSED, *pair_forms, Form.RAW], np.uint8)
     # A rounding error in the sum must not make a raw document where none was asked for.
     edges[-1] = 1.0 if edges[-1] > 1.0 - 1e-12 else edges[-1]
     return forms[np.searchsorted(edges, draws, side="right")]
+
+
+def choose_switches(mean: float, draws: np.ndarray) -> np.ndarray:
+    """``part`` of switched documents by 16 random bytes each, shape ``(n, 16)``: where they switch, and the first view.
+
+    Each of the 15 places is one with the same chance, a multiple of 1/256.
+    """
+    chance = round(256 * mean / (HAND_OFF_PARTS - 1))
+    switches = (draws[:, :-1] < chance).astype(np.int64) << np.arange(HAND_OFF_PARTS - 1)
+    return (switches.sum(axis=1) + STARTS_COMPRESSED * (draws[:, -1] % 2).astype(np.int64)).astype(np.uint16)
+
+
+def _fit_parts(
+    form: np.ndarray, n_symbols: np.ndarray, parts: np.ndarray, switches: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Forms that the documents can have, and their ``part``.
+
+    A document of so few symbols that a sixteenth of it is empty stays in its first view as a whole.
+
+    Args:
+        form: as chosen, shape ``(n,)``.
+        n_symbols: of the documents, of the same shape.
+        parts: the sixteenth at which each turns raw as a hand-off, then, where any may switch, 16 random bytes.
+        switches: how often a document switches, on average.
+    """
+    short, hand_off, switched = n_symbols < HAND_OFF_PARTS, form == Form.HAND_OFF, form == Form.SWITCHED
+    part = np.where(hand_off & ~short, parts[:, 0], 0).astype(np.uint16)
+    form = np.where(hand_off & short, np.uint8(Form.COMPRESSED), form)
+    if switched.any():
+        masks = choose_switches(switches, parts[:, 1:])
+        first = np.where(masks >= STARTS_COMPRESSED, Form.COMPRESSED, Form.RAW).astype(np.uint8)
+        form = np.where(switched & short, first, form)
+        part = np.where(switched & ~short, masks, part)
+    return np.where(n_symbols < 0, np.uint8(Form.RAW), form), np.where(n_symbols < 0, np.uint16(0), part)
 
 
 class _Layout:
@@ -216,10 +265,14 @@ class _Layout:
         while not self.full:
             order = epoch_order(documents, seed, epoch)
             offset = float(_random_bits(1, seed, epoch, 1)[0] >> np.uint64(11)) * 2.0**-53
-            parts = np.zeros(documents, np.uint8)
+            switching = self.config.schedule.switch > 0
+            parts = np.zeros((documents, 1 + HAND_OFF_PARTS * switching), np.uint8)
             if self.config.schedule.hand_off > 0:
                 drawn = _random_bits(documents, seed, epoch, 2) % np.uint64(HAND_OFF_PARTS - 1)
-                parts = (drawn + 1).astype(np.uint8)
+                parts[:, 0] = drawn + 1
+            if switching:
+                drawn = _random_bits(2 * documents, seed, epoch, 3).astype("<u8")
+                parts[:, 1:] = drawn.view(np.uint8).reshape(documents, HAND_OFF_PARTS)
             begin = 0
             while begin < documents and not self.full:
                 chosen = slice(begin, min(begin + self.block, documents))
@@ -242,9 +295,7 @@ class _Layout:
         form = choose_forms(mixture, draws)
         n_symbols = self.lengths.n_symbols[document]
         # A document of so few symbols that a sixteenth of it is empty stays compressed as a whole.
-        form[(form == Form.HAND_OFF) & (n_symbols < HAND_OFF_PARTS)] = Form.COMPRESSED
-        form[n_symbols < 0] = Form.RAW
-        part = np.where(form == Form.HAND_OFF, parts, 0).astype(np.uint8)
+        form, part = _fit_parts(form, n_symbols, parts, mixture.switches)
         copies = 1 + (form == Form.PARALLEL_RAW)
         document, form, part = (np.repeat(column, copies) for column in (document, form, part))
         form[np.cumsum(copies)[copies == 2] - 1] = Form.PARALLEL_COMPRESSED
@@ -300,6 +351,11 @@ def _mean_length(lengths: Lengths, config: PlanConfig) -> float:
     coded = float(np.where(lengths.n_symbols < 0, lengths.n_bytes, lengths.n_symbols).mean(dtype=np.float64)) + 3
     mixtures = [config.schedule.at((part + 0.5) / PROGRESS_GRAIN) for part in range(PROGRESS_GRAIN)]
     takes = [(1 - m.compressed_alone_share) * raw + (m.compressed_alone_share + m.pair_share) * coded for m in mixtures]
+    # Of a switched document about half is raw, and each switch takes two sentinels.
+    takes = [
+        taken + m.compressed_alone_share * m.switch * ((raw - coded) / 2 + 2 * m.switches)
+        for taken, m in zip(takes, mixtures, strict=True)
+    ]
     return 1 / float(np.mean(1 / np.array(takes)))
 
 

@@ -26,7 +26,8 @@ class ViewShare:
     Attributes:
         phase: of the schedule.
         view: the view.
-        views: appearances of a document in this view (a pair is one in each; a hand-off too).
+        views: appearances of a document in this view (a pair is one in each; a hand-off too; in a switched
+            document each stretch is one).
         text_bytes: bytes of text shown in this view.
         symbols: symbols spent on that text, sentinels not counted.
     """
@@ -114,14 +115,11 @@ def report(plan: StreamPlan) -> PlanReport:
     for begin in range(0, len(placed), _CHUNK):
         index = np.arange(begin, min(begin + _CHUNK, len(placed)))
         spans = plan.segments(index)
-        n_bytes = plan.lengths.n_bytes[placed.document[index]].astype(np.int64)
-        border = spans.begin[1]
-        text = np.where(placed.form[index] == Form.HAND_OFF, np.stack([border, n_bytes - border]), n_bytes)
         phase_of = np.searchsorted(first, index, "right") - 1
         for number in np.unique(phase_of).tolist():
             for code, view in enumerate((View.RAW, View.COMPRESSED)):
                 chosen = (spans.view == code) & (phase_of == number)
-                counts = np.array([chosen.sum(), text[chosen].sum(), spans.length[chosen].sum()])
+                counts = np.array([chosen.sum(), spans.text_bytes[chosen].sum(), spans.length[chosen].sum()])
                 key = (phases[number], view)
                 totals[key] = totals.get(key, 0) + counts
     shares = tuple(ViewShare(phase, view, *(int(n) for n in counts)) for (phase, view), counts in totals.items())

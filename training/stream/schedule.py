@@ -45,11 +45,15 @@ class Mixture:
         rate: share of views that are compressed, in ``0 .. 1`` (of views, not of bytes or symbols).
         pairing: how twins are placed.
         hand_off: share of the documents that would be compressed alone and start compressed but end raw instead.
+        switch: share of them that switch between the views instead.
+        switches: how often such a document switches, on average.
     """
 
     rate: float
     pairing: Pairing
     hand_off: float
+    switch: float = 0.0
+    switches: float = 0.0
 
     @property
     def pair_share(self) -> float:
@@ -66,7 +70,7 @@ class Mixture:
 
     @property
     def compressed_alone_share(self) -> float:
-        """Share of documents that appear in the compressed view only (hand-offs among them)."""
+        """Share of documents that appear in the compressed view only (hand-offs and switched ones among them)."""
         if self.pairing is Pairing.NONE:
             return self.rate
         return 1.0 - self.pair_share if self.rate >= 0.5 else 0.0
@@ -81,6 +85,11 @@ class ScheduleConfig(Section):
     rate: float = Field(0.9, ge=0, le=1, description="compressed share of views in the steady phase")
     pairing: Pairing = Field(Pairing.NONE, description="pairs in the steady phase")
     hand_off: float = Field(0.0, ge=0, le=1, description="share of compressed documents that end raw")
+    switch: float = Field(0.0, ge=0, le=1, description="share of compressed documents that switch between the views")
+    switches: float = Field(
+        3.0, ge=0, le=15, description="how often such a document switches, on average, at borders of symbols"
+    )
+    warmup_switches: float = Field(12.0, ge=0, le=15, description="the same at the start; goes linearly to switches")
     warmup: float = Field(0.2, ge=0, le=1, description="share of the run spent warming up")
     warmup_rate: float = Field(0.4, ge=0, le=1, description="compressed share at the start; rises linearly to rate")
     warmup_pairing: Pairing = Field(Pairing.RANDOM, description="pairs during warm-up")
@@ -93,17 +102,20 @@ class ScheduleConfig(Section):
     def _phases_fit(self) -> Self:
         if self.warmup + self.decay > 1.0 + 1e-9:
             raise ValueError(f"warmup + decay is {self.warmup + self.decay:g}: the phases of a run add up to at most 1")
+        if self.hand_off + self.switch > 1.0 + 1e-9:
+            raise ValueError(f"hand_off + switch is {self.hand_off + self.switch:g}: they are shares of the same whole")
         return self
 
     def mixture(self, phase: Phase, done: float) -> Mixture:
         """The mixture in ``phase`` when ``done`` of it, in ``0 .. 1``, is over."""
-        rate, pairing = self.rate, self.pairing
+        rate, pairing, switches = self.rate, self.pairing, self.switches
         if phase is Phase.WARMUP:
+            switches = _between(self.warmup_switches, self.switches, done)
             rate, pairing = _between(self.warmup_rate, self.rate, done), self.warmup_pairing
         elif phase is Phase.DECAY:
             rate = self.decay_rate if self.decay_shape is Fall.STEP else _between(self.rate, self.decay_rate, done)
             pairing = self.pairing if self.decay_pairing is None else self.decay_pairing
-        return Mixture(rate, pairing, self.hand_off)
+        return Mixture(rate, pairing, self.hand_off, self.switch, switches if self.switch else 0.0)
 
     def at(self, progress: float) -> Mixture:
         """The mixture when ``progress`` of the steps, in ``0 .. 1``, are over."""

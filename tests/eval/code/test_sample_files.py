@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.eval.code.judging import VerdictFile
 from proxybyte.eval.code.samples import Header, Sample, SampleFile, fingerprint_model, read_samples
-from proxybyte.eval.code.verdicts import VerdictFile
 from proxybyte.eval.sandbox import Outcome, Status
 
 HEADER = Header("humaneval", "p", "m", "models/a", {"temperature": 0.0, "max_new": 10})

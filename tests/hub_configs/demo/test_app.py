@@ -9,7 +9,7 @@ import pytest
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs.demo.app import build_app, serve
-from proxybyte.hub_configs.demo.changes import Change, changed
+from proxybyte.hub_configs.demo.drawing import Change, changed
 from proxybyte.hub_configs.demo.model import Drafting, Writing
 
 gradio_client = pytest.importorskip("gradio_client")

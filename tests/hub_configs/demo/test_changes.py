@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxybyte.hub_configs.demo.changes import Change, changed, compare
+from proxybyte.hub_configs.demo.drawing import Change, changed, compare
 
 TEXT = "def mean(values):\n    total = 0\n\n    return total / len(values)\n"
 texts = st.text(st.characters(codec="utf-8"), max_size=60)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxybyte.symbols import NUM_RAW_SYMBOLS, Special
 from proxybyte.training.byteify.base import open_base
-from proxybyte.training.byteify.rows import RowScheme, byte_rows, raw_rows, token_spellings
+from proxybyte.training.byteify.embedding_rows import RowScheme, byte_rows, raw_rows, token_spellings
 from proxybyte.training.byteify.specials import map_specials
 
 SPELLINGS = st.lists(st.none() | st.binary(max_size=4), min_size=3, max_size=12).filter(any)

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 import proxybyte
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.byteify.embedding_rows import token_spellings
 from proxybyte.training.byteify.next_bytes import END, ByteView
-from proxybyte.training.byteify.rows import token_spellings
 from proxybyte.training.compressors import encode_one
 from proxybyte.training.compressors.bpe import BpeCompressor
 

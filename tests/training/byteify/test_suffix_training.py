@@ -16,7 +16,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
 from proxybyte.symbols import NUM_RAW_SYMBOLS, Special
 from proxybyte.training.byteify import byteify
-from proxybyte.training.byteify.rows import token_spellings
+from proxybyte.training.byteify.embedding_rows import token_spellings
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.run.config_io import load_config
 from proxybyte.training.train import train

@@ -11,7 +11,7 @@ from proxybyte import ProxyByteForCausalLM
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, Special
 from proxybyte.training.byteify import byteify
-from proxybyte.training.byteify.rows import token_spellings
+from proxybyte.training.byteify.embedding_rows import token_spellings
 from proxybyte.training.compressors import encode_one
 from proxybyte.training.run.config import TeacherKind
 from proxybyte.training.run.lever_config import Ramp

@@ -22,8 +22,8 @@ from proxybyte.training.compressors.codebook.reweigh import reweigh
 from proxybyte.training.compressors.neural import NeuralCompressor, NeuralSettings
 from proxybyte.training.compressors.token_bytes import Order, TokenBytesCompressor
 from proxybyte.training.corpus.writer import SCHEMA
+from proxybyte.training.run.assemble import open_data
 from proxybyte.training.run.config_io import load_config
-from proxybyte.training.run.source import open_data
 
 LEARNT = ["bpe", "token-bytes", "token-bytes-gray", "neural", "neural-cut", "codebook", "codebook-reweighed"]
 DATA_LINE = "data: PREPARED\n"

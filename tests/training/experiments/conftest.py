@@ -9,9 +9,8 @@ import pytest
 import yaml
 
 from proxybyte.cli import main
-from proxybyte.training.experiments.plan_io import lay_over, parse_plan
 from proxybyte.training.experiments.runner import RunOptions, run_plan
-from proxybyte.training.experiments.schema import ExperimentPlan
+from proxybyte.training.experiments.schema import ExperimentPlan, lay_over, parse_plan
 
 BACKBONE = {
     "model_type": "llama",

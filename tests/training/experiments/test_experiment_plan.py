@@ -8,9 +8,19 @@ import yaml
 from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.experiments.grid import expand
-from proxybyte.training.experiments.plan_io import lay_over, load_plan, nested, plan_names, size_names
 from proxybyte.training.experiments.runner import choose_cells
-from proxybyte.training.experiments.schema import ArmConfig, ArmKind, ExperimentPlan, MatchBy, PairMode
+from proxybyte.training.experiments.schema import (
+    ArmConfig,
+    ArmKind,
+    ExperimentPlan,
+    MatchBy,
+    PairMode,
+    lay_over,
+    load_plan,
+    nested,
+    plan_names,
+    size_names,
+)
 from proxybyte.training.run.config import TrainConfig
 
 STUDIES = {
@@ -22,7 +32,7 @@ STUDIES = {
     "raw_exposure": 7,
     "interfaces": 8,
     "scaling": 6,
-    "levers": 162,
+    "levers": 198,
     "moves": 11,
     "embeddings": 4,
     "first": 18,

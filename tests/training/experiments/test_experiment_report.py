@@ -11,8 +11,15 @@ import pytest
 from scipy import stats
 
 from proxybyte.cli import main
-from proxybyte.training.experiments.report import curve, read_report
-from proxybyte.training.experiments.report_output import as_html, as_json, as_markdown, tables, write_report
+from proxybyte.training.experiments.report import (
+    as_html,
+    as_json,
+    as_markdown,
+    curve,
+    read_report,
+    tables,
+    write_report,
+)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.experiments.cell_run import final_documents
 from proxybyte.training.experiments.grid import expand
-from proxybyte.training.experiments.plan_io import parse_plan
 from proxybyte.training.experiments.runner import RunOptions, run_plan
+from proxybyte.training.experiments.schema import parse_plan
 from proxybyte.training.run.config_io import load_config
 
 CELLS = [f"{arm}-seed{seed}" for seed in (0, 1) for arm in ("bytes", "proxy", "tokenizer")]
@@ -56,7 +56,7 @@ def test_every_cell_leaves_a_model_and_a_result(finished):
 def test_the_figures_are_those_of_the_saved_model(finished, plan_values):
     folder = finished / "cells" / "proxy-seed1" / "run"
     config = load_config(folder / "config.yaml")
-    documents = final_documents(config, parse_plan(plan_values, "plan").evaluation)
+    documents = final_documents(config.data, parse_plan(plan_values, "plan").evaluation)
     assert len(documents.texts) == 6
     assert all(len(text) <= 300 for text in documents.texts)
     compressor = load_compressor(folder / "compressor")

@@ -10,11 +10,11 @@ from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs import load_preset
 from proxybyte.training.experiments.grid import Cell, expand
-from proxybyte.training.experiments.plan_io import load_plan
 from proxybyte.training.experiments.results import claim_settings, load_result
 from proxybyte.training.experiments.runner import RunOptions, run_plan
+from proxybyte.training.experiments.schema import load_plan
 from proxybyte.training.run.config import MAY_CHANGE_ON_RESUME, TrainConfig
-from proxybyte.training.run.config_io import flatten
+from proxybyte.training.settings import flatten
 
 DECAY = "train.optimizer.weight_decay"
 

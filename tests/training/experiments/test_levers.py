@@ -11,11 +11,10 @@ import pytest
 from scipy import stats
 
 from proxybyte.cli import main
-from proxybyte.training.experiments.plan_io import lay_over, parse_plan
 from proxybyte.training.experiments.ranking import ranking
 from proxybyte.training.experiments.report import read_report
-from proxybyte.training.experiments.runner import RunOptions, run_plan
-from proxybyte.training.experiments.slices import TimeSlice
+from proxybyte.training.experiments.runner import RunOptions, TimeSlice, run_plan
+from proxybyte.training.experiments.schema import lay_over, parse_plan
 
 RATES = {"optimizer.lr": [1e-3, 1e-2]}
 FIRST_RAW = {"plan.schedule.rate": 1.0, "plan.schedule.warmup": 0.0, "plan.schedule.decay": 0.5}

@@ -7,19 +7,18 @@ import pytest
 from proxybyte.errors import ProxyByteError
 from proxybyte.flops import training_flops
 from proxybyte.symbols import View
-from proxybyte.training.experiments.artefacts import Artefacts
+from proxybyte.training.experiments.cell_run import settle_length
 from proxybyte.training.experiments.grid import expand
-from proxybyte.training.experiments.matching import settle_length
 from proxybyte.training.experiments.schema import MatchBy
-from proxybyte.training.run.model_source import make_model
-from proxybyte.training.run.source import open_data
+from proxybyte.training.experiments.shared_data import Artefacts
+from proxybyte.training.run.assemble import model_source, open_data
 from proxybyte.training.stream.plan_report import report
 
 
 @pytest.fixture(scope="session")
 def cells(finished, plan_values):
     """Cells of seed 0 by arm, with their data."""
-    from proxybyte.training.experiments.plan_io import parse_plan
+    from proxybyte.training.experiments.schema import parse_plan
 
     plan = parse_plan(plan_values, "tiny.yaml")
     shared = Artefacts(plan, finished / "shared")
@@ -48,7 +47,7 @@ def test_flops_are_those_of_the_model_that_is_trained(cells):
     for config in cells.values():
         length = settle_length(config, MatchBy.FLOPS, 3e8)
         data = open_data(length.config)
-        model = make_model(length.config, data.num_codes, None)
+        model = model_source(length.config, data.num_codes).make(None)
         rows = length.steps * config.batch.rows_per_step
         assert length.flops == rows * training_flops(model.config, config.plan.row_length, data.document_length)
         assert data.steps == length.steps

@@ -13,11 +13,9 @@ from proxybyte.flops import training_flops
 from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.compressors.regroup import RegroupCompressor
+from proxybyte.training.run.assemble import model_source, open_data, row_flops
 from proxybyte.training.run.config_io import load_config
 from proxybyte.training.run.cross_view import CROSS_VIEW_FILE, CrossView, first_bytes
-from proxybyte.training.run.model_source import make_model
-from proxybyte.training.run.row_flops import row_flops
-from proxybyte.training.run.source import open_data
 from proxybyte.training.run.spelled import symbol_bytes
 from proxybyte.training.stream.mixed_view import collate
 from proxybyte.training.train import train
@@ -25,6 +23,7 @@ from proxybyte.training.train import train
 KEY = "levers.cross_view"
 ON = [f"{KEY}.symbols.value=0.3", f"{KEY}.first_bytes.value=0.2", f"{KEY}.count=2", f"{KEY}.borders.value=0.1"]
 RAW = ["plan.schedule.rate=0", "plan.schedule.warmup=0", "raw_rows_only=true"]
+SWITCHED = ["plan.schedule.rate=1", "plan.schedule.switch=1", "plan.schedule.decay=0.3", "levers.spelled_rows=true"]
 NO_DROPOUT = "model.backbone_config.attention_dropout=0"
 HALF = "plan.schedule.rate=0.5"
 
@@ -64,7 +63,7 @@ def by_hand(ids, compressor, words, count):
 def test_loss_and_gradient_are_those_of_the_definition(recipe, count):
     config = load_config(recipe(), [*ON, NO_DROPOUT, HALF, f"{KEY}.count={count}"])
     data = open_data(config)
-    model = make_model(config, data.num_codes, None).double()
+    model = model_source(config, data.num_codes).make(None).double()
     cross = CrossView(config.levers.cross_view, data, model, None)
     cross.border_rows.data.normal_(std=0.1)
     batch = collate(data.dataset.batch(range(len(data.dataset))))
@@ -107,8 +106,8 @@ def test_a_step_adds_the_signals_and_divides_by_targets(recipe, tmp_path, read_l
     assert ours[0][1] == plain[0][1]
     config = load_config(recipe(), on)
     data = open_data(config)
-    model = make_model(config, data.num_codes, None)
-    batch = collate(data.dataset.batch(data.row_order(config).rows(0)))
+    model = model_source(config, data.num_codes).make(None)
+    batch = collate(data.dataset.batch(data.row_order(config.batch, config.plan.seed).rows(0)))
     states = model(**batch.model_inputs(), return_hidden=True).last_hidden_state.detach()
     compressor = load_compressor(data.compressor)
     gradient = torch.zeros(2, states.shape[2])
@@ -119,7 +118,7 @@ def test_a_step_adds_the_signals_and_divides_by_targets(recipe, tmp_path, read_l
     assert ours[0][2] ** 2 - plain[0][2] ** 2 == pytest.approx(float(expected) ** 2, rel=1e-3)
 
 
-@pytest.mark.parametrize("more", [[HALF], RAW, [HALF, "levers.spelled_rows=true"]])
+@pytest.mark.parametrize("more", [[HALF], RAW, [HALF, "levers.spelled_rows=true"], SWITCHED])
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(recipe, tmp_path, read_losses, more):
     whole = load_config(recipe(), [*ON, *more, f"output={tmp_path / 'whole'}"])
     train(whole)
@@ -167,7 +166,7 @@ def test_plain_bytes_get_rows_for_the_symbols_and_are_scored_without(recipe):
     model = ProxyByteForCausalLM.from_pretrained(config.output / "model")
     compressor = load_compressor(config.data / "compressor")
     assert model.config.num_compressed_symbols == compressor.num_symbols
-    first = make_model(config, compressor.num_symbols, None)
+    first = model_source(config, compressor.num_symbols).make(None)
     moved = (model.lm_head.weight - first.lm_head.weight)[320:].abs().amax(dim=1)
     assert (moved > 0).sum() > 20
 
@@ -176,7 +175,7 @@ def test_its_flops_are_counted_where_it_speaks(recipe):
     plain = load_config(recipe(), [*RAW, f"{KEY}.symbols.value=0"])
     config = load_config(recipe(), [*ON, *RAW, f"{KEY}.symbols.hold=0.5", f"{KEY}.symbols.end=0.5"])
     data = open_data(config)
-    shape = make_model(config, data.num_codes, None).config
+    shape = model_source(config, data.num_codes).make(None).config
     compressor = load_compressor(data.compressor)
     rows = data.dataset.batch(range(len(data.dataset))).input_ids.tolist()
     assert len(rows) == 32

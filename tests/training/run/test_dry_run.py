@@ -12,11 +12,10 @@ from proxybyte import ProxyByteConfig
 from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs import load_preset, preset_names
 from proxybyte.training.compressors.bpe_train import train_bpe
+from proxybyte.training.run.assemble import open_data
 from proxybyte.training.run.config import Precision
 from proxybyte.training.run.config_io import load_config, resolve
-from proxybyte.training.run.dry_run import dry_run
-from proxybyte.training.run.memory_use import MemoryUse
-from proxybyte.training.run.source import open_data
+from proxybyte.training.run.dry_run import MemoryUse, dry_run
 from proxybyte.training.train import main
 
 # The fixture's Llama: 2 blocks of width 32, two key/value heads of 8, an MLP of 64, a final norm; 600 tied rows.

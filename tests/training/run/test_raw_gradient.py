@@ -6,9 +6,8 @@ import math
 import pytest
 import torch
 
+from proxybyte.training.run.assemble import model_source, open_data
 from proxybyte.training.run.config_io import load_config
-from proxybyte.training.run.model_source import make_model
-from proxybyte.training.run.source import open_data
 from proxybyte.training.train import train
 
 NO_DROPOUT = "model.backbone_config.attention_dropout=0"
@@ -25,8 +24,8 @@ def test_it_is_the_norm_of_the_raw_targets_share_by_autograd(recipe, tmp_path, r
     overrides = [NO_DROPOUT, f"batch.rows_per_device={rows_per_device}", "log.raw_gradient_every=1", *mixed]
     config = load_config(recipe(), overrides)
     data = open_data(config)
-    model = make_model(config, data.num_codes, None).double()
-    batch = data.dataset.batch(data.row_order(config).rows(0))
+    model = model_source(config, data.num_codes).make(None).double()
+    batch = data.dataset.batch(data.row_order(config.batch, config.plan.seed).rows(0))
     raw, count = 0.0, 0
     for row in range(4):
         ids, positions = torch.from_numpy(batch.input_ids[row]), torch.from_numpy(batch.position_ids[row])

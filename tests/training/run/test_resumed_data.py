@@ -11,8 +11,8 @@ import pytest
 from proxybyte.artefacts import PREPARED_MANIFEST
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.prepare.manifest import CompressorInfo, PreparedManifest, SplitTotals
+from proxybyte.training.run.assemble import open_data
 from proxybyte.training.run.config_io import load_config
-from proxybyte.training.run.source import open_data
 from proxybyte.training.train import train
 
 MANIFEST_OF = PreparedManifest(

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.run.data import RowOrder, RowShare, fetch, fetch_ahead, read_rows
 from proxybyte.training.run.metrics import Count
-from proxybyte.training.run.rows import RowOrder, RowShare, fetch, fetch_ahead, read_rows
 from proxybyte.training.stream.mixed_view import MixedViewDataset
 from proxybyte.training.stream.placement import Lengths
 from proxybyte.training.stream.plan import BudgetUnit, PlanConfig, StreamPlan

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from proxybyte.training.run.assemble import open_data
 from proxybyte.training.run.config_io import load_config
-from proxybyte.training.run.source import open_data
 from proxybyte.training.train import main, train
 
 PHASES = (
@@ -22,7 +22,7 @@ def test_no_step_of_a_phase_shows_rows_of_another(recipe, unit):
     budget = {"epochs": 6, "text_bytes": 80_000, "symbols": 40_000}[unit]
     config = load_config(recipe(), [*PHASES, f"plan.budget_unit={unit}", f"plan.budget={budget}"])
     data = open_data(config)
-    order, total = data.row_order(config), data.steps
+    order, total = data.row_order(config.batch, config.plan.seed), data.steps
     assert total == data.dataset.plan.num_rows // 4
     # A quarter of the steps at each end, whatever the budget counts.
     first, last = order.phases

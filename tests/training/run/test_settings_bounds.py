@@ -7,9 +7,10 @@ from pydantic import ValidationError
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.experiments.schema import EvaluationPlan, MatchConfig
+from proxybyte.training.run.assemble import model_source
 from proxybyte.training.run.config import TrainConfig
-from proxybyte.training.run.config_io import flatten, load_config, parse_config
-from proxybyte.training.run.model_source import make_model
+from proxybyte.training.run.config_io import load_config, parse_config
+from proxybyte.training.settings import flatten
 from proxybyte.training.train import main
 
 MINIMAL = {"output": "run", "data": "prepared", "model": {"preset": "tiny"}}
@@ -120,7 +121,7 @@ def test_a_backbone_that_makes_no_model_is_one_sentence(recipe, change):
     }
     config = load_config(recipe(model={"backbone_config": backbone}))
     with pytest.raises(ProxyByteError, match=r"model\.backbone_config") as error:
-        make_model(config, 280, None)
+        model_source(config, 280).make(None)
     assert "\n" not in str(error.value)
 
 
@@ -133,7 +134,7 @@ def test_a_model_beyond_memory_is_refused_before_it_is_laid_out(recipe):
         "num_attention_heads": 64,
     }
     with pytest.raises(ProxyByteError, match=r"model\.backbone_config .* takes .* GB of memory and this machine has"):
-        make_model(load_config(recipe(model={"backbone_config": backbone})), 280, None)
+        model_source(load_config(recipe(model={"backbone_config": backbone})), 280).make(None)
 
 
 def test_flex_attention_on_a_cpu_is_refused(recipe, capsys):

@@ -14,10 +14,8 @@ from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_mod
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_RAW_SYMBOLS
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.compressors.regroup import RegroupCompressor
+from proxybyte.training.run.assemble import model_source, open_data, row_flops
 from proxybyte.training.run.config_io import load_config
-from proxybyte.training.run.model_source import make_model
-from proxybyte.training.run.row_flops import row_flops
-from proxybyte.training.run.source import open_data
 from proxybyte.training.run.spelled import SpelledRows, SpellingTable, symbol_bytes
 from proxybyte.training.train import train
 
@@ -47,7 +45,7 @@ def test_a_row_is_the_sum_of_its_bytes_rows_by_place():
 def test_gradients_are_those_of_rows_built_inside_the_graph(recipe, tied):
     config = load_config(recipe(), [f"{TIED}={tied}", "model.backbone_config.attention_dropout=0"])
     data = open_data(config)
-    model = make_model(config, data.num_codes, None).double()
+    model = model_source(config, data.num_codes).make(None).double()
     words = symbol_bytes(load_compressor(data.compressor))
     rows = SpelledRows(model, SpellingTable.build(words, 3), 7, None, keep=False)
     for matrix in rows.matrices.values():
@@ -135,7 +133,7 @@ def test_a_trained_model_keeps_its_rows_and_residuals_make_up(recipe, tmp_path):
 
 def test_its_flops_are_in_the_rows(recipe):
     data = open_data(load_config(recipe()))
-    shape = make_model(load_config(recipe()), data.num_codes, None).config
+    shape = model_source(load_config(recipe()), data.num_codes).make(None).config
     length, document = 64, data.document_length
     lengths = [len(word or b"") for word in symbol_bytes(load_compressor(data.compressor))]
     added = row_flops(load_config(recipe(), [ON]), shape, data) - training_flops(shape, length, document)

@@ -9,11 +9,10 @@ from transformers import AutoModelForCausalLM
 
 from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs.export import ExportFormat, ExportOptions, export_model
+from proxybyte.training.run.assemble import model_source, open_data
 from proxybyte.training.run.config import Decay, LearningRateConfig
 from proxybyte.training.run.config_io import load_config
-from proxybyte.training.run.model_source import make_model
 from proxybyte.training.run.optim import learning_rate
-from proxybyte.training.run.source import open_data
 from proxybyte.training.run.superposed import bag_losses
 from proxybyte.training.stream.mixed_view import BAG, collate
 from proxybyte.training.stream.placement import Form
@@ -61,7 +60,7 @@ def test_the_bags_of_a_stream_are_its_documents_cut_in_order(recipe, size):
 def test_loss_and_gradient_are_those_of_the_definition(recipe):
     config = load_config(recipe(), [*ON, NO_DROPOUT, "plan.schedule.rate=0.5"])
     data = open_data(config)
-    model = make_model(config, data.num_codes, None).double()
+    model = model_source(config, data.num_codes).make(None).double()
     assert model.config.vocab_size == 320
     every = data.dataset.batch(range(len(data.dataset)))
     shows = (every.input_ids == BAG).any(axis=1)
@@ -101,7 +100,7 @@ def test_loss_and_gradient_are_those_of_the_definition(recipe):
 def test_documents_of_a_row_do_not_see_each_other(recipe):
     config = load_config(recipe(), [*ON, NO_DROPOUT, "plan.schedule.decay=0"])
     data = open_data(config)
-    model = make_model(config, 0, None).double()
+    model = model_source(config, 0).make(None).double()
     batch = collate(data.dataset.batch(range(8)))
     starts = (batch.position_ids[:, 2:] == 0).nonzero()
     row, place = starts[0].tolist()

@@ -111,6 +111,14 @@ def test_resuming_under_a_changed_key_is_refused_and_named(path, tmp_path):
     assert "log.every" not in str(error.value)
 
 
+def test_a_run_of_an_earlier_version_goes_on_where_later_keys_are_at_their_defaults(path, tmp_path):
+    saved = load_config(path).model_dump(mode="json")
+    del saved["levers"], saved["optimizer"]["kind"], saved["learning_rate"]["rewarm"]
+    check_resumable(load_config(path), saved, tmp_path)
+    with pytest.raises(ProxyByteError, match=r"with levers\.spelled_rows=null \(now true\): restore"):
+        check_resumable(load_config(path, ["levers.spelled_rows=true"]), saved, tmp_path)
+
+
 @pytest.mark.parametrize(
     "override", ["log.every=3", "compute.compile=true", "batch.rows_per_device=4", "checkpoint.keep=9", "output=other"]
 )

@@ -10,11 +10,10 @@ from torch.nn import functional as F
 
 from proxybyte import ProxyByteError, ProxyByteForCausalLM
 from proxybyte.symbols import COMPRESSED_OFFSET, IGNORE_INDEX
+from proxybyte.training.run.assemble import model_source, open_data
 from proxybyte.training.run.config_io import load_config
 from proxybyte.training.run.metrics import head_metric
-from proxybyte.training.run.model_source import make_model
 from proxybyte.training.run.plots import draw
-from proxybyte.training.run.source import open_data
 from proxybyte.training.train import train
 
 HEADS = ("model.num_pred_heads=3", "model.num_raw_pred_heads=2")
@@ -47,8 +46,8 @@ def head_losses(folder: Path) -> list[list[float]]:
 def test_the_first_steps_losses_and_gradient_are_those_of_the_definition(run, recipe):
     config = load_config(recipe(), [*HEADS, NO_DROPOUT])
     data = open_data(config)
-    model = make_model(config, data.num_codes, None).double()
-    batch = data.dataset.batch(data.row_order(config).rows(0))
+    model = model_source(config, data.num_codes).make(None).double()
+    batch = data.dataset.batch(data.row_order(config.batch, config.plan.seed).rows(0))
     blocks = [model.lm_head.weight, *model.pred_heads.weight.chunk(2), *model.raw_pred_heads.weight.chunk(2)]
     nats = [[] for _ in blocks]
     total = 0.0
@@ -110,21 +109,21 @@ def test_a_run_with_heads_resumes_to_the_bit(run, tmp_path):
 
 def test_a_checkpoint_without_heads_gets_new_ones_beside_its_weights(recipe, tmp_path):
     torch.manual_seed(1)
-    plain = make_model(load_config(recipe()), NUM_CODES, None)
+    plain = model_source(load_config(recipe()), NUM_CODES).make(None)
     plain.save_pretrained(tmp_path / "plain")
     source = {"checkpoint": str(tmp_path / "plain")}
     config = load_config(recipe(model=source), list(HEADS))
-    model, again = make_model(config, NUM_CODES, None), make_model(config, NUM_CODES, None)
+    model, again = model_source(config, NUM_CODES).make(None), model_source(config, NUM_CODES).make(None)
     for name, weight in plain.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight), name
     assert model.pred_heads.weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     model.save_pretrained(tmp_path / "headed")
     headed = {"checkpoint": str(tmp_path / "headed")}
-    kept = make_model(load_config(recipe(model=headed)), NUM_CODES, None)
+    kept = model_source(load_config(recipe(model=headed)), NUM_CODES).make(None)
     assert torch.equal(kept.raw_pred_heads.weight, model.raw_pred_heads.weight)
     with pytest.raises(ProxyByteError, match=r"has num_pred_heads=3: leave model\.num_pred_heads out"):
-        make_model(load_config(recipe(model={**headed, "num_pred_heads": 5})), NUM_CODES, None)
+        model_source(load_config(recipe(model={**headed, "num_pred_heads": 5})), NUM_CODES).make(None)
 
 
 def test_the_picture_has_a_curve_for_each_head(tmp_path):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from proxybyte.training.run.config import TrainConfig
-from proxybyte.training.run.key_help import key_table
+from proxybyte.training.run.config_io import key_table
 from proxybyte.training.settings import known_fields, section_of
 
 VALUES = {key: field for key, field in known_fields(TrainConfig).items() if section_of(field.annotation) is None}

@@ -63,8 +63,8 @@ def test_the_launchers_wish_is_read_from_environment_or_command_line():
 
 
 def test_a_batch_that_does_not_divide_by_the_processes_is_refused(recipe):
-    config = load_config(recipe())
+    batch = load_config(recipe()).batch
     with pytest.raises(ProxyByteError, match=r"times the number of processes \(3\)"):
-        check_size(3, config)
+        check_size(3, None, batch)
     with pytest.raises(ProxyByteError, match=r"1 process\(es\) run, but compute\.processes asks for 2"):
-        check_size(1, load_config(recipe(), ["compute.processes=2"]))
+        check_size(1, 2, batch)

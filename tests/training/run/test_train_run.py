@@ -15,9 +15,8 @@ from proxybyte.cli import build_parser, load_commands
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring, bits_per_byte
 from proxybyte.training.compressors import load_compressor
+from proxybyte.training.run.assemble import model_source, open_data
 from proxybyte.training.run.config_io import load_config
-from proxybyte.training.run.model_source import make_model
-from proxybyte.training.run.source import open_data
 from proxybyte.training.train import main, train
 
 STEPS = 8
@@ -77,8 +76,8 @@ def test_no_file_of_a_run_is_a_pickle_or_may_hold_one(recipe, tmp_path):
 def test_the_loss_of_a_step_is_the_sum_over_targets_by_their_number(recipe, tmp_path):
     config = load_config(recipe(), ["model.backbone_config.attention_dropout=0"])
     data = open_data(config)
-    model = make_model(config, data.num_codes, None).double()
-    batch = data.dataset.batch(data.row_order(config).rows(0))
+    model = model_source(config, data.num_codes).make(None).double()
+    batch = data.dataset.batch(data.row_order(config.batch, config.plan.seed).rows(0))
     total, count, raw, raw_count = 0.0, 0, 0.0, 0
     gradients = []
     for row in range(4):
@@ -202,20 +201,21 @@ def test_going_on_with_other_data_is_refused(finished, recipe, tmp_path, prepare
 
 def test_a_new_run_starts_from_the_weights_of_a_model_folder(finished, recipe, tmp_path):
     config = load_config(recipe(model={"checkpoint": str(finished / "model")}), [f"output={tmp_path / 'next'}"])
-    start = make_model(config, NUM_CODES, None)
+    start = model_source(config, NUM_CODES).make(None)
     saved = ProxyByteForCausalLM.from_pretrained(finished / "model")
     assert all(torch.equal(a, b) for a, b in zip(start.parameters(), saved.parameters(), strict=True))
     with pytest.raises(ProxyByteError, match=r"has 600 symbols, but the compressor of .* needs 720"):
-        make_model(config, 400, None)
+        model_source(config, 400).make(None)
     with pytest.raises(ProxyByteError, match=r"set plan\.document_opening='<raw>'"):
-        make_model(load_config(config.output.parent / "recipe.yaml", ["plan.document_prefix=true"]), NUM_CODES, None)
+        prefixed = load_config(config.output.parent / "recipe.yaml", ["plan.document_prefix=true"])
+        model_source(prefixed, NUM_CODES).make(None)
 
 
 def test_nan_weights_stop_the_run_and_name_the_rows_that_met_them(recipe, tmp_path):
     config = load_config(recipe(), ["model.backbone_config.tie_word_embeddings=false"])
-    model = make_model(config, NUM_CODES, None)
+    model = model_source(config, NUM_CODES).make(None)
     data = open_data(config)
-    numbers = data.row_order(config).rows(0)
+    numbers = data.row_order(config.batch, config.plan.seed).rows(0)
     rows = data.dataset.batch(numbers).input_ids[:, :-1]
     # A symbol that some of the first step's rows show to the model and others do not.
     symbol = next(s for s in range(64, 320 + NUM_CODES) if 0 < (rows == s).any(axis=1).sum() < 4)

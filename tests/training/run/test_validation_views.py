@@ -9,8 +9,8 @@ from proxybyte import ProxyByteForCausalLM
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
 from proxybyte.training.compressors import load_compressor
+from proxybyte.training.run.assemble import open_data
 from proxybyte.training.run.config_io import load_config
-from proxybyte.training.run.source import open_data
 from proxybyte.training.run.validation import code_documents
 from proxybyte.training.train import train
 

@@ -41,8 +41,36 @@ def spelled(dataset, placement):
     raw = [64 + b for b in split.raw(document, 0, n_bytes).tolist()]
     codes = [320 + c for c in split.compressed(document, 0, max(n_symbols, 0)).tolist()]
     cut = n_symbols * part // 16
-    border = int(split.borders[document][part - 1]) if part else 0
-    spans = {
+    border = int(split.borders[document][part - 1]) if form == Form.HAND_OFF else 0
+    if form == Form.SWITCHED:
+        spans = switched(split, document, part, raw, codes)
+    else:
+        spans = whole_or_once(form, raw, codes, cut, border)
+    symbols = [(BOS, "bos", None)] if dataset.plan.config.document_opening == "<bos><raw>" else []
+    for number, (view, content) in enumerate(spans):
+        symbols.append((document_open(dataset.plan.config, view) if number == 0 else OPEN[view], "open", view))
+        symbols += [(symbol, "content", view) for symbol in content]
+        symbols.append((CLOSE[view], "close", view))
+    return [*symbols, (EOS, "eos", None)]
+
+
+def switched(split, document, part, raw, codes):
+    """Sixteenths one after the other, joined where the mask has no switch between them."""
+    ends = [0, *split.borders[document].tolist(), len(raw)]
+    view = View.COMPRESSED if part >> 15 else View.RAW
+    spans = []
+    for number in range(16):
+        if number and part >> (number - 1) & 1:
+            view = View.RAW if view is View.COMPRESSED else View.COMPRESSED
+        if number == 0 or part >> (number - 1) & 1:
+            spans.append((view, []))
+        of_codes = slice(len(codes) * number // 16, len(codes) * (number + 1) // 16)
+        spans[-1][1].extend(raw[ends[number] : ends[number + 1]] if view is View.RAW else codes[of_codes])
+    return spans
+
+
+def whole_or_once(form, raw, codes, cut, border):
+    return {
         Form.RAW: [(View.RAW, raw)],
         Form.PARALLEL_RAW: [(View.RAW, raw)],
         Form.COMPRESSED: [(View.COMPRESSED, codes)],
@@ -51,12 +79,6 @@ def spelled(dataset, placement):
         Form.COMPRESSED_THEN_RAW: [(View.COMPRESSED, codes), (View.RAW, raw)],
         Form.HAND_OFF: [(View.COMPRESSED, codes[:cut]), (View.RAW, raw[border:])],
     }[form]
-    symbols = [(BOS, "bos", None)] if dataset.plan.config.document_opening == "<bos><raw>" else []
-    for number, (view, content) in enumerate(spans):
-        symbols.append((document_open(dataset.plan.config, view) if number == 0 else OPEN[view], "open", view))
-        symbols += [(symbol, "content", view) for symbol in content]
-        symbols.append((CLOSE[view], "close", view))
-    return [*symbols, (EOS, "eos", None)]
 
 
 def reference_rows(dataset):
@@ -108,6 +130,8 @@ SCHEDULES = [
     {"rate": 0.6, "pairing": Pairing.RANDOM},
     {"rate": 0.6, "pairing": Pairing.PARALLEL},
     {"rate": 0.8, "hand_off": 0.7, "pairing": Pairing.COMPRESSED_FIRST},
+    {"rate": 0.9, "switch": 0.7, "hand_off": 0.2, "warmup_switches": 15, "switches": 2},
+    {"rate": 1.0, "warmup": 0.0, "switch": 1.0, "switches": 7},
 ]
 
 
@@ -129,7 +153,7 @@ def test_rows_equal_the_stream_built_symbol_by_symbol(prepared_split, schedule, 
 
 
 @given(
-    sizes=st.lists(st.integers(1, 70), min_size=1, max_size=12),
+    sizes=st.lists(st.integers(1, 130), min_size=1, max_size=12),
     row_length=st.integers(8, 40),
     opening=st.sampled_from(["<raw>", "<bos><raw>", "<bos>"]),
     schedule=st.sampled_from(SCHEDULES),
@@ -227,7 +251,7 @@ def test_resuming_at_any_row_gives_the_rest(prepared_split, tmp_path, start):
 def test_text_bytes_add_up_to_the_corpus(prepared_split):
     texts = documents()
     total = sum(len(text) for text in texts)
-    for schedule in ({"rate": 0.0}, {"rate": 1.0}, {"rate": 0.8, "hand_off": 0.9}):
+    for schedule in ({"rate": 0.0}, {"rate": 1.0}, {"rate": 0.8, "hand_off": 0.9}, {"rate": 0.9, "switch": 0.8}):
         dataset = dataset_of(prepared_split(texts), row_length=32, schedule=ScheduleConfig(warmup=0.0, **schedule))
         text_bytes = dataset.batch(range(len(dataset))).text_bytes
         assert sum(text_bytes.values()) == pytest.approx(total)

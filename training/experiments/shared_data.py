@@ -24,8 +24,8 @@ from ..corpus import CorpusOptions, collect_corpus
 from ..corpus.split import SplitRule
 from ..prepare import PrepareOptions, prepare_corpus
 from ..texts.records import MEGABYTE, TextRules
+from .recorded import Settings, refuse_changed, settings_of
 from .schema import CompressorConfig, CorpusConfig, ExperimentPlan, Scalar
-from .settings import Settings, refuse_changed, settings_of
 
 log = logging.getLogger(__name__)
 

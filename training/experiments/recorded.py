@@ -1,8 +1,6 @@
 """All that a cell's result, or shared data, depend on; recorded with them, and compared with what the plan says.
 
-Every key is recorded with its value, defaults too: a default that changes later tells, and the cell is refused. A key
-that the record lacks did not exist when it was written; what a later version of the package adds must not orphan
-finished work, so it may be missing where it is at its default.
+Every key is recorded with its value, defaults too: a default that changes later tells, and the cell is refused.
 """
 
 import hashlib
@@ -17,8 +15,9 @@ from pydantic import BaseModel
 from proxybyte.errors import ProxyByteError
 from proxybyte.hub_configs import load_preset
 
-from ..run.config import MAY_CHANGE_ON_RESUME, TrainConfig
-from ..run.config_io import flatten
+from ..run.config import TrainConfig
+from ..run.config_io import may_change
+from ..settings import changed_keys, flatten, recorded
 from .schema import ArmKind, ExperimentPlan
 
 _FOUND_OUT = ("plan.budget", "plan.budget_unit")
@@ -50,13 +49,15 @@ def settings_of(sections: Mapping[str, BaseModel], given: Mapping[str, Any]) -> 
         sections: by the name that their keys begin with.
         given: nested values.
     """
-    every, chosen = (
-        flatten({name: section.model_dump(mode="json", exclude_defaults=short) for name, section in sections.items()})
-        for short in (False, True)
-    )
+    values: dict[str, Any] = {}
+    at_default: set[str] = set()
+    for name, section in sections.items():
+        every, default = recorded(section)
+        values |= {f"{name}.{key}": value for key, value in every.items() if name != "train" or not _is_free(key)}
+        at_default |= {f"{name}.{key}" for key in default}
     always = flatten(given)
-    values = always | {key: value for key, value in every.items() if not _is_free(key)}
-    return Settings(json.loads(json.dumps(values)), frozenset(values.keys() - chosen.keys() - always.keys()))
+    values |= always
+    return Settings(json.loads(json.dumps(values)), frozenset((at_default & values.keys()) - always.keys()))
 
 
 def cell_settings(
@@ -78,10 +79,8 @@ def cell_settings(
 
 
 def _is_free(key: str) -> bool:
-    """Whether results do not depend on it."""
-    section, _, name = key.partition(".")
-    free = (*MAY_CHANGE_ON_RESUME, *_FOUND_OUT)
-    return section == "train" and any(name == one or (one.endswith(".") and name.startswith(one)) for one in free)
+    """Whether results do not depend on this key of a run."""
+    return may_change(key) or key in _FOUND_OUT
 
 
 def refuse_changed(saved: Mapping[str, Any], asked: Settings, path: Path) -> None:
@@ -98,8 +97,7 @@ def refuse_changed(saved: Mapping[str, Any], asked: Settings, path: Path) -> Non
     changed = [
         f"{key}={json.dumps(saved.get(key))} (now {json.dumps(asked.values.get(key))}"
         f"{' by default' if key in asked.at_default else ''})"
-        for key in sorted(saved.keys() | asked.values.keys())
-        if saved.get(key) != asked.values.get(key) and (key in saved or key not in asked.at_default)
+        for key in changed_keys(saved, asked.values, asked.at_default)
     ]
     if changed:
         raise ProxyByteError(
