@@ -10,7 +10,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,dev,peft,demo]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[eval,dev,peft,demo,fast]"
 	touch $(STAMP)
 
 quickstart: $(STAMP)  ## train a small model on mixed views of real code, run it on raw bytes

@@ -83,6 +83,7 @@ setup(
             "selenium>=4.51",
             "types-PyYAML",
         ],
+        "fast": ["gigatoken>=0.10"],
         "demo": ["gradio>=6.31"],
         "docs": ["sphinx>=9.0", "myst-parser>=5.2", "furo>=2025.12.19", "latex2mathml>=3.81"],
         "peft": ["peft>=0.21"],

@@ -1,15 +1,18 @@
 """BPE, or any Hugging Face tokenizer, as a compressor. Code ``c`` is the tokenizer's id ``c``.
 
-A byte-level BPE runs on tiktoken where equal ids are certain (:mod:`.byte_level`), several times as fast as
-tokenizers; otherwise on tokenizers, which is the reference for both. Every document is checked: one whose symbols do
-not spell it again (a normaliser changed it, a character was unknown) is refused with the reason, never altered.
+A byte-level BPE runs on gigatoken where that cuts text in the same way (:mod:`.gigatoken_coder`), else on tiktoken
+where equal ids are certain (:mod:`.byte_level`), else on tokenizers, which is the reference for both and many times
+slower. Every document is checked: one whose symbols do not spell it again (a normaliser changed it, a character was
+unknown) is refused with the reason, never altered.
 
 Special tokens are never read from text: a document that spells ``<|endoftext|>`` is coded as those characters. Bytes
 that are not UTF-8 are coded one byte token each where the vocabulary is byte-level and fast, and refused where not.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +20,8 @@ import numpy as np
 
 from proxybyte.artefacts import TOKENIZER_FILE
 
-from .byte_level import NotByteLevel, plan_ranks
+from .byte_level import NotByteLevel, RankPlan, plan_ranks
+from .gigatoken_coder import PATTERNS, GigatokenCoder, is_installed
 from .protocol import CannotEncode, check_codes, code_dtype, encode_in_threads
 from .reference_coder import ReferenceCoder, parse_tokenizer, read_tokenizer
 from .storage import read_folder, write_folder
@@ -29,6 +33,14 @@ _PROBE = (
 )
 
 
+class Engine(StrEnum):
+    """What codes text, the fastest first; each gives the ids of the last."""
+
+    GIGATOKEN = "gigatoken"
+    TIKTOKEN = "tiktoken"
+    TOKENIZERS = "tokenizers"
+
+
 class BpeCompressor:
     """A tokenizer behind the :class:`~.protocol.Compressor` protocol.
 
@@ -36,9 +48,12 @@ class BpeCompressor:
         tokenizer_json: text of its ``tokenizer.json``.
         name: what to call it in tables.
         where: the file, for messages.
+        fastest: the fastest engine to run on.
 
     Attributes:
-        slow_reason: why it runs on tokenizers and not on tiktoken; empty if it is fast.
+        engine: what it runs on.
+        slow_reason: why that is tokenizers; empty if it is a faster one.
+        symbol_bytes: what each symbol spells (:class:`~.symbol_bytes.SpellsAlone`), if it is byte-level.
 
     Raises:
         ProxyByteError: if the text describes no tokenizer.
@@ -47,13 +62,21 @@ class BpeCompressor:
     family = "bpe"
     lossless = True
 
-    def __init__(self, tokenizer_json: str, name: str, where: Path | str = TOKENIZER_FILE) -> None:
+    def __init__(
+        self,
+        tokenizer_json: str,
+        name: str,
+        where: Path | str = TOKENIZER_FILE,
+        fastest: Engine = Engine.GIGATOKEN,
+    ) -> None:
         self.name = name
         self.tokenizer_json = tokenizer_json
         tokenizer = parse_tokenizer(tokenizer_json, where)
         spec = json.loads(tokenizer.to_str())
         self._reference = ReferenceCoder(tokenizer, spec)
-        self._fast, self.slow_reason = _fast_coder(spec, self._reference)
+        self.symbol_bytes = self._reference.symbol_bytes
+        self._fast, self.slow_reason = _fast_way(spec, self._reference, fastest)
+        self.engine = Engine.TOKENIZERS if self._fast is None else self._fast.engine
         self.num_symbols = self._reference.num_symbols
         self._dtype = code_dtype(self.num_symbols)
 
@@ -108,7 +131,7 @@ class BpeCompressor:
             return None
         if not self._reference.holds_added_token(text):
             try:
-                return self._fast.encode_text(text)
+                return self._fast.coder.encode_text(text)
             except TooLongForTiktoken:
                 pass
         return self._reference.encode([text])[0]
@@ -118,7 +141,7 @@ class BpeCompressor:
         codes: list[np.ndarray] = []
         for place, part in enumerate(split_broken(document)):
             if place % 2:
-                codes.append(self._fast.encode_byte_tokens(part.encode("utf-8", "surrogateescape")))
+                codes.append(self._fast.plan.encode_byte_tokens(part.encode("utf-8", "surrogateescape")))
                 continue
             valid = self._encode_valid(part)
             if valid is None:
@@ -165,15 +188,30 @@ class BpeCompressor:
         return cls(files[TOKENIZER_FILE].decode(), str(manifest.get("name", cls.family)), Path(folder) / TOKENIZER_FILE)
 
 
-def _fast_coder(spec: dict, reference: ReferenceCoder) -> tuple[TiktokenCoder | None, str]:
-    """The fast way if it certainly gives the same ids, else None and the reason."""
+@dataclass(frozen=True)
+class _FastWay:
+    engine: Engine
+    coder: GigatokenCoder | TiktokenCoder
+    plan: RankPlan
+
+
+def _fast_way(spec: dict, reference: ReferenceCoder, fastest: Engine) -> tuple[_FastWay | None, str]:
+    """The fastest way that certainly gives the same ids, else None and the reason."""
+    if fastest is Engine.TOKENIZERS:
+        return None, "it was asked for"
     if reference.spelled is None:
         return None, "its symbols are not byte-level"
     try:
-        coder = TiktokenCoder(plan_ranks(spec, reference.spelled))
+        plan = plan_ranks(spec, reference.spelled)
     except NotByteLevel as reason:
         return None, str(reason)
+    makers: dict[Engine, Callable[[], GigatokenCoder | TiktokenCoder]] = {Engine.TIKTOKEN: lambda: TiktokenCoder(plan)}
+    if fastest is Engine.GIGATOKEN and plan.pattern in PATTERNS and is_installed():
+        makers = {Engine.GIGATOKEN: lambda: GigatokenCoder(spec, plan), **makers}
     text = reference.normalised(_PROBE)
-    if coder.encode_text(text).tolist() != reference.encode([text])[0].tolist():
-        return None, "tiktoken gave other ids on a probe"
-    return coder, ""
+    wanted = reference.encode([text])[0]
+    for engine, make in makers.items():
+        coder = make()
+        if np.array_equal(coder.encode_text(text), wanted):
+            return _FastWay(engine, coder, plan), ""
+    return None, "tiktoken gave other ids on a probe"

@@ -26,6 +26,18 @@ GPT2_ONE_DIGIT_PATTERN = (
     # Digits split off first: whitespace before one ends its segment, as before the end of the text.
     r"""\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"""
 )
+GPT4_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Llama 3's too."""
+QWEN2_PATTERN = GPT4_PATTERN.replace(r"\p{N}{1,3}", r"\p{N}")
+_WORD = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]%s[\p{Ll}\p{Lm}\p{Lo}\p{M}]%s(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+O200K_PATTERN = (
+    f"{_WORD % ('*', '+')}|{_WORD % ('+', '*')}"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""GPT-4o's and gpt-oss's."""
 # What Oniguruma (tokenizers) and Rust's regex (tiktoken) read alike. Not among it: ^ $ . \w \d \b, scripts, nested
 # classes, a "+" after {m,n} (possessive in one, a repetition in the other), flags but for this one group, whose
 # letters both fold alike.
@@ -65,6 +77,10 @@ class RankPlan:
     pattern: str
     ranks: dict[bytes, int]
     code_of_rank: np.ndarray
+
+    def encode_byte_tokens(self, data: bytes) -> np.ndarray:
+        """One id for each byte, whatever the bytes are."""
+        return self.code_of_rank[np.frombuffer(data, dtype=np.uint8)]
 
 
 def spelled_bytes(spec: dict) -> list[bytes | None] | None:

@@ -12,6 +12,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.training.texts import batches
 
 from .byte_level import spelled_bytes
+from .symbol_bytes import SymbolBytes
 
 _BATCH_CHARACTERS = 8 << 20
 """tokenizers keeps about 100 bytes for each symbol of a batch."""
@@ -61,6 +62,8 @@ class ReferenceCoder:
     Attributes:
         num_symbols: highest id + 1.
         spelled: the bytes of each id, None where a special or nothing; None for the whole if it is not byte-level.
+        symbol_bytes: the same as arrays.
+        lengths: bytes of each id, guessed if it is not byte-level.
     """
 
     def __init__(self, tokenizer: Tokenizer, spec: dict) -> None:
@@ -70,8 +73,9 @@ class ReferenceCoder:
         self._tokenizer = tokenizer
         self.num_symbols: int = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         self.spelled = spelled_bytes(spec)
-        widths = self.spelled if self.spelled is not None else _guessed_bytes(tokenizer, self.num_symbols)
-        self.lengths = np.array([len(token or b"") for token in widths], dtype=np.int64)
+        self.symbol_bytes = None if self.spelled is None else SymbolBytes.of(self.spelled)
+        guessed = self.symbol_bytes or SymbolBytes.of(_guessed_bytes(tokenizer, self.num_symbols))
+        self.lengths = guessed.lengths
         self._forms = _normaliser_steps(spec)
         contents = [entry["content"] for entry in spec["added_tokens"] if not entry["special"]]
         # The library looks for an added token's own spelling, or for what its normaliser makes of it.
@@ -123,14 +127,14 @@ class ReferenceCoder:
         Raises:
             ProxyByteError: at a special token, which spells nothing.
         """
-        if self.spelled is None:
+        if self.symbol_bytes is None:
             return self._tokenizer.decode(codes.tolist(), skip_special_tokens=False).encode()
-        try:
-            return b"".join(map(self.spelled.__getitem__, codes.tolist()))  # type: ignore[arg-type]
-        except TypeError:
-            bad = next(code for code in codes.tolist() if self.spelled[code] is None)
+        spells = self.lengths[codes] > 0
+        if not spells.all():
+            bad = int(codes[np.argmin(spells)])
             token = self._tokenizer.id_to_token(bad)
-            raise ProxyByteError(f"symbol {bad} ({token}) is special or unused and spells no text") from None
+            raise ProxyByteError(f"symbol {bad} ({token}) is special or unused and spells no text")
+        return self.symbol_bytes.spell(codes)
 
     def borders(self, codes: np.ndarray) -> np.ndarray | None:
         """Byte offset at the end of each symbol, int64; None where the tokenizer does not tell."""

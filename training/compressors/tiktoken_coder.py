@@ -45,10 +45,6 @@ class TiktokenCoder:
         ranks = self._encoding.encode_ordinary(text)
         return self._code_of_rank[np.fromiter(ranks, dtype=np.uint32, count=len(ranks))]
 
-    def encode_byte_tokens(self, data: bytes) -> np.ndarray:
-        """One id for each byte, whatever the bytes are."""
-        return self._code_of_rank[np.frombuffer(data, dtype=np.uint8)]
-
 
 def split_broken(document: bytes) -> list[str]:
     """``document`` as text and runs of bytes that are not UTF-8, in turns, starting with text (maybe empty).

@@ -1,6 +1,5 @@
 """The columns of a prepared split, from documents and codes, without a Python loop over symbols."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,46 +34,46 @@ def prepared_features(num_symbols: int) -> "Features":
     )
 
 
-def sixteenths(ends: Sequence[np.ndarray | None]) -> np.ndarray:
+def sixteenths(ends: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Byte offsets at each sixteenth of every document's symbols.
 
     Args:
-        ends: for each document the byte offset at the end of each symbol (``Compressor.borders``), or ``None``.
+        ends: how many bytes are spelled up to the end of each symbol, int64 of shape ``(counts.sum(),)``; over all
+            documents, one after another.
+        counts: symbols of each document, int64; 0 where it has none, or they have no ends.
 
     Returns:
-        uint32 of shape ``(documents, 15)``: element ``[d, j - 1]`` is the number of bytes that the first
-        ``floor(n_symbols * j / 16)`` symbols spell, 0 where that is no symbol or the document has no borders.
+        uint32 of shape ``(documents, 15)``: element ``[d, j - 1]`` is the number of the document's bytes that its first
+        ``floor(n_symbols * j / 16)`` symbols spell, 0 where that is no symbol.
     """
-    lengths = np.array([0 if each is None else len(each) for each in ends], dtype=np.int64)
-    before = lengths[:, None] * np.arange(1, BORDER_PARTS) // BORDER_PARTS
-    flat = np.concatenate([np.zeros(1, np.int64), *(each for each in ends if each is not None)])
-    first = np.cumsum(lengths) - lengths
-    return flat[np.where(before > 0, first[:, None] + before, 0)].astype(np.uint32)
+    before = counts[:, None] * np.arange(1, BORDER_PARTS) // BORDER_PARTS
+    spelled = np.concatenate([np.zeros(1, np.int64), ends])
+    first = (np.cumsum(counts) - counts)[:, None]
+    return (spelled[first + before] - spelled[first]).astype(np.uint32)
 
 
 def prepared_batch(
-    schema: pa.Schema, columns: pa.Table, codes: Sequence[np.ndarray | None], ends: Sequence[np.ndarray | None]
+    schema: pa.Schema, columns: pa.Table, counts: np.ndarray, symbols: np.ndarray, borders: np.ndarray
 ) -> pa.RecordBatch:
     """One record batch of a prepared split.
 
     Args:
         schema: the schema of :func:`prepared_features`.
-        columns: ``text`` and ``source`` of the documents, as the corpus holds them.
-        codes: each document's codes, ``None`` for one that stays raw.
-        ends: each document's symbol ends, ``None`` where there are none.
+        columns: ``text`` and ``source`` of ``n`` documents, as the corpus holds them.
+        counts: symbols of each document, int64 of shape ``(n,)``; ``NO_CODE`` for one that stays raw.
+        symbols: of all documents one after another.
+        borders: what :func:`sixteenths` gave, shape ``(n, 15)``.
     """
     value_type = schema.field(Column.SYMBOLS).type.value_type
-    lengths = np.array([NO_CODE if each is None else len(each) for each in codes], dtype=np.int64)
-    offsets = np.zeros(len(codes) + 1, dtype=np.int64)
-    np.cumsum(np.maximum(lengths, 0), out=offsets[1:])
-    values = np.concatenate([np.empty(0, value_type.to_pandas_dtype()), *(each for each in codes if each is not None)])
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(np.maximum(counts, 0), out=offsets[1:])
     text = columns[Column.TEXT].combine_chunks().cast(pa.large_binary())
     arrays = {
         Column.TEXT: text,
-        Column.SYMBOLS: pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values, type=value_type)),
+        Column.SYMBOLS: pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(symbols, type=value_type)),
         Column.N_BYTES: pc.binary_length(text),
-        Column.N_SYMBOLS: pa.array(lengths),
-        Column.BORDERS: pa.FixedSizeListArray.from_arrays(pa.array(sixteenths(ends).ravel()), NUM_BORDERS),
+        Column.N_SYMBOLS: pa.array(counts),
+        Column.BORDERS: pa.FixedSizeListArray.from_arrays(pa.array(borders.ravel()), NUM_BORDERS),
         Column.SOURCE: columns[Column.SOURCE].combine_chunks().cast(pa.string()),
     }
     return pa.record_batch([arrays[name] for name in schema.names], schema=schema)

@@ -6,8 +6,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from proxybyte.artefacts import Column
 from proxybyte.checksums import file_digest
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import sync, write_text
-from proxybyte.training.compressors.protocol import CannotEncode, Compressor, cut_windows
+from proxybyte.training.compressors.protocol import Compressor, cut_windows
+from proxybyte.training.prepare.coded import Coder
 from proxybyte.training.prepare.columns import prepared_batch
 from proxybyte.training.prepare.manifest import LISTED, TOTALS, SplitTotals, add_totals
 from proxybyte.training.prepare.tasks import ShardTask
@@ -38,15 +38,6 @@ class Verify(StrEnum):
     ALL = "all"
     SAMPLE = "sample"
     NONE = "none"
-
-
-@dataclass(frozen=True)
-class _Coded:
-    """Codes and symbol ends of a batch of documents; ``None`` for those shown raw alone, with the reason."""
-
-    codes: list[np.ndarray | None]
-    ends: list[np.ndarray | None]
-    reasons: list[str | None]
 
 
 class ShardEncoder:
@@ -71,9 +62,7 @@ class ShardEncoder:
         self._compressor = compressor
         self._schema = schema
         self._folder = folder
-        self._every = {Verify.ALL: 1, Verify.SAMPLE: _SAMPLE_EVERY, Verify.NONE: 0}[verify]
-        if not compressor.lossless:
-            self._every = 0
+        self._coder = Coder(compressor, {Verify.ALL: 1, Verify.SAMPLE: _SAMPLE_EVERY, Verify.NONE: 0}[verify])
         self._advance = advance
 
     def run(self, task: ShardTask) -> SplitTotals:
@@ -105,62 +94,25 @@ class ShardEncoder:
     def _encode(self, columns: pa.Table) -> tuple[pa.RecordBatch, SplitTotals]:
         texts: list[bytes] = columns[Column.TEXT].to_pylist()
         started, cut_before = time.perf_counter(), cut_windows(self._compressor)
-        coded = self._code(texts)
+        coded = self._coder.code(texts)
         seconds = time.perf_counter() - started
-        raw = [index for index, reason in enumerate(coded.reasons) if reason is not None]
-        sources = [str(columns[Column.SOURCE][index]) for index in raw[:LISTED]]
-        sizes = np.array([len(text) for text in texts], dtype=np.int64)
+        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+        raw = sorted(coded.reasons)
+        sources = [str(columns[Column.SOURCE][place]) for place in raw[:LISTED]]
         totals = SplitTotals(
             documents=len(texts),
             bytes=int(sizes.sum()),
-            symbols=sum(len(code) for code in coded.codes if code is not None),
+            symbols=len(coded.symbols),
             coded_bytes=int(sizes.sum() - sizes[raw].sum()),
             raw_documents=len(raw),
             raw_bytes=int(sizes[raw].sum()),
-            raw_reasons=Counter(re.sub(r"\d+", "N", str(coded.reasons[index])) for index in raw),
-            raw_examples=[f"{source}: {coded.reasons[index]}" for index, source in zip(raw, sources, strict=False)],
-            has_borders=any(ends is not None for ends in coded.ends),
+            raw_reasons=Counter(re.sub(r"\d+", "N", coded.reasons[place]) for place in raw),
+            raw_examples=[f"{source}: {coded.reasons[place]}" for place, source in zip(raw, sources, strict=False)],
+            has_borders=coded.has_borders,
             cut_windows=cut_windows(self._compressor) - cut_before,
             encode_seconds=seconds,
         )
-        return prepared_batch(self._schema, columns, coded.codes, coded.ends), totals
-
-    def _code(self, texts: Sequence[bytes]) -> _Coded:
-        """Codes of each text, checked against the compressor's contract and, as asked, by decoding."""
-        coded = _Coded([], [], [])
-        for index, (text, result) in enumerate(zip(texts, self._compressor.encode_batch(texts), strict=True)):
-            codes, reason = (None, str(result)) if isinstance(result, CannotEncode) else (result, None)
-            if codes is not None and len(codes) == 0:
-                codes, reason = None, "the compressor gave no symbols"
-            if codes is not None and self._every and index % self._every == 0:
-                reason = self._difference(text, codes)
-                codes = codes if reason is None else None
-            coded.codes.append(codes)
-            coded.reasons.append(reason)
-            coded.ends.append(None if codes is None else self._ends(text, codes))
-        return coded
-
-    def _difference(self, text: bytes, codes: np.ndarray) -> str | None:
-        """Why ``codes`` do not spell ``text``, or ``None``."""
-        try:
-            same = self._compressor.decode(codes) == text
-        except ProxyByteError as error:
-            return f"its code cannot be decoded: {error}"
-        return None if same else "its code decodes to other bytes"
-
-    def _ends(self, text: bytes, codes: np.ndarray) -> np.ndarray | None:
-        """Symbol ends of one document, checked.
-
-        Raises:
-            ProxyByteError: if codes or borders break the compressor's contract.
-        """
-        name, limit = self._compressor.name, self._compressor.num_symbols
-        if codes.ndim != 1 or int(codes.max()) >= limit:
-            raise ProxyByteError(f"compressor {name} gave codes outside 0 to {limit - 1}: this is a fault in it")
-        ends = self._compressor.borders(codes)
-        if ends is not None and (len(ends) != len(codes) or int(ends[-1]) != len(text)):
-            raise ProxyByteError(f"compressor {name} gave borders that do not fit its codes: this is a fault in it")
-        return ends
+        return prepared_batch(self._schema, columns, coded.counts, coded.symbols, coded.borders), totals
 
 
 def report_path(folder: Path, task: ShardTask) -> Path:

@@ -21,7 +21,9 @@ def border(ends: np.ndarray | None, part: int) -> int:
 @settings(deadline=None)
 @given(st.lists(ends_or_none, max_size=8))
 def test_borders_are_the_ends_of_the_first_sixteenths(ends):
-    found = sixteenths(ends)
+    counts = np.array([0 if each is None else len(each) for each in ends], dtype=np.int64)
+    steps = [np.diff(each, prepend=0) for each in ends if each is not None]
+    found = sixteenths(np.cumsum(np.concatenate([np.zeros(0, np.int64), *steps])), counts)
     assert found.dtype == np.uint32
     assert found.tolist() == [[border(each, part) for part in range(1, 16)] for each in ends]
 
@@ -29,15 +31,16 @@ def test_borders_are_the_ends_of_the_first_sixteenths(ends):
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=60), st.booleans()), max_size=8))
 def test_batch_holds_what_went_in(documents):
-    codes = [np.frombuffer(text, np.uint8) if coded else None for text, coded in documents]
-    ends = [None if code is None else np.arange(1, len(code) + 1) for code in codes]
+    symbols = np.frombuffer(b"".join(text for text, coded in documents if coded), np.uint8)
+    counts = np.array([len(text) if coded else -1 for text, coded in documents], dtype=np.int64)
+    borders = sixteenths(np.arange(1, len(symbols) + 1), np.maximum(counts, 0))
     columns = pa.table(
         {
             "text": pa.array([text for text, _ in documents], pa.large_binary()),
             "source": pa.array([f"s{n}" for n in range(len(documents))], pa.string()),
         }
     )
-    batch = prepared_batch(prepared_features(256).arrow_schema, columns, codes, ends)
+    batch = prepared_batch(prepared_features(256).arrow_schema, columns, counts, symbols, borders)
     batch.validate(full=True)
     assert batch.to_pylist() == [
         {

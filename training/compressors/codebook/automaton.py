@@ -1,4 +1,4 @@
-"""Greedy parsing with a trie as a table walk over many stretches of text at once, and its inverse.
+"""Greedy parsing with a trie as a table walk over many stretches of text at once.
 
 The longest match from each restart is what a finite automaton finds whose states are the trie's nodes: state ``s``
 goes on byte ``b`` to the node of ``s`` with ``b`` after it, or, where there is none, to the single byte ``b``. Every
@@ -22,8 +22,6 @@ OVERLAP = 64
 SHORTEST_BLOCK, LONGEST_BLOCK = 256, 1024
 SEQUENTIAL_BELOW = 16_384
 """Bytes under which the steps of one plain walk cost less than those of many lanes."""
-DECODED_AT_ONCE = 1 << 13
-"""Symbols decoded together; keeps the index arrays inside a core's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,29 +118,6 @@ class Automaton:
             if state < NUM_SINGLES and old[here] < NUM_SINGLES:
                 return
             old[here] = state
-
-
-@dataclass(frozen=True, eq=False)
-class Speller:
-    """The inverse: symbols to the bytes that they stand for."""
-
-    trie: Trie
-
-    def spell(self, symbols: np.ndarray) -> bytes:
-        """Bytes of ``symbols`` (shape ``(k,)``, integers below ``len(trie)``), one after another."""
-        spellings = self.trie.spellings
-        pieces = []
-        for first in range(0, len(symbols), DECODED_AT_ONCE):
-            some = symbols[first : first + DECODED_AT_ONCE]
-            lengths, offsets = spellings.lengths[some], spellings.offsets[some]
-            ends = np.cumsum(lengths)
-            # Where each byte is found: one further than the byte before it, but for a leap where a symbol begins.
-            source = np.ones(ends[-1], np.int64)
-            source[0] = offsets[0]
-            source[ends[:-1]] += offsets[1:] - (offsets[:-1] + lengths[:-1])
-            np.cumsum(source, out=source)
-            pieces.append(spellings.flat.take(source, mode="clip").tobytes())
-        return b"".join(pieces)
 
 
 def _places(starts: np.ndarray, block: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from proxybyte.errors import ProxyByteError
 
 from ..protocol import CannotEncode, check_codes, code_dtype, usable_threads
 from ..storage import read_folder, write_folder
-from .automaton import Automaton, Speller
+from .automaton import Automaton
 from .trie import Trie
 
 FILE = "codebook.safetensors"
@@ -41,7 +41,7 @@ class CodebookCompressor:
         self.made = dict(made or {})
         self._automaton = Automaton(trie)
         _ = self._automaton.table  # made here, so that threads find it
-        self._speller = Speller(trie)
+        self.symbol_bytes = trie.spellings
 
     def encode_batch(self, documents: Sequence[bytes]) -> list[np.ndarray | CannotEncode]:
         """Codes of each document; every document has one. Parts of the batch are coded on threads."""
@@ -69,7 +69,7 @@ class CodebookCompressor:
         Raises:
             ProxyByteError: if a code is out of range.
         """
-        return self._speller.spell(check_codes(codes, self.num_symbols, self.name))
+        return self.symbol_bytes.spell(check_codes(codes, self.num_symbols, self.name))
 
     def borders(self, codes: np.ndarray) -> np.ndarray:
         """Byte offset at the end of each symbol, shape ``(len(codes),)``, int64.
@@ -77,7 +77,7 @@ class CodebookCompressor:
         Raises:
             ProxyByteError: if a code is out of range.
         """
-        return np.cumsum(self.trie.spellings.lengths[check_codes(codes, self.num_symbols, self.name)])
+        return self.symbol_bytes.ends(check_codes(codes, self.num_symbols, self.name))
 
     def save(self, folder: Path) -> None:
         """Write ``compressor.json`` and ``codebook.safetensors`` into ``folder``."""

@@ -11,28 +11,11 @@ import numpy as np
 
 from proxybyte.errors import ProxyByteError
 
+from ..symbol_bytes import SymbolBytes
+
 NUM_SINGLES = 256
 LONGEST = 255
 """Most bytes that one symbol may stand for; bounds the size of every table that is made of a trie."""
-
-
-@dataclass(frozen=True)
-class Spellings:
-    """What each of ``n`` nodes spells.
-
-    Attributes:
-        lengths: shape ``(n,)``, int64; bytes of each string.
-        offsets: shape ``(n,)``, int64; where each string begins in ``flat``.
-        flat: shape ``(lengths.sum(),)``, uint8; the strings one after another.
-    """
-
-    lengths: np.ndarray
-    offsets: np.ndarray
-    flat: np.ndarray
-
-    def string(self, node: int) -> bytes:
-        """The bytes that ``node`` spells."""
-        return self.flat[self.offsets[node] : self.offsets[node] + self.lengths[node]].tobytes()
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +59,7 @@ class Trie:
         return len(self.prefixes)
 
     @cached_property
-    def spellings(self) -> Spellings:
+    def spellings(self) -> SymbolBytes:
         """The strings of all nodes.
 
         Raises:
@@ -90,7 +73,7 @@ class Trie:
             flat[place] = self.last_bytes[node]
             longer = node >= NUM_SINGLES
             node, place = self.prefixes[node[longer]].astype(np.int64), place[longer] - 1
-        return Spellings(lengths, offsets, flat)
+        return SymbolBytes(lengths, offsets, flat)
 
     @cached_property
     def is_prefix(self) -> np.ndarray:

@@ -1,0 +1,24 @@
+"""Bytes of symbols by arrays, against joining them one by one."""
+
+from itertools import accumulate
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxybyte.training.compressors.symbol_bytes import SymbolBytes
+
+TABLES = st.lists(st.none() | st.binary(max_size=20), min_size=1, max_size=40)
+
+
+@given(TABLES, st.data())
+def test_symbols_spell_what_joining_gives(table, data):
+    symbols = data.draw(st.lists(st.integers(0, len(table) - 1), max_size=60))
+    repeats = data.draw(st.sampled_from([1, 1, 1, 500]))  # beyond what is spelled at once
+    symbols = symbols * repeats
+    strings = [table[symbol] or b"" for symbol in symbols]
+    spelled = SymbolBytes.of(table)
+    codes = np.array(symbols, dtype=np.uint16)
+    assert spelled.spell(codes) == b"".join(strings)
+    assert spelled.ends(codes).tolist() == list(accumulate(map(len, strings)))
+    assert [spelled.string(symbol) for symbol in range(len(table))] == [text or b"" for text in table]
