@@ -3,6 +3,8 @@
 python -m torch.distributed.run --standalone --nproc-per-node N distributed_worker.py speed|memory FOLDER
 """
 
+import ctypes
+import gc
 import json
 import os
 import sys
@@ -100,7 +102,7 @@ def stalls(run: Run) -> dict[str, list[float]]:
 
 def written(run: Run) -> list[Path]:
     """Files of the checkpoint that :func:`stalls` wrote."""
-    return [path for path in (run.config.output / "checkpoints").rglob("*") if path.is_file()]
+    return [path for path in (run.output / "checkpoints").rglob("*") if path.is_file()]
 
 
 def measure_memory(folder: Path) -> dict[str, Any]:
@@ -117,10 +119,12 @@ def measure_memory(folder: Path) -> dict[str, Any]:
             for name, state in optimizer["state"].items():
                 tensors |= {f"{name}/{key}": value for key, value in state.items()}
             save_file({name: value.clone() for name, value in tensors.items() if name != "model.lm_head.weight"},
-                      run.config.output / "gathered.safetensors")  # fmt: skip
+                      run.output / "gathered.safetensors")  # fmt: skip
         run.world.wait()
 
     def measured(work: Callable[[], None]) -> float:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what the step has freed would be taken again, and no growth be seen
         run.world.wait()
         if run.world.is_main:
             return peak_growth_mb(work)
