@@ -7,10 +7,13 @@ whether what it loads is what was written. No model needs this module, so it doe
 """
 
 import hashlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import ProxyByteError
 
@@ -20,6 +23,8 @@ SKIP_VARIABLE = "PROXYBYTE_SKIP_CHECKSUMS"
 """Set by :data:`SKIP_FLAG`; an environment variable, so that workers and launched processes know it too."""
 WEIGHTS = (".safetensors",)
 """Endings of the files of a model that are checked when it is loaded: the others are edited by hand."""
+SEAL = "sha256"
+"""Key of the digest in a JSON object that was sealed."""
 _KIND, _MADE_OF, _UNSUMMED = "# proxybyte ", "# made of ", "# and "
 
 
@@ -74,7 +79,10 @@ def folder_record(
 ) -> Record:
     """The record of what lies in ``folder``; files whose SHA-256 is ``known`` are not read."""
     files = {name: path for name, path in files_in(folder).items() if path.is_file() and name not in unsummed}
-    sums = {name: (known or {}).get(name) or file_digest(path) for name, path in files.items()}
+    sums = {name: (known or {}).get(name, "") for name in files}
+    unknown = {name: path for name, path in files.items() if not sums[name]}
+    with ThreadPoolExecutor() as readers:  # hashing lets go of Python's lock
+        sums |= dict(zip(unknown, readers.map(file_digest, unknown.values()), strict=True))
     return Record(kind, sums, made_of, unsummed)
 
 
@@ -125,6 +133,20 @@ def verify_folder(folder: Path, suffixes: tuple[str, ...] = ("",)) -> None:
         return
 
 
+def verify_files(folder: Path, names: Iterable[str]) -> None:
+    """:func:`verify_folder` of these files alone; the record of ``folder`` must be in it.
+
+    Raises:
+        ProxyByteError: if a file is missing or is not what was written; the message names it.
+    """
+    record = read_record(folder)
+    if os.environ.get(SKIP_VARIABLE) or record is None:
+        return
+    for name in names:
+        if name in record.sums:
+            _check(folder / name, record.sums[name])
+
+
 def _check(path: Path, digest: str) -> None:
     try:
         same = file_digest(path) == digest
@@ -149,6 +171,27 @@ def digest_of_input(*parts: Path | str) -> str:
             if path.is_file():
                 digest.update(f"{name} {file_digest(path)}\n".encode())
     return digest.hexdigest()
+
+
+def sealed_json(fields: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """A JSON object of ``fields`` that holds the SHA-256 of all that it says, under :data:`SEAL`."""
+    return json.dumps({**fields, SEAL: _seal_of(fields)}, indent=indent) + "\n"
+
+
+def unsealed_json(content: bytes | str) -> dict[str, Any]:
+    """The fields of :func:`sealed_json`.
+
+    Raises:
+        ValueError: if it is no JSON object, or not what was written.
+    """
+    fields = json.loads(content)
+    if not isinstance(fields, dict) or fields.pop(SEAL, None) != _seal_of(fields):
+        raise ValueError("its content does not match its SHA-256")
+    return fields
+
+
+def _seal_of(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def seal(content: bytes) -> bytes:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from .checksums import SUMS, Record, files_in, folder_record, read_record, verify_folder
 from .errors import ProxyByteError
 from .faults import disk_full_sentence, faults_named
-from .locks import hold
+from .locks import hold, refuse_if_held
 from .privacy import forget_paths
 
 if TYPE_CHECKING:
@@ -110,6 +110,39 @@ def locked_output(final: Path) -> Iterator[None]:
     with _in_one_sentence(final), hold(final):
         mend(final)
         yield
+
+
+@contextmanager
+def part_of_output(final: Path, part: str, work: Path | None = None) -> Iterator[Path]:
+    """Where ``final`` is built (:func:`partial_folder`), for one of several processes that build it together.
+
+    Each holds the lock on its own part, so that none is built twice at once, and :func:`check_parts` lets nobody
+    finish while one is at work.
+
+    Args:
+        final: what is built.
+        part: a name for what this process does.
+        work: the folder that they share, where it is another one.
+
+    Raises:
+        ProxyByteError: if another process does this part, or builds or finishes all of ``final``.
+    """
+    partial = work or partial_folder(final)
+    refuse_if_held(final)
+    with _in_one_sentence(final), hold(partial / part):
+        refuse_if_held(final)  # once more: whoever finishes looks for parts only after it has taken the lock
+        yield partial
+
+
+def check_parts(final: Path, work: Path | None = None) -> None:
+    """Refuse to finish ``final`` while another process is at work on a part of it; the caller holds the lock on it.
+
+    Raises:
+        ProxyByteError: naming the process.
+    """
+    partial = work or partial_folder(final)
+    for lock in sorted(partial.glob(".*.lock")):
+        refuse_if_held(partial / lock.name.removeprefix(".").removesuffix(".lock"))
 
 
 def is_made_of(final: Path, kind: str, made_of: str) -> bool:

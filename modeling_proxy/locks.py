@@ -52,7 +52,8 @@ class HeldError(ProxyByteError):
     """Another process works on the output.
 
     Attributes:
-        owner: which, where its lock says so.
+        target: which output.
+        owner: which process, where its lock says so.
     """
 
     def __init__(self, target: Path, owner: Owner | None):
@@ -60,7 +61,7 @@ class HeldError(ProxyByteError):
             f"{target} is being written by {owner or 'another process'}: wait until it has ended, or name another "
             "output"
         )
-        self.owner = owner
+        self.target, self.owner = target, owner
 
 
 @dataclass
@@ -130,6 +131,20 @@ def owner_of(target: Path) -> Owner | None:
             return None
     except Timeout:
         return _read_owner(path)
+
+
+def refuse_if_held(target: Path) -> None:
+    """Go on only where no other process holds the lock on ``target``.
+
+    Raises:
+        HeldError: if one does; the message names it.
+    """
+    for _ in range(_ATTEMPTS):  # one that looks, as this one does, holds it for a moment
+        owner = owner_of(target)
+        if owner is None or (owner.pid == os.getpid() and owner.host == socket.gethostname()):
+            return
+        time.sleep(0.05)
+    raise HeldError(target, owner)
 
 
 def wait_until_free(target: Path, seconds: float = 1.0) -> None:

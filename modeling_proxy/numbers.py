@@ -110,6 +110,16 @@ def share(text: str) -> float:
     return value
 
 
+def part(text: str) -> tuple[int, int]:
+    """One of several parts, I/N, counted from 0: ``0/8`` to ``7/8``."""
+    index, slash, of = text.partition("/")
+    if not (slash and re.fullmatch(r"\d{1,9}", index, re.ASCII) and re.fullmatch(r"\d{1,9}", of, re.ASCII)):
+        raise NotTaken(f"must be I/N, such as 0/8, not {_shown(text)}")
+    if int(index) >= int(of):
+        raise NotTaken(f"must be from 0/N to N-1/N (parts are counted from 0), not {_shown(text)}")
+    return int(index), int(of)
+
+
 def draws_at(temperature: float) -> bool:
     """Whether logits divided by ``temperature`` become neither infinite nor all alike."""
     return _TEMPERATURES[0] <= temperature <= _TEMPERATURES[1]

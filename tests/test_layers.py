@@ -20,6 +20,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "machine": (
         "proxybyte.training.memory",
         "proxybyte.training.processes",
+        "proxybyte.training.remote",
         "proxybyte.training.signs_of_life",
         "proxybyte.training.drawn_text",
     ),

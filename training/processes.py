@@ -14,16 +14,41 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import psutil
 
 from proxybyte.errors import ProxyByteError
 
+_Work = TypeVar("_Work")
 _PR_SET_PDEATHSIG = 1
 _LOOK_SECONDS = 0.5
 _LAUNCHERS = ("accelerate", "torchrun", "torch.distributed")
+
+
+@dataclass(frozen=True)
+class Share:
+    """One of ``of`` parts of the work, the ``index``-th, counted from 0: all of it by default."""
+
+    index: int = 0
+    of: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
+    @property
+    def name(self) -> str:
+        """For files."""
+        return f"shard-{self.index}-of-{self.of}"
+
+    def of_all(self, work: Sequence[_Work]) -> Sequence[_Work]:
+        """Every ``of``-th piece of work."""
+        return work[self.index :: self.of]
+
+
+ALL = Share()
 
 
 def ends_with_this_process(number: signal.Signals = signal.SIGTERM) -> Callable[[], None]:

@@ -24,7 +24,7 @@ def test_a_damaged_shard_of_an_interrupted_prepare_is_made_again(what, inputs, t
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_run, "_publish", interrupted)
+        patch.setattr(prepare_run, "publish_prepared", interrupted)
         assert main(inputs.words("prepare", tmp_path / "out")) == 130
     flip(sorted(partial_folder(tmp_path / "out").glob(what))[0])
     assert main(inputs.words("prepare", tmp_path / "out")) == 0

@@ -7,7 +7,7 @@ import pytest
 from proxybyte.checksums import read_record, verify_folder
 from proxybyte.cli import main
 
-PUBLISH = {"prepare": "proxybyte.training.prepare.run:publish"}
+PUBLISH = {"prepare": "proxybyte.training.prepare.publish:publish"}
 
 
 @pytest.mark.parametrize("after", [pytest.param(False, marks=pytest.mark.slow), True], ids=["before", "behind"])

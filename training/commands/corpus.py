@@ -2,19 +2,26 @@
 
 import argparse
 import shlex
+from dataclasses import replace
 
 from proxybyte import numbers
+from proxybyte.artefacts import CORPUS_REPORT
 from proxybyte.cli import Command
+from proxybyte.errors import ProxyByteError
+from proxybyte.training.remote import expanded, is_remote, place, written_to
 
 EXAMPLES = """\
   proxybyte corpus --python-packages --max-mb 50 --out corpus
   proxybyte corpus ~/projects --suffixes .py,.pyi,.md --out corpus
   proxybyte corpus shards/*.jsonl.zst --text-column content --key-column repo_name --out corpus
   proxybyte corpus --dataset roneneldan/TinyStories --validation-share 0.01 --license cdla-sharing-1.0 --out corpus
+  proxybyte corpus shards/*.jsonl.zst --out corpus --shard $SLURM_ARRAY_TASK_ID/64
+  proxybyte corpus shards/*.jsonl.zst --out corpus --merge
 
 Folders are split into train and validation by top-level package, tables by --key-column or by document.
 Exact duplicates are dropped. OUT/corpus.json says what was kept, what was left out, and why, and which files of
-other endings were passed over."""
+other endings were passed over. Shards, in any number and order, and a --merge of the same options write what one
+process writes."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sources.add_argument(
         "sources",
         nargs="*",
-        type=numbers.path,
+        type=place,
         metavar="SOURCE",
         help="a folder, a .jsonl, .ndjson or .parquet table with a text column (plain, .gz or .zst), or a text file",
     )
@@ -92,7 +99,12 @@ def _add_facts(facts: argparse._ArgumentGroup) -> None:
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:
-    output.add_argument("--out", type=numbers.path, required=True, metavar="FOLDER")
+    output.add_argument("--out", type=place, required=True, metavar="FOLDER")
+    parts = output.add_mutually_exclusive_group()
+    parts.add_argument(
+        "--shard", type=numbers.part, metavar="I/N", help="read the I-th of N parts of the sources, counted from 0"
+    )
+    parts.add_argument("--merge", action="store_true", help="make the corpus of what shards have read")
     output.add_argument("--overwrite", action="store_true", help="replace an earlier corpus in FOLDER")
     output.add_argument(
         "--shard-mb", type=numbers.megabytes, default=256, metavar="MB", help="text in a shard (default: 256)"
@@ -109,8 +121,9 @@ def _add_output(output: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Collect, and print the report."""
-    from proxybyte.training.corpus import CorpusOptions, collect_corpus
+    from proxybyte.training.corpus import KIND, CorpusOptions, collect_corpus, collect_share, merge_corpus
     from proxybyte.training.corpus.split import SplitRule
+    from proxybyte.training.processes import Share
     from proxybyte.training.texts import text_rules_of
     from proxybyte.training.texts.tables import DatasetName
 
@@ -121,7 +134,7 @@ def run(args: argparse.Namespace) -> None:
     )
     options = CorpusOptions(
         output=args.out,
-        paths=tuple(args.sources),
+        paths=tuple(path for source in args.sources for path in expanded(source)),
         python_packages=args.python_packages,
         dataset=DatasetName(args.dataset, args.dataset_config, args.dataset_split) if args.dataset else None,
         suffixes=args.suffixes,
@@ -135,7 +148,16 @@ def run(args: argparse.Namespace) -> None:
         licenses=tuple(args.license),
         languages=tuple(args.language),
     )
-    print(collect_corpus(options))
+    if is_remote(args.out) and (args.shard is not None or args.merge):
+        raise ProxyByteError("--shard and --merge of a corpus need an --out that all processes see as a folder")
+    if args.shard is not None:
+        print(collect_share(options, Share(*args.shard)))
+        return
+    if is_remote(args.out) and (args.out / CORPUS_REPORT).exists() and not args.overwrite:
+        raise ProxyByteError(f"{args.out} holds a corpus already: name another --out or pass --overwrite")
+    with written_to(args.out, KIND, CORPUS_REPORT) as output:
+        options = replace(options, output=output)
+        print(merge_corpus(options) if args.merge else collect_corpus(options))
     print(f"written to {args.out}, report in {args.out / 'corpus.json'}")
     print(f"next: proxybyte compressor fit bpe --corpus {shlex.quote(str(args.out))} --out FOLDER")
 

@@ -7,7 +7,7 @@ and neither the cap nor the split depends on the order of the sources.
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,14 @@ class CutReader:
     def stored_bytes(self) -> int:
         """See :class:`~.records.Reader`."""
         return self.whole.stored_bytes()
+
+    def parts(self) -> Sequence[Reader]:
+        """See :class:`~.records.Reader`."""
+        return [CutReader(part, self.max_bytes) for part in self.whole.parts()]
+
+    def identity(self) -> str:
+        """See :class:`~.records.Reader`."""
+        return f"{self.whole.identity()} cut to {self.max_bytes}"
 
     def read(self, advance: Advance) -> Iterator[Document | Skip]:
         """See :class:`~.records.Reader`."""
@@ -142,24 +150,60 @@ def collect_corpus(options: CorpusOptions) -> CorpusReport:
 
 
 def _collect(options: CorpusOptions) -> CorpusReport:
-    again = (options.output / CORPUS_REPORT).exists() and not options.overwrite
-    if again and read_report(options.output).options != _asked(options):
+    refuse_another(options)
+    readers = open_sources(options)
+    return write_corpus(options, _surveys(readers, options), _documents(readers))
+
+
+def _surveys(readers: list[Reader], options: CorpusOptions) -> Iterator["Survey"]:
+    with _bar("reading", sum(reader.stored_bytes() for reader in readers)) as bar:
+        for reader in readers:
+            for part in reader.parts():
+                yield survey(part, options, bar.update)
+
+
+def refuse_another(options: CorpusOptions) -> None:
+    """Refuse an output that holds a corpus which these options cannot have made, or something else.
+
+    Raises:
+        ProxyByteError: if it does.
+    """
+    if _is_there(options) and read_report(options.output).options != _asked(options):
         raise _exists(options.output)
     check_output(options.output, KIND)
-    readers = open_sources(options)
-    survey = _survey(readers, options)
-    catalogue, left_out = survey.catalogue, survey.left_out
+
+
+def _is_there(options: CorpusOptions) -> bool:
+    return (options.output / CORPUS_REPORT).exists() and not options.overwrite
+
+
+def write_corpus(options: CorpusOptions, found: Iterable["Survey"], documents: Iterator[Document]) -> CorpusReport:
+    """Decide on what was found, and write what is kept; the lock on the output is held.
+
+    Args:
+        options: what was asked for.
+        found: what the first pass found, part by part.
+        documents: the same documents once more, in the same order.
+
+    Raises:
+        ProxyByteError: if nothing was found, a document changed meanwhile, or the output holds another corpus.
+    """
+    catalogue, left_out, digest = Catalogue(), LeftOut(options.examples), hashlib.sha256()
+    for part in found:
+        catalogue.extend(*part.catalogue.content())
+        left_out.merge(part.left_out)
+        digest.update(part.digest.encode())
     if not len(catalogue):
         raise left_out.nothing_else(", ".join(map(str, options.paths)) or "what was named")
-    made_of = digest_of_input(repr(_asked(options)), survey.digest)
-    if again and is_made_of(options.output, KIND, made_of):
+    made_of = digest_of_input(repr(_asked(options)), digest.hexdigest())
+    if _is_there(options):
+        if not is_made_of(options.output, KIND, made_of):
+            raise _exists(options.output)
         _log.info("%s is up to date", options.output)
         return read_report(options.output)
-    if again:
-        raise _exists(options.output)
     fates = decide(catalogue, options.split)
     with whole_folder(options.output, KIND, made_of) as folder:
-        train, validation = _write(readers, catalogue, fates, folder, options.shard_bytes)
+        train, validation = _write(documents, catalogue, fates, folder, options.shard_bytes)
         report = _report(options, catalogue, fates, left_out)
         report = replace(report, train=train, validation=validation)
         write_text(folder / CORPUS_REPORT, report.to_json())
@@ -195,8 +239,8 @@ def _open_path(path: Path, options: CorpusOptions) -> Reader:
 
 
 @dataclass(frozen=True)
-class _Survey:
-    """What the first pass found.
+class Survey:
+    """What the first pass found in one part of the sources.
 
     Attributes:
         catalogue: the documents.
@@ -209,33 +253,43 @@ class _Survey:
     digest: str
 
 
-def _survey(readers: list[Reader], options: CorpusOptions) -> _Survey:
-    """First pass: what is there, and what is wrong with it."""
+def survey(
+    part: Reader, options: CorpusOptions, advance: Advance, keep: Callable[[Document], None] = lambda _: None
+) -> Survey:
+    """First pass over one part: what is there, and what is wrong with it.
+
+    Args:
+        part: of a source.
+        options: what was asked for.
+        advance: see :class:`~.records.Reader`.
+        keep: called with each document.
+
+    Raises:
+        ProxyByteError: for the first fault, with ``strict``; if the part cannot be read.
+    """
     catalogue, left_out, digest = Catalogue(), LeftOut(options.examples), hashlib.sha256()
-    total = sum(reader.stored_bytes() for reader in readers)
-    with _bar("reading", total) as bar:
-        for reader in readers:
-            for item in reader.read(bar.update):
-                if isinstance(item, Document):
-                    catalogue.add(item)
-                    digest.update(f"{item.source}\n{item.key}\n".encode() + catalogue.digest(len(catalogue) - 1))
-                elif options.strict and item.reason.is_fault:
-                    raise ProxyByteError(f"{item}; --strict stops here, without it this is left out and counted")
-                else:
-                    left_out.add(item)
-                    digest.update(f"{item}\n".encode())
-    return _Survey(catalogue, left_out, digest.hexdigest())
+    for item in part.read(advance):
+        if isinstance(item, Document):
+            catalogue.add(item)
+            digest.update(f"{item.source}\n{item.key}\n".encode() + catalogue.digest(len(catalogue) - 1))
+            keep(item)
+        elif options.strict and item.reason.is_fault:
+            raise ProxyByteError(f"{item}; --strict stops here, without it this is left out and counted")
+        else:
+            left_out.add(item)
+            digest.update(f"{item}\n".encode())
+    return Survey(catalogue, left_out, digest.hexdigest())
 
 
 def _write(
-    readers: list[Reader], catalogue: Catalogue, fates: np.ndarray, folder: Path, shard_bytes: int
+    documents: Iterator[Document], catalogue: Catalogue, fates: np.ndarray, folder: Path, shard_bytes: int
 ) -> tuple[SplitCount, SplitCount]:
     """Second pass: write what is kept, in reading order; the counts of train and validation."""
     kept = int(catalogue.sizes[fates <= Fate.VALIDATION].sum())
     train, validation = (SplitWriter(folder, name, shard_bytes) for name in Split)
     index = -1
     with train, validation, _bar("writing", kept) as bar:
-        for index, document in enumerate(_documents(readers)):
+        for index, document in enumerate(documents):
             if index >= len(catalogue) or digest_of(document.text) != catalogue.digest(index):
                 raise ProxyByteError(f"{document.source}, or what came before it, changed meanwhile: run again")
             if fates[index] <= Fate.VALIDATION:

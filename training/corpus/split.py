@@ -6,6 +6,7 @@ corpus on any machine, and short documents are held out as often as long ones.
 """
 
 from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
@@ -69,6 +70,18 @@ class Catalogue:
             self.unit_names.setdefault(unit, document.key)
             self._units.append(unit)
 
+    def content(self) -> tuple[bytes, Sequence[int], Sequence[int], Mapping[int, str]]:
+        """What :meth:`extend` takes: digests in one, sizes, units, and the names of those that have one."""
+        return bytes(self._digests), self._sizes, self._units, self.unit_names
+
+    def extend(self, digests: bytes, sizes: Sequence[int], units: Sequence[int], names: Mapping[int, str]) -> None:
+        """Append documents that another catalogue holds."""
+        self._digests += digests
+        self._sizes.extend(sizes)
+        self._units.extend(units)
+        for unit, name in names.items():
+            self.unit_names.setdefault(unit, name)
+
     def __len__(self) -> int:
         return len(self._sizes)
 
@@ -122,6 +135,12 @@ def decide(catalogue: Catalogue, rule: SplitRule) -> np.ndarray:
     of_unit = np.where(kept, np.where(held_out, Fate.VALIDATION, Fate.TRAIN), Fate.OVER_CAP)
     fate[first] = of_unit[unit_of]
     return fate
+
+
+def held_out_alone(text: bytes, share: float, seed: int) -> bool:
+    """Whether a document is held out where nothing is known of the others: by a hash of its bytes, with this chance."""
+    unit = np.array([int.from_bytes(digest_of(text)[:8], "little")], dtype=np.uint64)
+    return bool(_hashes(unit, f"validation:{seed}")[0] < share * 2.0**64)
 
 
 def _hold_out(units: np.ndarray, sizes: np.ndarray, rule: SplitRule) -> np.ndarray:

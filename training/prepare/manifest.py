@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from proxybyte.artefacts import PREPARED_MANIFEST
+from proxybyte.checksums import sealed_json, unsealed_json
 from proxybyte.errors import ProxyByteError
+from proxybyte.numbers import MEGABYTE
 from proxybyte.provenance import DataFacts
 
 LISTED = 100
@@ -93,6 +95,7 @@ class PreparedManifest:
         fingerprint: hash of the corpus, the compressor and the options; equal fingerprints mean equal datasets.
         verify: which documents were decoded again and compared.
         ratio: bytes of text for each symbol over both splits.
+        workers: processes of the last run; 0 where it put together what shards had encoded.
         seconds, mb_per_s: wall time of the last run, and text that it encoded for each second of it (MB = 10^6 bytes).
         data: what the corpus says of its text.
     """
@@ -107,7 +110,7 @@ class PreparedManifest:
     seconds: float
     mb_per_s: float
     data: DataFacts = field(default_factory=DataFacts)
-    format_version: int = 1
+    format_version: int = 2
 
     @property
     def total(self) -> SplitTotals:
@@ -115,8 +118,8 @@ class PreparedManifest:
         return add_totals([self.train, self.validation])
 
     def to_json(self) -> str:
-        """The content of the file."""
-        return _MANIFEST.dump_json(self, indent=2).decode("utf-8") + "\n"
+        """The content of the file, which ends with the digest of all of it."""
+        return sealed_json(_MANIFEST.dump_python(self, mode="json"), indent=2)
 
     def __str__(self) -> str:
         total = self.total
@@ -130,12 +133,16 @@ class PreparedManifest:
         if not self.compressor.lossless:
             share = total.cut_windows / max(1, total.symbols)
             lines.append(f"cut windows {total.cut_windows:>8,}  symbols ({share:.1%}) do not determine their last byte")
+        rate = total.bytes / MEGABYTE / total.encode_seconds if total.encode_seconds else 0.0
         lines.append(
             f"{self.compressor.name}: {self.mb_per_s:.2f} MB/s with {self.workers} worker(s), {self.seconds:.1f} s"
+            if self.mb_per_s
+            else f"{self.compressor.name}: {rate:.2f} MB/s in each process; put together in {self.seconds:.1f} s"
         )
         return "\n".join(lines)
 
 
+_SEALED_SINCE = 2
 _MANIFEST = TypeAdapter(PreparedManifest)
 TOTALS = TypeAdapter(SplitTotals)
 
@@ -146,12 +153,16 @@ def read_manifest(folder: Path | str) -> PreparedManifest:
     Raises:
         ProxyByteError: if there is none, or it is damaged.
     """
-    path = Path(folder) / PREPARED_MANIFEST
+    path = (Path(folder) if isinstance(folder, str) else folder) / PREPARED_MANIFEST
     try:
-        return _MANIFEST.validate_json(path.read_bytes())
+        content = path.read_bytes()
+        manifest = _MANIFEST.validate_json(content)
+        if manifest.format_version >= _SEALED_SINCE:
+            unsealed_json(content)
+        return manifest
     except OSError as error:
         raise ProxyByteError(
             f"{folder} is no prepared folder ({PREPARED_MANIFEST}: {error.strerror}): make one with 'proxybyte prepare'"
         ) from error
-    except ValidationError as error:
+    except ValueError as error:  # pydantic's own is one
         raise ProxyByteError(f"{path} is damaged: delete {folder} and prepare it again") from error

@@ -1,39 +1,52 @@
-"""The command's work from corpus folder to prepared folder; interrupted, it goes on where it stopped."""
+"""From corpus folder to prepared folder, by one process or shard by shard; interrupted, it goes on where it stopped.
 
-import json
+The work is a function of the corpus: tasks, each of which becomes one file whose name is the fingerprint of all that
+goes into it. So whoever runs tasks needs to tell the others nothing: a task is done where its file and report are
+there, and who finishes reads the reports.
+"""
+
 import logging
+import os
 import shutil
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from proxybyte.artefacts import COMPRESSOR_FOLDER, CORPUS_REPORT, PREPARED_MANIFEST, Split
-from proxybyte.checksums import file_digest
+from proxybyte.artefacts import CORPUS_REPORT, PREPARED_MANIFEST, Split
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import check_output, finish, output_folder, partial_folder, publish, write_text
+from proxybyte.folders import check_output, check_parts, output_folder, part_of_output, partial_folder
+from proxybyte.locks import HeldError, wait_until_free
 from proxybyte.progress import Progress
 from proxybyte.provenance import DataFacts
-from proxybyte.training.compressors import load_compressor
 from proxybyte.training.corpus.report import read_report
 from proxybyte.training.prepare.columns import prepared_features
-from proxybyte.training.prepare.launch import Crew, crew
-from proxybyte.training.prepare.manifest import (
-    CompressorInfo,
-    PreparedManifest,
-    SplitTotals,
-    add_totals,
-    read_manifest,
+from proxybyte.training.prepare.manifest import PreparedManifest, SplitTotals, read_manifest
+from proxybyte.training.prepare.publish import (
+    KIND,
+    Carried,
+    Run,
+    already_prepared,
+    carry_compressor,
+    digest_of_compressor,
+    holds,
+    manifest_of,
+    publish_prepared,
 )
 from proxybyte.training.prepare.shard import DONE, Verify, finished, report_path
-from proxybyte.training.prepare.tasks import ShardTask, check_corpus, fingerprint_of, folder_digest, plan_tasks
-from proxybyte.training.prepare.workers import Job, default_workers, run_tasks
+from proxybyte.training.prepare.tasks import (
+    ShardTask,
+    check_corpus,
+    fingerprint_of,
+    plan_tasks,
+    verify_corpus,
+)
+from proxybyte.training.prepare.workers import ONE_THREAD, Job, default_workers, run_tasks
+from proxybyte.training.processes import Share, check_launch, end_with_launcher
 from proxybyte.training.texts.records import MEGABYTE
 
 _log = logging.getLogger(__name__)
-
-KIND = "prepared data"
-"""Of output (``proxybyte.folders``)."""
 
 
 @dataclass(frozen=True)
@@ -55,208 +68,236 @@ class PrepareOptions:
     verify: Verify = Verify.ALL
 
 
+@dataclass(frozen=True)
+class ShareDone:
+    """What one process did of its share of the tasks: how many there are, how many it found done, bytes it encoded."""
+
+    share: Share
+    tasks: int
+    kept: int
+    encoded: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"shard {self.share}: {self.tasks} pieces of the corpus, {self.kept} of them done before; "
+            f"{self.encoded / MEGABYTE:,.1f} MB encoded in {self.seconds:.1f} s"
+        )
+
+
+class Unfinished(ProxyByteError):
+    """Pieces of the corpus are not encoded yet."""
+
+
 def prepare_corpus(options: PrepareOptions) -> PreparedManifest:
     """Write the prepared folder ``options.output`` and return its manifest.
 
     The folder is a function of corpus, compressor and options: an output that has their fingerprint is left as it
-    is, another one is replaced once the new one is whole. Finished shards of an interrupted run are used again.
+    is, another one is replaced once the new one is whole. Finished shards of interrupted runs are used again, of
+    whichever share they were.
 
     Raises:
         ProxyByteError: for a wrong corpus, compressor or output, a damaged shard, or a compressor that breaks its
             contract.
     """
-    with crew(options.workers) as together:
-        if not together.is_first:
-            _follow(options, together)
-            together.wait()
-            return read_manifest(options.output)
-        with output_folder(options.output, KIND):
-            manifest = _lead(options, together)
-        together.wait()
-        return manifest
+    with output_folder(options.output, KIND):
+        return _whole(options, merge=False).manifest
 
 
-def _lead(options: PrepareOptions, together: Crew) -> PreparedManifest:
-    """Set up, encode a share of the tasks (all, if alone), put the folder together."""
+def merge_shares(options: PrepareOptions) -> PreparedManifest:
+    """:func:`prepare_corpus` of what :func:`prepare_share` has encoded, for all shares; it encodes nothing itself.
+
+    Raises:
+        Unfinished: if a piece is not encoded.
+        ProxyByteError: likewise, or if a process is still at work on a share.
+    """
+    with output_folder(options.output, KIND):
+        return _whole(options, merge=True).manifest
+
+
+def prepare_share(options: PrepareOptions, share: Share) -> ShareDone:
+    """Encode one share of the corpus beside the place of the output, for :func:`merge_shares` to put together.
+
+    What is done already is not done again, though it may have been done in another number of shares.
+
+    Raises:
+        ProxyByteError: likewise.
+    """
+    started = time.perf_counter()
+    check_corpus(options.corpus)
+    check_output(options.output, KIND)
+    tasks = plan_tasks(options.corpus, digest_of_compressor(options.compressor), options.verify, share)
+    if any(_has_all(folder, tasks) for folder in (options.output, partial_folder(options.output))):
+        _log.info("%s holds shard %s already", options.output, share)
+        return ShareDone(share, len(tasks), len(tasks), 0, time.perf_counter() - started)
+    with part_of_output(options.output, share.name) as partial:
+        carried = carry_compressor(options.compressor, partial)
+        left = [task for task in tasks if finished(partial, task) is None]
+        verify_corpus(options.corpus, left)
+        encoded = encode(options, carried, partial, left, 0)
+        return ShareDone(share, len(tasks), len(tasks) - len(left), encoded, time.perf_counter() - started)
+
+
+def launched_share(options: PrepareOptions) -> Share | None:
+    """The share of this process among those of a launcher (``torchrun``, ``accelerate launch``), if one started it.
+
+    Raises:
+        ProxyByteError: if the launcher was asked for another number of processes than it started, or ``workers`` too
+            were asked for.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    check_launch(size)
+    if size == 1:
+        return None
+    if options.workers > 1:
+        raise ProxyByteError(
+            f"--workers {options.workers} under a launcher of {size} processes: leave it out, they are workers"
+        )
+    end_with_launcher()
+    os.environ.update(ONE_THREAD)
+    return Share(int(os.environ["RANK"]), size)
+
+
+def merge_as_last(options: PrepareOptions) -> PreparedManifest | None:
+    """:func:`merge_shares` by whichever process ends its share last; ``None`` where there was nothing to do."""
+    while True:
+        try:
+            with output_folder(options.output, KIND):
+                made = _whole(options, merge=True)
+                return made.manifest if made.is_new else None
+        except Unfinished:
+            return None
+        except HeldError as error:
+            if error.target != options.output:  # a share is at work, whose process comes here later
+                return None
+            wait_until_free(options.output)
+
+
+@dataclass(frozen=True)
+class _Made:
+    manifest: PreparedManifest
+    is_new: bool
+
+
+def _whole(options: PrepareOptions, merge: bool) -> _Made:
+    """Encode what is left, or refuse where something is (``merge``), and put the folder together."""
     started = time.perf_counter()
     check_corpus(options.corpus)
     if options.workers < 0:
         raise ProxyByteError(f"--workers is {options.workers}: give a number of processes, or 0 for one a core")
+    check_parts(options.output)
     partial = partial_folder(options.output)
-    info = _carry_compressor(options.compressor, partial)
-    tasks = plan_tasks(options.corpus, info.digest, options.verify)
-    fingerprint = fingerprint_of(tasks, info.digest)
-    ready = _already_prepared(options.output, fingerprint)
+    if not merge:
+        verify_corpus(options.corpus)
+    carried = carry_compressor(options.compressor, partial)
+    tasks = plan_tasks(options.corpus, carried.info.digest, options.verify)
+    fingerprint = fingerprint_of(tasks, carried.info.digest)
+    ready = already_prepared(options.output, fingerprint)
     if ready is not None:
         shutil.rmtree(partial)
         _log.info("%s is up to date", options.output)
-        together.wait()
-        return ready
-    complete = _already_prepared(partial, fingerprint)
+        return _Made(ready, False)
+    complete = already_prepared(partial, fingerprint)
     if complete is not None:  # an earlier run was killed as it put the folder in its place
-        _publish(partial, tasks, complete, options.output)
-        together.wait()
-        return complete
-    kept = _keep_finished(partial, tasks)
-    workers = together.size if together.size > 1 else options.workers or _worth_workers(tasks)
-    job = Job(partial, prepared_features(info.num_symbols).arrow_schema, options.verify)
-    together.wait()
-    _encode(
-        job, [task for task in tasks if task not in kept], sum(each.bytes for each in kept.values()), together, workers
+        publish_prepared(partial, complete, options.output)
+        return _Made(complete, True)
+    (partial / PREPARED_MANIFEST).unlink(missing_ok=True)
+    results = _finished(partial, tasks)
+    left = [task for task in tasks if task not in results]
+    if left and merge:
+        raise unfinished(options.output, tasks, left)
+    _remove_others(partial, results)
+    if results and left:
+        _log.info("%d of %d shards were finished by an earlier run and are kept", len(results), len(tasks))
+    encoded = encode(options, carried, partial, left, sum(each.bytes for each in results.values()))
+    results |= _finished(partial, left)
+    if missing := [task for task in tasks if task not in results]:
+        raise unfinished(options.output, tasks, missing)
+    run = Run(workers_for(options, tasks) if left else 0, time.perf_counter() - started, encoded)
+    manifest = manifest_of(
+        carried, [(task.split, results[task]) for task in tasks], options.verify, data_facts(options.corpus), run
     )
-    results = _results(partial, tasks)
-    seconds = time.perf_counter() - started
-    train, validation = (add_totals([results[task] for task in tasks if task.split == split]) for split in Split)
-    encoded = sum(results[task].bytes for task in tasks if task not in kept)
-    manifest = PreparedManifest(
-        compressor=info,
-        train=train,
-        validation=validation,
-        fingerprint=fingerprint,
-        verify=options.verify,
-        ratio=add_totals([train, validation]).ratio,
-        workers=workers,
-        seconds=seconds,
-        mb_per_s=encoded / MEGABYTE / seconds,
-        data=read_report(options.corpus).data if (options.corpus / CORPUS_REPORT).is_file() else DataFacts(),
-    )
-    _publish(partial, tasks, manifest, options.output)
-    return manifest
+    publish_prepared(partial, manifest, options.output)
+    return _Made(manifest, True)
 
 
-def _publish(partial: Path, tasks: list[ShardTask], manifest: PreparedManifest, output: Path) -> None:
-    """Put the folder together and in its place. From when its manifest is there on, it is complete without reports."""
-    _finish(partial, tasks, manifest)
-    shutil.rmtree(partial / DONE, ignore_errors=True)
-    finish(partial, KIND, sums=manifest.total.digests, unsummed=(PREPARED_MANIFEST,))
-    check_output(output, KIND)
-    publish(partial, output)
-
-
-def _worth_workers(tasks: list[ShardTask]) -> int:
-    """One a core, but for so little text that starting them takes longer than coding it."""
-    return default_workers() if sum(task.n_bytes for task in tasks) >= MEGABYTE else 1
-
-
-def _follow(options: PrepareOptions, together: Crew) -> None:
-    """Encode a share of what the first process has set up, if there is anything to do."""
-    partial = partial_folder(options.output)
-    together.wait()
-    if not (partial / COMPRESSOR_FOLDER).is_dir():
-        return
-    tasks = plan_tasks(options.corpus, folder_digest(partial / COMPRESSOR_FOLDER), options.verify)
-    num_symbols = load_compressor(partial / COMPRESSOR_FOLDER).num_symbols
-    job = Job(partial, prepared_features(num_symbols).arrow_schema, options.verify)
-    _encode(job, [task for task in tasks if finished(partial, task) is None], 0, together, 1)
-
-
-def _carry_compressor(name_or_folder: str, partial: Path) -> CompressorInfo:
-    """Load the compressor and save it into the folder that is being built, which is made if absent."""
-    compressor = load_compressor(name_or_folder)
-    for name in (*Split, DONE):
-        (partial / name).mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(partial / COMPRESSOR_FOLDER, ignore_errors=True)
-    compressor.save(partial / COMPRESSOR_FOLDER)
-    return CompressorInfo(
-        family=compressor.family,
-        name=compressor.name,
-        num_symbols=compressor.num_symbols,
-        lossless=compressor.lossless,
-        digest=folder_digest(partial / COMPRESSOR_FOLDER),
+def unfinished(output: Path, tasks: list[ShardTask], left: list[ShardTask]) -> Unfinished:
+    """The error for tasks that are not done."""
+    first = left[0]
+    return Unfinished(
+        f"{output}: {len(left)} of {len(tasks)} pieces are not encoded, the first of them row group "
+        f"{first.row_groups[0]} of {first.corpus_shard}: run the shards that did not end well again, or the same "
+        "command without --merge, which encodes them itself"
     )
 
 
-def _already_prepared(output: Path, fingerprint: str) -> PreparedManifest | None:
-    """The manifest of ``output`` if it is this very dataset and its shards hold what was written."""
-    if not (output / PREPARED_MANIFEST).is_file():
-        return None
-    manifest = read_manifest(output)
-    if manifest.fingerprint != fingerprint or not manifest.total.digests:
-        return None
-    try:
-        whole = all(file_digest(output / name) == digest for name, digest in manifest.total.digests.items())
-    except OSError:
-        whole = False
-    return manifest if whole else None
+def workers_for(options: PrepareOptions, tasks: list[ShardTask]) -> int:
+    """As asked; one a core by default, but for so little text that starting them takes longer than coding it."""
+    worth = default_workers() if sum(task.n_bytes for task in tasks) >= MEGABYTE else 1
+    return options.workers or worth
 
 
-def _keep_finished(partial: Path, tasks: list[ShardTask]) -> dict[ShardTask, SplitTotals]:
-    """Totals of the tasks that an earlier run finished; everything else that it left is removed."""
-    kept = {task: totals for task in tasks if (totals := finished(partial, task)) is not None}
-    wanted = {partial / task.split / task.file_name for task in kept} | {report_path(partial, task) for task in kept}
+def _has_all(folder: Path, tasks: list[ShardTask]) -> bool:
+    """Whether ``folder`` is put together already, and the files of ``tasks`` are in it and hold what was written."""
+    if not (folder / PREPARED_MANIFEST).is_file():
+        return False
+    digests = read_manifest(folder).total.digests
+    names = [f"{task.split}/{task.file_name}" for task in tasks]
+    return all(name in digests for name in names) and holds(folder, {name: digests[name] for name in names})
+
+
+def _finished(partial: Path, tasks: list[ShardTask]) -> dict[ShardTask, SplitTotals]:
+    """Totals of the tasks that are done, by whomever."""
+    with ThreadPoolExecutor() as readers:  # hashing lets go of Python's lock
+        found = zip(tasks, readers.map(lambda task: finished(partial, task), tasks), strict=True)
+        return {task: totals for task, totals in found if totals is not None}
+
+
+def _remove_others(partial: Path, results: dict[ShardTask, SplitTotals]) -> None:
+    """Remove what earlier runs left in the folder that is being built and is no part of the output."""
+    wanted = {partial / task.split / task.file_name for task in results}
+    wanted |= {report_path(partial, task) for task in results}
     for folder in (*Split, DONE):
         for path in (partial / folder).iterdir():
             if path not in wanted:
                 path.unlink()
-    if kept:
-        _log.info("%d of %d shards were finished by an earlier run and are kept", len(kept), len(tasks))
-    return kept
 
 
-def _encode(job: Job, left: list[ShardTask], before: int, together: Crew, workers: int) -> None:
-    """Run this process's share of the tasks that are ``left``, and wait until all are done.
+def data_facts(corpus: Path) -> DataFacts:
+    """What is known of the text."""
+    return read_report(corpus).data if (corpus / CORPUS_REPORT).is_file() else DataFacts()
+
+
+def encode(
+    options: PrepareOptions,
+    carried: Carried,
+    partial: Path,
+    left: list[ShardTask],
+    before: int,
+    deliver: Callable[[ShardTask], None] = lambda _: None,
+) -> int:
+    """Run the tasks that are ``left``; bytes of text in them.
 
     Args:
-        job: what to do with each task.
-        left: tasks that no earlier run finished; every process has the same.
-        before: bytes of text that an earlier run encoded, for the progress bar.
-        together: the processes.
-        workers: processes that this one starts, where it is alone.
+        options: of the run.
+        carried: the compressor.
+        partial: the folder that is being built.
+        left: tasks that no earlier run finished.
+        before: bytes of text that earlier runs encoded, for the progress bar.
+        deliver: called with each task that is finished.
     """
-    together.wait()  # so that what one process finishes is still left in the eyes of the others
-    mine = together.share(left)
-    total = before + sum(task.n_bytes for task in mine)
-    progress = "preparing" if together.size == 1 else f"preparing, process 1 of {together.size}"
-    shown = {"unit": "B", "unit_scale": True, "delay": 2, "disable": not together.is_first}
-    with Progress(total=total, initial=before, desc=progress, **shown) as bar:
+    if not left:
+        return 0
+    job = Job(partial, carried.folder, prepared_features(carried.info.num_symbols).arrow_schema, options.verify)
+    total = before + sum(task.n_bytes for task in left)
+    with Progress(total=total, initial=before, desc="preparing", unit="B", unit_scale=True, delay=2) as bar:
 
         def advance(n_bytes: int) -> None:
             if n_bytes:  # the workers' count is asked for often, and the bar would print each time
                 bar.update(n_bytes)
-            together.check()
 
-        for _ in run_tasks(job, mine, 1 if together.size > 1 else workers, advance):
-            pass
-    together.wait()
-
-
-def _results(partial: Path, tasks: list[ShardTask]) -> dict[ShardTask, SplitTotals]:
-    """The totals of every task, read from the reports beside its files.
-
-    Raises:
-        ProxyByteError: if one is absent: processes on several machines need one file system.
-    """
-    results = {}
-    for task in tasks:
-        totals = finished(partial, task)
-        if totals is None:
-            raise ProxyByteError(
-                f"{partial / task.split / task.file_name} is not there: do all processes see {partial}?"
-            )
-        results[task] = totals
-    return results
-
-
-def _finish(partial: Path, tasks: list[ShardTask], manifest: PreparedManifest) -> None:
-    """Write what makes each split a folder for ``datasets.load_from_disk``, and the manifest; drop an empty split."""
-    from datasets import DatasetInfo
-
-    features = prepared_features(manifest.compressor.num_symbols)
-    for split in Split:
-        folder = partial / split
-        names = [task.file_name for task in tasks if task.split == split]
-        if not names:  # datasets cannot read a folder without a shard
-            folder.rmdir()
-            continue
-        DatasetInfo(features=features).write_to_directory(str(folder))
-        state: dict[str, Any] = {
-            "_data_files": [{"filename": name} for name in names],
-            "_fingerprint": f"{manifest.fingerprint}-{split}",
-            "_format_columns": None,
-            "_format_kwargs": {},
-            "_format_type": None,
-            "_output_all_columns": False,
-            "_split": split,
-        }
-        write_text(folder / "state.json", json.dumps(state, indent=2, sort_keys=True))
-    write_text(partial / PREPARED_MANIFEST, manifest.to_json())
+        encoded = 0
+        for task, totals in run_tasks(job, left, workers_for(options, left), advance):
+            deliver(task)
+            encoded += totals.bytes
+        return encoded

@@ -1,15 +1,13 @@
 """Encode one piece of the corpus into one Arrow file: what each worker does."""
 
-import hashlib
-import json
 import os
 import re
+import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from proxybyte.artefacts import Column
-from proxybyte.checksums import file_digest
+from proxybyte.checksums import file_digest, sealed_json, unsealed_json
 from proxybyte.errors import ProxyByteError
 from proxybyte.folders import sync, write_text
 from proxybyte.training.compressors.protocol import Compressor, cut_windows
@@ -25,10 +23,10 @@ from proxybyte.training.prepare.coded import Coder
 from proxybyte.training.prepare.columns import prepared_batch
 from proxybyte.training.prepare.manifest import LISTED, TOTALS, SplitTotals, add_totals
 from proxybyte.training.prepare.tasks import ShardTask
+from proxybyte.training.remote import parquet_source
 from proxybyte.training.texts.records import damaged
 
 DONE = "done"
-_SEAL = "sha256"
 _SAMPLE_EVERY = 16
 
 
@@ -72,12 +70,18 @@ class ShardEncoder:
             ProxyByteError: if the corpus shard is damaged or holds an empty document, or the compressor breaks its
                 contract (a code out of range, borders that do not fit).
         """
-        target = self._folder / task.split / task.file_name
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        name = f"{task.split}/{task.file_name}"
+        totals = self.write(name, (_read_row_group(task.corpus_shard, each) for each in task.row_groups))
+        write_text(report_path(self._folder, task), sealed_json(TOTALS.dump_python(totals, mode="json")))
+        return totals
+
+    def write(self, name: str, tables: Iterable[pa.Table]) -> SplitTotals:
+        """Encode tables with ``text`` and ``source`` into the file ``name`` (``SPLIT/FILE``), there only when whole."""
+        target = self._folder / name
+        temporary = target.with_name(f"{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
         parts = []
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, self._schema) as stream:
-            for row_group in task.row_groups:
-                columns = _read_row_group(task.corpus_shard, row_group)
+            for columns in tables:
                 batch, totals = self._encode(columns)
                 stream.write_batch(batch)
                 parts.append(totals)
@@ -86,10 +90,7 @@ class ShardEncoder:
         size, digest = temporary.stat().st_size, file_digest(temporary)
         temporary.replace(target)
         sync(target.parent)
-        name = f"{task.split}/{task.file_name}"
-        totals = add_totals([*parts, SplitTotals(files={name: size}, digests={name: digest})])
-        write_text(report_path(self._folder, task), _sealed(totals))
-        return totals
+        return add_totals([*parts, SplitTotals(files={name: size}, digests={name: digest})])
 
     def _encode(self, columns: pa.Table) -> tuple[pa.RecordBatch, SplitTotals]:
         texts: list[bytes] = columns[Column.TEXT].to_pylist()
@@ -123,24 +124,11 @@ def report_path(folder: Path, task: ShardTask) -> Path:
 def finished(folder: Path, task: ShardTask) -> SplitTotals | None:
     """The totals of ``task`` if its report and its Arrow file are there and hold what was written, else ``None``."""
     try:
-        report = json.loads(report_path(folder, task).read_bytes())
-        if report.pop(_SEAL, None) != _seal(report):
-            return None
-        totals = TOTALS.validate_python(report)
+        totals = TOTALS.validate_python(unsealed_json(report_path(folder, task).read_bytes()))
         whole = all(file_digest(folder / name) == digest for name, digest in totals.digests.items())
     except (OSError, ValueError, AttributeError):
         return None
     return totals if whole and totals.digests else None
-
-
-def _sealed(totals: SplitTotals) -> str:
-    """The report of a task, with the digest of all that it says."""
-    report = TOTALS.dump_python(totals, mode="json")
-    return json.dumps({**report, _SEAL: _seal(report)})
-
-
-def _seal(report: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(report, sort_keys=True).encode()).hexdigest()
 
 
 def _read_row_group(path: Path, row_group: int) -> pa.Table:
@@ -150,7 +138,7 @@ def _read_row_group(path: Path, row_group: int) -> pa.Table:
         ProxyByteError: if the file is damaged, or a document is null or empty.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with parquet_source(path) as source, pq.ParquetFile(source, page_checksum_verification=True) as file:
             columns = file.read_row_group(row_group, columns=[Column.TEXT, Column.SOURCE])
     except (pa.ArrowException, OSError) as error:
         raise damaged(f"{path}, row group {row_group},", error) from error

@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from proxybyte.artefacts import COMPRESSOR_FOLDER
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.prepare.manifest import SplitTotals
 from proxybyte.training.prepare.shard import ShardEncoder, Verify
@@ -28,12 +27,14 @@ class Job:
     """What every worker needs; it travels to another process, so it names the compressor's folder.
 
     Attributes:
-        folder: the partial prepared folder, which holds the compressor.
+        folder: the partial prepared folder.
+        compressor: the folder of the compressor.
         schema: Arrow schema of a prepared split.
         verify: which documents to decode again.
     """
 
     folder: Path
+    compressor: Path
     schema: pa.Schema
     verify: Verify
 
@@ -94,7 +95,7 @@ def make_encoder(job: Job, advance: Callable[[int], None]) -> ShardEncoder:
     """The encoder of one process."""
     from proxybyte.training.compressors import load_compressor
 
-    return ShardEncoder(load_compressor(job.folder / COMPRESSOR_FOLDER), job.schema, job.folder, job.verify, advance)
+    return ShardEncoder(load_compressor(job.compressor), job.schema, job.folder, job.verify, advance)
 
 
 _encoder: ShardEncoder | None = None

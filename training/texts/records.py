@@ -14,6 +14,8 @@ from proxybyte.numbers import MEGABYTE
 DEFAULT_SUFFIXES = (".py",)
 """Endings of the files that are taken from folders, where none are named."""
 DIGEST_BYTES = 16
+PART_BYTES = 64 * MEGABYTE
+"""About how much of a source one part of it holds, where it can be cut (:meth:`Reader.parts`)."""
 
 
 class Reason(StrEnum):
@@ -132,6 +134,13 @@ class LeftOut:
         if skip.reason.is_fault and len(self.examples) < self._limit:
             self.examples.append(str(skip).encode("utf-8", "backslashreplace").decode("utf-8"))
 
+    def merge(self, other: "LeftOut") -> None:
+        """Count what ``other`` counted, behind what is counted here."""
+        for mine, theirs in ((self.counts, other.counts), (self.passed_over, other.passed_over)):
+            for name, count in theirs.items():
+                mine[name] = mine.get(name, 0) + count
+        self.examples += other.examples[: self._limit - len(self.examples)]
+
     def lines(self) -> list[str]:
         """One line for each reason, one for what was passed over, and the first five faults."""
         return left_out_lines(self.counts, self.passed_over, self.examples)
@@ -184,6 +193,14 @@ class Reader(Protocol):
         Raises:
             ProxyByteError: if the source as a whole cannot be read: a damaged archive, an unknown column.
         """
+        ...
+
+    def parts(self) -> Sequence["Reader"]:
+        """Readers that, one after the other, yield what this one does; one that cannot be cut gives itself."""
+        ...
+
+    def identity(self) -> str:
+        """What is read, and what tells without reading whether it is still the same: names, sizes, times."""
         ...
 
 

@@ -3,14 +3,15 @@
 import io
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, cast
 
 import zstandard
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.texts.records import Advance, Document, Skip, TextRules, damaged, printable
+from proxybyte.training.remote import identity
+from proxybyte.training.texts.records import Advance, Document, Reader, Skip, TextRules, damaged, printable
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 BLOCK = 1 << 18
@@ -32,8 +33,8 @@ def open_stored(stored: BinaryIO, path: Path) -> BinaryIO:
         OSError: while reading, if it is damaged or ends within a member.
     """
     codec = COMPRESSIONS.get(path.suffix.lower())
-    if codec is None:
-        return stored
+    if codec is None:  # a file beyond this machine reads no lines of bounded length
+        return stored if isinstance(stored, io.BufferedReader) else cast(BinaryIO, io.BufferedReader(stored, BLOCK))
     if path.stat().st_size == 0:
         raise ProxyByteError(f"{path} is empty, which is no {codec} file: write it again")
     return cast(BinaryIO, io.BufferedReader(_Decompressed(stored, codec), BLOCK))
@@ -127,6 +128,14 @@ class FileReader(ABC):
             yield from self._read(advance)
         except self.unreadable as error:
             raise damaged(str(self._path), error) from error
+
+    def parts(self) -> Sequence[Reader]:
+        """See :class:`~.records.Reader`."""
+        return [self]
+
+    def identity(self) -> str:
+        """See :class:`~.records.Reader`."""
+        return f"{self._name} {identity(self._path)}"
 
     @abstractmethod
     def _read(self, advance: Advance) -> Iterator[Document | Skip]: ...

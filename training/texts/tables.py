@@ -2,8 +2,9 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.remote import parquet_source
 from proxybyte.training.texts.records import (
     MEGABYTE,
+    PART_BYTES,
     Advance,
     Document,
+    Reader,
     Reason,
     Skip,
     TextRules,
+    damaged,
     first_line,
     nearest,
     unknown_column,
@@ -67,9 +72,40 @@ def documents_of(batch: pa.RecordBatch, rules: TextRules, where: str, first_row:
 
 
 class ParquetReader(FileReader):
-    """One document a row of a parquet file."""
+    """One document a row of a parquet file.
+
+    Args:
+        path, rules, name: see :class:`~.stored.FileReader`.
+        row_groups: which of them to read; all by default.
+    """
 
     unreadable = (pa.ArrowException, OSError, UnicodeDecodeError)
+
+    def __init__(self, path: Path, rules: TextRules, name: str = "", row_groups: range | None = None):
+        super().__init__(path, rules, name)
+        self._row_groups = row_groups
+
+    def parts(self) -> Sequence[Reader]:
+        """Consecutive row groups; a compressed file is unpacked as a whole, and so not cut."""
+        if self._row_groups is not None or self._path.suffix.lower() in COMPRESSIONS:
+            return [self]
+        try:
+            with parquet_source(self._path) as source:
+                metadata = pq.read_metadata(source)
+        except self.unreadable as error:
+            raise damaged(str(self._path), error) from error
+        ends, size = [0], 0
+        for index in range(metadata.num_row_groups):
+            size += metadata.row_group(index).total_byte_size
+            if size >= PART_BYTES or index + 1 == metadata.num_row_groups:
+                ends.append(index + 1)
+                size = 0
+        ranges = [range(first, last) for first, last in pairwise(ends)]
+        return [ParquetReader(self._path, self._rules, self._name, part) for part in ranges] or [self]
+
+    def identity(self) -> str:
+        """See :class:`~.records.Reader`."""
+        return super().identity() + ("" if self._row_groups is None else f" {self._row_groups}")
 
     def _read(self, advance: Advance) -> Iterator[Document | Skip]:
         with tempfile.TemporaryFile() as unpacked, self._path.open("rb") as stored:
@@ -80,8 +116,10 @@ class ParquetReader(FileReader):
                 table = pq.ParquetFile(stored, page_checksum_verification=True)
             check_columns(table.schema_arrow, self._rules, str(self._path))
             columns = [name for name in (self._rules.text_column, self._rules.key_column) if name is not None]
-            rows, total = 0, max(1, table.metadata.num_rows)
-            for batch in table.iter_batches(_BATCH_ROWS, columns=columns):
+            chosen = self._row_groups or range(table.num_row_groups)
+            sizes = [table.metadata.row_group(index).num_rows for index in range(table.num_row_groups)]
+            rows, total = sum(sizes[: chosen.start]), max(1, sum(sizes))
+            for batch in table.iter_batches(_BATCH_ROWS, row_groups=chosen, columns=columns):
                 yield from documents_of(batch, self._rules, self._name, rows + 1)
                 advance(self.stored_bytes() * (rows + batch.num_rows) // total - self.stored_bytes() * rows // total)
                 rows += batch.num_rows
@@ -115,6 +153,14 @@ class DatasetReader:
     def stored_bytes(self) -> int:
         """Bytes of the columns that are read."""
         return self._dataset.data.nbytes
+
+    def parts(self) -> Sequence[Reader]:
+        """See :class:`~.records.Reader`."""
+        return [self]
+
+    def identity(self) -> str:
+        """See :class:`~.records.Reader`."""
+        return f"{self._name} {self._dataset._fingerprint}"
 
     def read(self, advance: Advance) -> Iterator[Document | Skip]:
         """Every row."""

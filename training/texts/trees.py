@@ -12,13 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.training.remote import identity, is_remote
 from proxybyte.training.texts.jsonl import JsonLinesReader
 from proxybyte.training.texts.records import (
     DEFAULT_SUFFIXES,
+    PART_BYTES,
     Advance,
     Document,
+    Reader,
     Reason,
     Skip,
     TextRules,
@@ -70,6 +74,9 @@ def walk(root: Path, suffixes: Sequence[str]) -> Iterator[FoundFile | Skip]:
     Hidden folders, ``__pycache__``, ``node_modules`` and nested ``site-packages`` are not entered. They, and files of
     other endings, come last, counted by ending.
     """
+    if is_remote(root):
+        yield from _walk_remote(root, suffixes)
+        return
     failures: list[OSError] = []
     passed_over: Counter[str] = Counter()
     for folder, folders, files in os.walk(root, onerror=failures.append):
@@ -88,6 +95,24 @@ def walk(root: Path, suffixes: Sequence[str]) -> Iterator[FoundFile | Skip]:
                 passed_over[ending_of(name)] += 1
     while failures:
         yield _unreadable(root, failures.pop())
+    for ending, count in passed_over.items():
+        yield Skip(printable(root.name), Reason.PASSED_OVER, printable(ending), count)
+
+
+def _walk_remote(root: Path, suffixes: Sequence[str]) -> Iterator[FoundFile | Skip]:
+    """:func:`walk` beyond this machine, where nothing is linked."""
+    passed_over: Counter[str] = Counter()
+    sizes: dict[str, Any] = root.fs.find(root.path, detail=True)  # type: ignore[attr-defined]
+    home = str(root.path).rstrip("/")  # type: ignore[attr-defined]
+    for full, info in sorted(sizes.items(), key=lambda item: item[0].split("/")):
+        relative = PurePosixPath(full.removeprefix(f"{home}/"))
+        shut = next((part for part in relative.parts[:-1] if part.startswith(".") or part in _NEVER), None)
+        if shut is not None:
+            passed_over[f"{shut}/"] = 1
+        elif relative.name.endswith(tuple(suffixes)):
+            yield FoundFile(root / str(relative), printable(str(relative)), int(info["size"]))
+        else:
+            passed_over[ending_of(relative.name)] += 1
     for ending, count in passed_over.items():
         yield Skip(printable(root.name), Reason.PASSED_OVER, printable(ending), count)
 
@@ -188,6 +213,33 @@ class TreeReader:
             else:
                 yield self._read_file(file)
                 advance(file.size)
+
+    def parts(self) -> Sequence[Reader]:
+        """What the walk left out, then runs of files of :data:`PART_BYTES` together, or parts of a table."""
+        made: list[Reader] = [self._of([], self._skips)] if self._skips else []
+        run: list[FoundFile] = []
+        size = 0
+        for file in self._files:
+            kind = table_kind(file.path.name)
+            if run and (kind is not None or size + file.size > PART_BYTES):
+                made.append(self._of(run, []))
+                run, size = [], 0
+            if kind is not None and file.size:
+                made += TABLES[kind](file.path, self._rules, file.relative).parts()
+            else:
+                run.append(file)
+                size += file.size
+        return [*made, self._of(run, [])] if run else made
+
+    def identity(self) -> str:
+        """See :class:`~.records.Reader`."""
+        files = (f"{file.relative} {identity(file.path)}" for file in self._files)
+        return "\n".join([*files, *map(str, self._skips)])
+
+    def _of(self, files: list[FoundFile], skips: list[Skip]) -> "TreeReader":
+        part = TreeReader([], (), self._rules)
+        part._files, part._skips = files, skips
+        return part
 
     def holds_tables(self) -> bool:
         """Whether any matching file is read by row."""

@@ -189,7 +189,12 @@ def tasks_in_two_workers(tmp_path: Path, corpus: Path, tokenizer: Path, advance)
         (tmp_path / "work" / name).mkdir(parents=True)
     compressor = load_compressor(tokenizer)
     compressor.save(tmp_path / "work" / "compressor")
-    job = Job(tmp_path / "work", prepared_features(compressor.num_symbols).arrow_schema, Verify.ALL)
+    job = Job(
+        tmp_path / "work",
+        tmp_path / "work" / "compressor",
+        prepared_features(compressor.num_symbols).arrow_schema,
+        Verify.ALL,
+    )
     return list(run_tasks(job, plan_tasks(corpus, "digest", Verify.ALL), 2, advance))
 
 
