@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test test-slow bench bench-long lint docs clean
+.PHONY: quickstart test test-slow bench bench-long gpu-check lint docs clean
 
 $(STAMP): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,9 @@ bench: $(STAMP)  ## figures beside their baselines in at most 15 minutes; GROUP=
 
 bench-long: $(STAMP)  ## all of them, with the checkpoint that drafts need trained first (hours on a CPU)
 	$(BIN)/python tests/benchmarks --long $(GROUP)
+
+gpu-check: $(STAMP)  ## is the accelerator right, and how fast: two minutes, into build/gpu_check.json
+	$(BIN)/python tests/benchmarks/gpu_check.py
 
 lint: $(STAMP)  ## ruff, codespell, and mypy over the package as it is installed
 	$(BIN)/python -m ruff check .

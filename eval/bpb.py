@@ -122,6 +122,45 @@ def compressed_bits_per_byte(
     return _result(model, sequences, np.asarray(byte_counts, dtype=np.int64), scoring)
 
 
+def translation_bits_per_byte(
+    model: Any,
+    documents: Sequence[bytes],
+    codes: Sequence[np.ndarray],
+    target: View,
+    scoring: Scoring = DEFAULT_SCORING,
+) -> BPBResult:
+    """Bits per byte of text of documents in one view, with the other in the context, as in a translation pair.
+
+    The rows asked are those that the view alone is asked for (:func:`bits_per_byte`, :func:`compressed_bits_per_byte`),
+    so that the difference from it is what the context is worth.
+
+    Args:
+        model: ``ProxyByteForCausalLM`` with rows for the compressed symbols.
+        documents: bytes of each.
+        codes: a compressor's codes of each, numbered from 0.
+        target: the view that is scored.
+        scoring: windows that hold both views of each document, batch size, progress bar.
+
+    Raises:
+        ProxyByteError: if there is no byte to score.
+    """
+    raw = [encode_bytes(document, np.int64) for document in documents]
+    coded = [np.asarray(code, dtype=np.int64) + COMPRESSED_OFFSET for code in codes]
+    given, wanted = (coded, raw) if target is View.RAW else (raw, coded)
+    other = View.COMPRESSED if target is View.RAW else View.RAW
+    between = np.array([other.close, target.open], dtype=np.int64)
+    whole = [np.concatenate([context, between, answer]) for context, answer in zip(given, wanted, strict=True)]
+    sequences = Sequences(
+        prefix=document_opening(bare(model).config, other),
+        lengths=np.array([len(ids) for ids in whole], dtype=np.int64),
+        read=lambda i, start, end: whole[i][start:end],
+        score_from=np.array([len(context) + len(between) for context in given], dtype=np.int64),
+        raw=target is View.RAW,
+    )
+    result = _result(model, sequences, np.array([len(document) for document in documents], dtype=np.int64), scoring)
+    return replace(result, n_symbols=sum(map(len, wanted)))
+
+
 def tokenizer_bits_per_byte(
     model: Any, tokenizer: Any, documents: Sequence[bytes], scoring: Scoring = DEFAULT_SCORING
 ) -> BPBResult:

@@ -134,7 +134,7 @@ class NoiseCurve:
         return {"model": self.model, "kind": self.kind.value, "shares": list(self.shares), "bpb": self.bits}
 
 
-def measure(
+def measure_noise(
     score: Score, model: str, texts: Sequence[bytes], kind: Noise, shares: Sequence[float], seeds: Sequence[int]
 ) -> NoiseCurve:
     """Score ``texts`` at every share with every seed; without noise all seeds are one.
@@ -148,7 +148,7 @@ def measure(
     return NoiseCurve(model, kind, tuple(shares), tuple(rows))
 
 
-def crossing(one: NoiseCurve, other: NoiseCurve) -> float | None:
+def noise_crossing(one: NoiseCurve, other: NoiseCurve) -> float | None:
     """The smallest share at which the mean curves meet, straight lines between the points; ``None`` if nowhere.
 
     Both are of the same shares.
@@ -163,7 +163,7 @@ def crossing(one: NoiseCurve, other: NoiseCurve) -> float | None:
     return one.shares[-1] if apart[-1] == 0 else None
 
 
-def draw(curves: Sequence[NoiseCurve]) -> "Figure":
+def draw_noise(curves: Sequence[NoiseCurve]) -> "Figure":
     """One panel a kind of noise, one line a model with the seeds' spread as a band."""
     from matplotlib.figure import Figure
 

@@ -23,13 +23,13 @@ from rapidfuzz.distance import Levenshtein
 from proxybyte.artefacts import ModelFolder, find_model
 from proxybyte.byte_codec import decode_bytes, encode_bytes
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval.bpb import embedding_rows
+from proxybyte.eval.bpb import embedding_rows, translation_bits_per_byte
 from proxybyte.eval.code.judging import Bench, run_known
 from proxybyte.eval.code.pass_at_k import Estimate, estimate
 from proxybyte.eval.code.problems import Problem
 from proxybyte.eval.loading import ModelKind, load_model, model_kind
 from proxybyte.eval.sandbox import Trial
-from proxybyte.eval.scoring import Scoring, Sequences, bare, position_limit, score_sequences
+from proxybyte.eval.scoring import Scoring, bare, position_limit
 from proxybyte.progress import Progress
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_RAW_SYMBOLS, View, document_opening
 from proxybyte.training import CannotEncode, Compressor, load_compressor
@@ -216,18 +216,9 @@ def translation_bpb(two: TwoViewModel, pairs: Sequence[Pair], direction: Directi
         ProxyByteError: if a document does not fit into the model's positions twice.
     """
     check_fits(two, pairs)
-    opening = len(document_opening(bare(two.model).config, direction.target))
-    contexts = [_context(two, pair, direction) for pair in pairs]
-    answers = [view_symbols(pair, direction.target) for pair in pairs]
-    whole = [np.concatenate([context[opening:], answer]) for context, answer in zip(contexts, answers, strict=True)]
-    sequences = Sequences(
-        prefix=tuple(contexts[0][:opening]),
-        lengths=np.array([len(ids) for ids in whole], np.int64),
-        read=lambda i, start, end: whole[i][start:end],
-        score_from=np.array([len(context) - opening for context in contexts], np.int64),
-    )
-    nats = score_sequences(two.model, sequences, Scoring(progress=True)).nats
-    return float(nats.sum() / math.log(2) / sum(len(pair.text) for pair in pairs))
+    texts, codes = [pair.text for pair in pairs], [pair.codes for pair in pairs]
+    found = translation_bits_per_byte(two.model, texts, codes, direction.target, Scoring(progress=True))
+    return found.bits_per_byte
 
 
 def write_greedily(model: Any, prompt: Sequence[int], view: View, limit: int) -> tuple[list[int], bool]:

@@ -269,6 +269,12 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
         self.suffix_rows.fill(table)
         self.suffix_rows.to(self.device)
 
+    def add_hashed_suffix_rows(self, length: int, mix: float) -> None:
+        """Read bytes with the row that the last ``length`` of them are hashed to, among those of compressed symbols."""
+        section = SuffixRowsConfig(longest=length, hashed=self.config.num_compressed_symbols, mix=mix)
+        self.config.suffix_rows = section
+        self.suffix_rows = SuffixRows(section).to(self.device)
+
     def _stacked_heads(self) -> list[tuple[nn.Module, int]]:
         """The heads after ``lm_head``, in order: each matrix and how many heads are stacked in it."""
         config = self.config

@@ -10,6 +10,9 @@ tokens is walked from the byte backwards, all positions at once, and no further 
 because whatever is no byte (a sentinel, padding) ends it, and so does a position at which a document begins.
 
 The table is part of the weights (``suffix_rows.edges``, ``suffix_rows.symbols``), so it is saved and travels with them.
+
+*Hashed* rows need no table: :math:`s(t)` is a row of the compressed symbols that the last ``longest`` bytes (fewer near
+the document's beginning) are hashed to, as BLT's n-grams are (arXiv 2412.09871), whatever that symbol spells.
 """
 
 from collections.abc import Sequence
@@ -25,6 +28,8 @@ from .errors import ProxyByteError
 from .symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES
 
 NO_SYMBOL = -1
+_FNV, _SPREAD = 0x100000001B3, 0x2545F4914F6CDD1D
+"""Of the hash of some bytes (FNV's prime), and of the mixing of its bits at the end (xorshift*'s factor)."""
 
 
 class SuffixRowsConfig(PreTrainedConfig):
@@ -33,6 +38,7 @@ class SuffixRowsConfig(PreTrainedConfig):
     Attributes:
         nodes: of the trie, its root included.
         longest: bytes of the longest token in it.
+        hashed: rows that the last ``longest`` bytes are hashed to; 0 where tokens are looked up in the trie.
         mix: share of the token's row in what is read, 0 to 1; 0 where they have been faded out.
 
     Raises:
@@ -43,10 +49,11 @@ class SuffixRowsConfig(PreTrainedConfig):
 
     nodes: int = 1
     longest: int = 0
+    hashed: int = 0
     mix: float = 0.5
 
     def __post_init__(self, **kwargs: Any) -> None:
-        for name, least in (("nodes", 1), ("longest", 0)):
+        for name, least in (("nodes", 1), ("longest", 0), ("hashed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ProxyByteError(f"suffix_rows.{name} is {value!r}: give a whole number of at least {least}")
@@ -65,11 +72,12 @@ class SuffixRowsConfig(PreTrainedConfig):
             return given
         if not isinstance(given, dict):
             raise ProxyByteError(f"suffix_rows is a {type(given).__name__}: give a dictionary or leave it out")
-        if unknown := sorted(given.keys() - {"nodes", "longest", "mix", "model_type"} - _OF_EVERY_CONFIG):
-            raise ProxyByteError(f"suffix_rows has no setting {unknown[0]!r}: it has nodes, longest and mix")
-        return cls(**{name: given[name] for name in ("nodes", "longest", "mix") if name in given})
+        if unknown := sorted(given.keys() - {*_SETTINGS, "model_type"} - _OF_EVERY_CONFIG):
+            raise ProxyByteError(f"suffix_rows has no setting {unknown[0]!r}: it has {', '.join(_SETTINGS)}")
+        return cls(**{name: given[name] for name in _SETTINGS if name in given})
 
 
+_SETTINGS = ("nodes", "longest", "hashed", "mix")
 _OF_EVERY_CONFIG = frozenset(PreTrainedConfig().to_dict())
 
 
@@ -183,6 +191,8 @@ class SuffixRows(nn.Module):
         nodes = torch.zeros_like(room)
         bytes_ = (symbols - BYTE_OFFSET).flatten()
         at = (torch.arange(rows, device=symbols.device)[:, None] * symbols.shape[1] + place[:, skipped:]).flatten()
+        if self.config.hashed:
+            return self._hashed(room, bytes_, at).view(rows, length)
         going = (room > 0).nonzero().squeeze(1)
         for step in range(self.config.longest):
             if not len(going):
@@ -194,6 +204,16 @@ class SuffixRows(nn.Module):
             nodes[going] = edge[found] + 1
             going = going[room[going] > step + 1]
         return self.symbols[nodes].view(rows, length)
+
+    def _hashed(self, room: torch.Tensor, bytes_: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        """The row of the last ``longest`` bytes at each position, or of the ``room`` there are; 64-bit arithmetic."""
+        found = torch.zeros_like(room)
+        for step in range(self.config.longest):
+            read = bytes_[(at - step).clamp(min=0)]
+            found = torch.where(room > step, found * _FNV + read + 1, found)
+        found = (found ^ (found >> 29)) * _SPREAD
+        symbols = COMPRESSED_OFFSET + (found ^ (found >> 32)) % self.config.hashed
+        return torch.where(room > 0, symbols, NO_SYMBOL)
 
     def read(
         self,

@@ -62,7 +62,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from proxybyte.eval.documents import read_held_out
-    from proxybyte.eval.noise import crossing, draw, measure
+    from proxybyte.eval.noise import draw_noise, measure_noise, noise_crossing
     from proxybyte.training import source_of
 
     kinds, shares = _kinds(args.kinds), tuple(args.shares)
@@ -75,18 +75,18 @@ def _run(args: argparse.Namespace) -> int:
     curves = []
     for folder, model in zip(args.folders, found, strict=True):
         score = _scorer(args, model)
-        curves += [measure(score, str(folder), texts, kind, shares, range(args.seeds)) for kind in kinds]
+        curves += [measure_noise(score, str(folder), texts, kind, shares, range(args.seeds)) for kind in kinds]
     first = {curve.kind: curve for curve in curves if curve.model == str(args.folders[0])}
     crossings = [
         {"kind": curve.kind.value, "models": [first[curve.kind].model, curve.model], "share": met}
         for curve in curves
         if curve is not first[curve.kind]
-        for met in [crossing(first[curve.kind], curve)]
+        for met in [noise_crossing(first[curve.kind], curve)]
     ]
     results = {"documents": len(texts), "curves": [curve.as_dict() for curve in curves], "crossings": crossings}
     args.out.mkdir(parents=True, exist_ok=True)
     write_json(args.out / "results.json", results)
-    write_figure(args.out / "noise.png", draw(curves), 110)
+    write_figure(args.out / "noise.png", draw_noise(curves), 110)
     print(json.dumps(results, indent=2) if args.json else _table(curves))
     if not args.json:
         print("\n".join(_crossing_line(one) for one in crossings))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxybyte.cli import main
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval.noise import Noise, NoiseCurve, crossing, measure, noised, noised_bytes
+from proxybyte.eval.noise import Noise, NoiseCurve, measure_noise, noise_crossing, noised, noised_bytes
 
 TEXTS = st.text(max_size=60)
 LINES = "".join(f"{' ' * (n % 5)}line {n}\n" for n in range(400))
@@ -81,10 +81,10 @@ def curve(*means: float) -> NoiseCurve:
 
 
 def test_curves_cross_where_straight_lines_do():
-    assert crossing(curve(2.0, 2.0, 2.0), curve(1.0, 1.0, 3.0)) == pytest.approx(0.2)
-    assert crossing(curve(2.0, 2.0), curve(1.0, 1.5)) is None
-    assert crossing(curve(2.0, 2.0), curve(2.0, 1.5)) == 0.0
-    assert crossing(curve(3.0, 2.0), curve(2.0, 2.0)) == 0.1
+    assert noise_crossing(curve(2.0, 2.0, 2.0), curve(1.0, 1.0, 3.0)) == pytest.approx(0.2)
+    assert noise_crossing(curve(2.0, 2.0), curve(1.0, 1.5)) is None
+    assert noise_crossing(curve(2.0, 2.0), curve(2.0, 1.5)) == 0.0
+    assert noise_crossing(curve(3.0, 2.0), curve(2.0, 2.0)) == 0.1
 
 
 def test_every_seed_reads_its_own_noise_and_a_clean_text_is_scored_once():
@@ -94,13 +94,13 @@ def test_every_seed_reads_its_own_noise_and_a_clean_text_is_scored_once():
         read.append(list(texts))
         return float(len(read))
 
-    found = measure(score, "m", [b"some text of a length", b"a"], Noise.DELETE, (0.0, 0.5), (0, 1))
+    found = measure_noise(score, "m", [b"some text of a length", b"a"], Noise.DELETE, (0.0, 0.5), (0, 1))
     assert found.bits == ((1.0, 1.0), (2.0, 3.0))
     assert read[0] == [b"some text of a length", b"a"]
     assert read[1] != read[2]
     assert found.means == [1.0, 2.5]
     empty = []
-    measure(lambda texts: empty.extend(texts) or 0.0, "m", [b"a"], Noise.DELETE, (1.0,), (0,))
+    measure_noise(lambda texts: empty.extend(texts) or 0.0, "m", [b"a"], Noise.DELETE, (1.0,), (0,))
     assert empty == []
 
 

@@ -230,6 +230,7 @@ def test_it_saves_and_loads_with_the_model(tmp_path):
         ({"mix": True}, "suffix_rows.mix"),
         ({"nodes": 0}, "suffix_rows.nodes"),
         ({"longest": -1}, "suffix_rows.longest"),
+        ({"hashed": -1}, "suffix_rows.hashed"),
         ({"blend": 0.5}, "blend"),
         ([1], "suffix_rows"),
     ],
@@ -237,3 +238,63 @@ def test_it_saves_and_loads_with_the_model(tmp_path):
 def test_a_section_that_is_none_is_refused_by_name(section, said):
     with pytest.raises(ProxyByteError, match=said):
         ProxyByteConfig(suffix_rows=section)
+
+
+def hashed_by_hand(symbols: list[int], length: int, rows: int, starts: set[int] = frozenset()) -> list[int]:
+    """The definition in whole numbers, cut to 64 bits and read with a sign where a machine would."""
+
+    def signed(number: int) -> int:
+        return (number + 2**63) % 2**64 - 2**63
+
+    result, text = [], []
+    for place, symbol in enumerate(symbols):
+        is_byte = BYTE_OFFSET <= symbol < COMPRESSED_OFFSET
+        text = [] if place in starts or not is_byte else text
+        text = [*text, symbol - BYTE_OFFSET] if is_byte else []
+        value = 0
+        for byte in text[: -length - 1 : -1]:
+            value = signed(value * 0x100000001B3 + byte + 1)
+        value = signed((value ^ (value >> 29)) * 0x2545F4914F6CDD1D)
+        result.append(COMPRESSED_OFFSET + (value ^ (value >> 32)) % rows if text else NO_SYMBOL)
+    return result
+
+
+@pytest.mark.parametrize("length", [1, 3, 8])
+def test_hashed_rows_are_those_of_the_last_bytes(length):
+    model, symbols = build(), random_symbols(4, 60)
+    model.add_hashed_suffix_rows(length, 0.5)
+    expected = [hashed_by_hand(row, length, len(SPELLINGS)) for row in symbols.tolist()]
+    assert model.suffix_rows.look_up(symbols).tolist() == expected
+    positions = torch.cat([torch.arange(25), torch.arange(35)])[None].expand(4, -1)
+    restarted = [hashed_by_hand(row, length, len(SPELLINGS), {25}) for row in symbols.tolist()]
+    assert model.suffix_rows.look_up(symbols, position_ids=positions).tolist() == restarted
+    assert length == 1 or restarted != expected
+
+
+def test_hashed_rows_are_spread_evenly():
+    model = build()
+    model.add_hashed_suffix_rows(4, 0.5)
+    model.suffix_rows.config.hashed = 64
+    text = torch.from_numpy(BYTE_OFFSET + RNG.integers(0, 256, (1, 20000)))
+    counts = np.bincount(model.suffix_rows.look_up(text)[0].numpy() - COMPRESSED_OFFSET, minlength=64)
+    # 312.5 each, give or take 17.5.
+    assert len(counts) == 64 and counts.min() > 230 and counts.max() < 400
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_generation_with_hashed_rows_is_that_of_full_forwards(prompts, way):
+    model = build(num_raw_pred_heads=3)
+    model.add_hashed_suffix_rows(4, 0.5)
+    batch = prompts[:1] if way == "prompt in parts" else prompts
+    assert generated(model, batch, **WAYS[way]) == [by_full_forwards(model, prompt) for prompt in batch]
+
+
+def test_hashed_rows_save_and_load_without_a_table(tmp_path):
+    model, symbols = build().float(), random_symbols(2, 30)
+    model.add_hashed_suffix_rows(4, 0.25)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert (loaded.config.suffix_rows.hashed, loaded.config.suffix_rows.longest) == (len(SPELLINGS), 4)
+    assert len(loaded.suffix_rows.edges) == 0
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(symbols).logits, model(symbols).logits, rtol=0, atol=0)

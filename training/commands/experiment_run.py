@@ -22,7 +22,11 @@ On one machine:
   for gpu in 0 1; do CUDA_VISIBLE_DEVICES=$gpu proxybyte experiment run first --size gpu --out runs/first & done; wait
 
 Shipped plans, each to be run in a size: embeddings first granularity gzip_sentinels interfaces levers masking moves
-pairing raw_exposure raw_share scaling"""
+noise pairing raw_exposure raw_share scaling"""
+
+
+SPEEDS = (3e10, 4e14)
+"""FLOPs a second that training may reach: a core of a CPU, an accelerator at 40% of an H100's dense bfloat16 peak."""
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +76,10 @@ def _run(args: argparse.Namespace) -> int:
         cells = choose_cells(expand(plan), args.cells)
         print("\n".join(f"{cell.name}  {cell.kind}" for cell in cells))
         print(f"{len(cells)} cells, each of {plan.match.budget:g} ({plan.match.by})")
+        if plan.match.by == "flops":
+            total = sum(cell.budget for cell in cells)
+            hours = ", ".join(f"{total / speed / 3600:.3g} hours at {speed:g}" for speed in SPEEDS)
+            print(f"{total:.3g} training FLOPs together: {hours} FLOPs a second")
         return 0
     from proxybyte.training.experiments.runner import RunOptions, run_plan  # waits for torch
 

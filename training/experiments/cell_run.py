@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 from proxybyte import ProxyByteForCausalLM
 from proxybyte.artefacts import CHECKPOINTS_FOLDER, COMPRESSOR_FOLDER, MODEL_FOLDER, Split
 from proxybyte.errors import ProxyByteError
-from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
+from proxybyte.eval import NoiseCurve, Scoring, bits_per_byte, compressed_bits_per_byte, measure_noise
 from proxybyte.symbols import View
 
 from ..compressors import load_compressor
@@ -30,13 +30,13 @@ from ..run.config import TrainConfig
 from ..run.config_io import CONFIG_FILE, save_config
 from ..run.data import TrainingData, document_heads
 from ..run.metrics import MetricsLog
-from ..run.validation import TwoViews, code_documents
+from ..run.validation import Given, TwoViews, code_documents, transfer_metric
 from ..stream.plan import BudgetUnit
 from ..stream.plan_report import report
 from ..stream.prepared import PreparedSplit
 from ..train import train
 from .grid import Cell
-from .results import RUN_FOLDER, CellResult, Point, claim_settings, machine_name, save_result
+from .results import RUN_FOLDER, CellResult, Point, TransferPoint, claim_settings, machine_name, save_result
 from .schema import ArmKind, EvaluationPlan, MatchBy
 
 _ROUNDS = 3
@@ -254,6 +254,8 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
         scored_bytes=sum(sizes),
         curve=tuple(_curve(config, cell)),
         machine=machine_name(),
+        transfer=tuple(_transfer(config)),
+        noise=tuple(_noise(cell, job, documents, model, scoring)) if job.evaluation.noise else (),
         seconds=round(seconds + time.perf_counter() - started, 1),
     )
 
@@ -289,3 +291,29 @@ def _curve(config: TrainConfig, cell: Cell) -> list[Point]:
             text = seen["raw/bytes"] + seen["compressed/bytes"]
             points.append(Point(line["step"], seen["flops"], text, line[f"validation/{view}_bpb"]))
     return points
+
+
+def _transfer(config: TrainConfig) -> list[TransferPoint]:
+    lines = MetricsLog(config.output).read()
+    flops = {line["step"]: line["flops"] for line in lines if line["kind"] == "train"}
+    names = [transfer_metric(view, given) for view in View for given in Given]
+    told = [line for line in lines if line["kind"] == "evaluation" and names[0] in line]
+    return [TransferPoint(line["step"], flops.get(line["step"], 0.0), *(line[name] for name in names)) for line in told]
+
+
+def _noise(cell: Cell, job: CellJob, documents: TwoViews, model: Any, scoring: Scoring) -> Iterator[NoiseCurve]:
+    """Of the final documents, in the view that the cell is scored in; noised text is coded anew."""
+    wanted = job.evaluation.noise
+    assert wanted is not None
+    compressor = load_compressor(job.data / COMPRESSOR_FOLDER)
+
+    def score(texts: Sequence[bytes]) -> float:
+        if cell.kind is not ArmKind.COMPRESSED:
+            return bits_per_byte(model, texts, scoring).bits_per_byte
+        two = code_documents(list(texts), compressor)
+        sizes = [len(text) for text in two.texts]
+        return compressed_bits_per_byte(model, two.codes, sizes, scoring).bits_per_byte
+
+    texts = documents.texts[: wanted.documents]
+    for kind in wanted.kinds:
+        yield measure_noise(score, cell.condition, texts, kind, wanted.shares, range(wanted.seeds))

@@ -19,10 +19,12 @@ from proxybyte.folders import write_bytes, write_text
 
 from ..drawn_text import distinct_colours
 from .grid import Cell, expand
+from .noise_report import noise_json, noise_picture, noise_rows
 from .results import CellResult, load_result
 from .runner import cell_folder
 from .schema import PLAN_FILE, ArmKind, ExperimentPlan, MatchBy, parse_plan
 from .statistics import LEAST_FOR_AN_INTERVAL, Interval, PairedTest, holm, mean_interval, paired_test
+from .views_meet import draw_transfer, transfer_curve
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,11 @@ class Report:
     conditions: tuple[Condition, ...]
     comparisons: tuple[Comparison, ...]
     unfinished: tuple[str, ...]
+
+    @property
+    def results(self) -> dict[str, tuple[CellResult, ...]]:
+        """Of each condition's finished seeds, by its name."""
+        return {condition.name: condition.results for condition in self.conditions}
 
     @property
     def several_models(self) -> bool:
@@ -187,6 +194,8 @@ _CAPTIONS = {
     "flops": "Bits per byte while training, against training FLOPs",
     "bytes": "Bits per byte while training, against bytes of text shown",
     "scaling": "Bits per byte against the size of the model",
+    "noise": "Bits per byte against the share of noised characters; dotted: where a condition crosses the first",
+    "transfer": "Bits a byte that the other view in the context saves while training, in both directions",
 }
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.25rem .7rem;border-bottom:1px solid #ccc;text-align:right}
@@ -220,6 +229,10 @@ def tables(report: Report) -> list[Table]:
     found = [_means(report), _costs(report)]
     if report.comparisons:
         found.insert(1, _paired(report))
+    if report.plan.evaluation.noise is not None:
+        head, rows = noise_rows(report.results)
+        note = "BPB of the noised text, in the view named above; where mean curves cross, and in brackets each seed's."
+        found.append(Table("Noised text", note, head, rows))
     return found
 
 
@@ -270,9 +283,11 @@ def as_json(report: Report) -> dict[str, Any]:
                 "view": view_of(condition),
                 "bits_per_byte": asdict(condition.bits_per_byte),
                 "curve": [asdict(point) for point in curve(condition)],
+                "transfer": [asdict(point) for point in transfer_curve(condition.results)],
             }
             for condition in report.conditions
         ],
+        "noise": noise_json(report.results),
         "comparisons": [asdict(comparison) for comparison in report.comparisons],
         "cells": [
             {"seed": cell.seed, **{k: v for k, v in asdict(result).items() if k != "settings"}}
@@ -403,6 +418,11 @@ def draw_report(report: Report) -> dict[str, bytes]:
     }
     if report.several_models:
         pictures["scaling"] = _figure(report, _scaling)
+    met = {condition.name: transfer_curve(condition.results) for condition in report.conditions}
+    if any(met.values()):
+        pictures["transfer"] = _figure(report, lambda axes, report: draw_transfer(axes, report.plan.title, met))
+    if report.plan.evaluation.noise is not None:
+        pictures["noise"] = noise_picture(report.results)
     return pictures
 
 

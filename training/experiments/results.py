@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.eval import Noise, NoiseCurve
 from proxybyte.folders import write_text
 
 from .grid import Cell
@@ -37,6 +38,27 @@ class Point:
 
 
 @dataclass(frozen=True)
+class TransferPoint:
+    """What an evaluation during training says of heads of documents in both views, in bits per byte of text.
+
+    Attributes:
+        step: finished steps.
+        flops: spent so far.
+        raw: bytes alone.
+        raw_given: bytes with the compressed view in the context.
+        compressed: symbols alone.
+        compressed_given: symbols with the bytes in the context.
+    """
+
+    step: int
+    flops: float
+    raw: float
+    raw_given: float
+    compressed: float
+    compressed_given: float
+
+
+@dataclass(frozen=True)
 class CellResult:
     """A finished cell.
 
@@ -58,6 +80,8 @@ class CellResult:
         scored_bytes: bytes of the final documents.
         curve: evaluations during training.
         machine: where it ran.
+        transfer: whether the views meet, where the cell's evaluations asked (``evaluation.transfer``).
+        noise: bits per byte of noised text in the cell's own view, one curve a kind, where the plan asks.
     """
 
     cell: str
@@ -77,6 +101,8 @@ class CellResult:
     scored_bytes: int
     curve: tuple[Point, ...]
     machine: str
+    transfer: tuple[TransferPoint, ...] = ()
+    noise: tuple[NoiseCurve, ...] = ()
 
     @property
     def bits_per_byte(self) -> float:
@@ -110,6 +136,10 @@ def save_result(result: CellResult, folder: Path) -> None:
     write_text(folder / RESULT_FILE, json.dumps(asdict(result), indent=1))
 
 
+def _noise_curve(model: str, kind: str, shares: list[float], bits: list[list[float]]) -> NoiseCurve:
+    return NoiseCurve(model, Noise(kind), tuple(shares), tuple(map(tuple, bits)))
+
+
 def load_result(folder: Path, cell: Cell) -> CellResult | None:
     """The result of ``cell`` in its folder, ``None`` if it is not finished.
 
@@ -122,7 +152,9 @@ def load_result(folder: Path, cell: Cell) -> CellResult | None:
     try:
         values = json.loads(path.read_bytes())
         curve = tuple(Point(**point) for point in values.pop("curve"))
-        result = CellResult(**values, curve=curve)
+        transfer = tuple(TransferPoint(**point) for point in values.pop("transfer", ()))
+        noise = tuple(_noise_curve(**line) for line in values.pop("noise", ()))
+        result = CellResult(**values, curve=curve, transfer=transfer, noise=noise)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProxyByteError(f"{path} is no result of a cell ({error}): remove it to run the cell again") from error
     refuse_changed(result.settings, cell.settings, path)

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.eval import Noise
 
 from .. import settings
 from ..settings import NameOrPath, Section, find_settings, nested, parse_override, parse_settings, read_yaml
@@ -151,6 +153,22 @@ class MatchConfig(Section):
     budget: float = Field(gt=0, description="FLOPs, symbols or bytes of each cell, by what is matched")
 
 
+class NoisePlan(Section):
+    """Bits per byte of noised text at the end of each cell, as ``proxybyte eval noise`` measures them."""
+
+    kinds: tuple[Noise, ...] = Field((Noise.MIXED,), min_length=1, description="what happens to a character")
+    shares: tuple[float, ...] = Field((0.0, 0.02, 0.05, 0.1, 0.2), min_length=2, description="of characters, rising")
+    seeds: int = Field(1, ge=1, description="draws of the noise, from seed 0")
+    documents: int = Field(32, ge=1, description="the first so many of the final documents")
+
+    @model_validator(mode="after")
+    def _shares_rise(self) -> Self:
+        rising = all(low < high for low, high in pairwise(self.shares))
+        if not rising or not 0 <= self.shares[0] <= self.shares[-1] <= 1:
+            raise ValueError(f"shares must rise from 0 to 1 at most, not {list(self.shares)}")
+        return self
+
+
 class EvaluationPlan(Section):
     """What is scored: heads of held-out documents, a few during training and more at the end."""
 
@@ -159,6 +177,7 @@ class EvaluationPlan(Section):
     max_bytes: int = Field(2048, ge=1, description="bytes of each document")
     final_documents: int = Field(128, ge=1)
     final_max_bytes: int = Field(4096, ge=1)
+    noise: NoisePlan | None = Field(None, description="score noised text too; not if absent")
 
 
 class ExperimentPlan(Section):

@@ -40,7 +40,7 @@ from .sharded import is_sharded
 from .spelled import SpelledRows, spelled_flops, spelling_table
 from .step import Engine
 from .teacher import Lessons, Teacher
-from .validation import TwoViews, Validation, code_documents
+from .validation import TwoViews, Validation, code_documents, heads_that_fit
 
 PLOT_FILE = "loss.png"
 ADAPTER_FOLDER = "adapter"
@@ -276,7 +276,11 @@ def _validation(config: TrainConfig, stage: Stage, data: TrainingData, model: nn
     documents = TwoViews(texts, [])
     if View.COMPRESSED in views and data.compressor is not None:
         documents = code_documents(texts, load_compressor(data.compressor))
-    return Validation(model, documents, views, stage, config.compute.compile, Scoring(window=config.plan.row_capacity))
+    heads = None
+    if config.evaluation.transfer and data.compressor is not None and config.plan.schedule.shows_compressed:
+        heads = heads_that_fit(texts, load_compressor(data.compressor), config.plan.row_length)
+    scoring = Scoring(window=config.plan.row_capacity)
+    return Validation(model, documents, views, stage, config.compute.compile, scoring, heads)
 
 
 def start_trackers(run: Run, begun: int | None) -> None:

@@ -188,11 +188,19 @@ class SuffixRowsTraining(Section):
 
     mix: Ramp = Field(Ramp(), description="share of that row, at most 1; at nothing at the end, export can be native")
     tokens: int | None = Field(None, ge=1, description="only the first so many tokens of the vocabulary; all if absent")
+    hashed: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="the last so many bytes, hashed to such a row, in place of the token; none if absent",
+    )
 
     @model_validator(mode="after")
     def _is_a_share(self) -> Self:
         if self.mix.value > 1:
             raise ValueError(f"mix.value is {self.mix.value:g}: give a share of at most 1")
+        if self.hashed is not None and self.tokens is not None:
+            raise ValueError("hashed knows no tokens: leave tokens out")
         return self
 
 
@@ -290,6 +298,9 @@ class EvaluationConfig(Section):
     documents: int = Field(64, ge=1, description="documents of the validation split, spread evenly over it")
     max_bytes: int = Field(16384, ge=1, description="bytes of each document that are scored")
     views: tuple[View, ...] = Field((View.RAW,), min_length=1, description="views to score: raw, compressed")
+    transfer: bool = Field(
+        False, description="score heads that fit in both views, each alone and with the other in the context"
+    )
 
 
 class TrainConfig(Section):
@@ -345,8 +356,11 @@ class TrainConfig(Section):
             return self
         if self.compute.parallel is Parallel.FSDP:
             raise ValueError("plan.superposed runs under compute.parallel=ddp: bags read whole rows")
-        if View.COMPRESSED in self.evaluation.views:
-            raise ValueError("plan.superposed has no compressed view to score: leave it out of evaluation.views")
+        if View.COMPRESSED in self.evaluation.views or self.evaluation.transfer:
+            raise ValueError(
+                "plan.superposed has no compressed view to score: leave it out of evaluation.views, and "
+                "evaluation.transfer too"
+            )
         if self.teacher.speaks or self.levers.spelled_rows:
             raise ValueError("plan.superposed shows no compressed symbols: leave teacher and levers.spelled_rows out")
         if self.model.heads:

@@ -48,6 +48,9 @@ class SuffixSchedule:
         if model.config.suffix_rows is None:
             if data.compressor is None:
                 raise ProxyByteError(f"suffix_rows needs prepared data, but {data.path} has no compressor")
+            if asked.hashed is not None:
+                model.add_hashed_suffix_rows(asked.hashed, asked.mix.value)
+                return cls(model.config.suffix_rows, asked.mix, data.steps)
             try:
                 spellings = symbol_bytes(load_compressor(data.compressor))
             except ProxyByteError as error:

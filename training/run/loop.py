@@ -212,7 +212,11 @@ class Loop:
         self.validation = bits
         self._log([{"kind": "evaluation", "step": self.step, **bits}])
         if self.run.world.is_main:
-            views = {name.removeprefix("validation/").removesuffix("_bpb"): value for name, value in bits.items()}
+            views = {
+                name.removeprefix("validation/").removesuffix("_bpb"): value
+                for name, value in bits.items()
+                if "/transfer/" not in name
+            }
             told = ", ".join(f"{value:.4f} {view} bits per byte" for view, value in views.items())
             self._bar.write(f"step {self.step}: {told} on validation", file=sys.stderr)
 

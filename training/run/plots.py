@@ -16,6 +16,7 @@ from proxybyte.symbols import View
 
 from ..stream.phases import Phase, Phases
 from .metrics import head_metric
+from .validation import Given, transfer_metric
 
 _COLOURS = {View.RAW: "tab:blue", View.COMPRESSED: "tab:orange"}
 _DARK = {View.RAW: "black", View.COMPRESSED: "saddlebrown"}
@@ -26,7 +27,7 @@ Colour = str | tuple[float, float, float, float]
 
 
 def draw(lines: Sequence[Mapping[str, Any]], path: Path, phases: Phases | None = None) -> None:
-    """Draw the lines of ``metrics.jsonl`` into ``path``: loss, bits per byte of text, and loss by head.
+    """Draw the lines of ``metrics.jsonl`` into ``path``: loss, bits per byte of text, loss by head, and transfer.
 
     Args:
         lines: of one run.
@@ -36,9 +37,12 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, phases: Phases | None =
     training = [line for line in lines if line["kind"] == "train"]
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     heads = _heads(training)
-    figure = Figure(figsize=(16 if heads else 11, 4), layout="constrained")
+    met = [line for line in evaluations if transfer_metric(View.RAW, Given.OTHER_VIEW) in line]
+    panels = 2 + bool(heads) + bool(met)
+    figure = Figure(figsize=(1 + 5 * panels, 4), layout="constrained")
     FigureCanvasAgg(figure)
-    losses, bits, *by_head = figure.subplots(1, 3 if heads else 2)
+    losses, bits, *further = figure.subplots(1, panels)
+    by_head, meeting = further[: bool(heads)], further[bool(heads) :]
     for view in View:
         _curve(losses, training, f"{view}/loss", _COLOURS[view], f"{view} view")
         _curve(bits, training, f"{view}/bpb", _COLOURS[view], f"{view} view, training")
@@ -53,7 +57,9 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, phases: Phases | None =
             colour = colormaps["viridis"](head / (len(heads) + 1))
             _curve(axes, training, head_metric(head), colour, f"{head + 1} ahead")
         axes.set(xlabel="step", ylabel="nats per target", title="Loss by head")
-    for axes in (losses, bits, *by_head):
+    for axes in meeting:
+        draw_transfer(axes, met)
+    for axes in (losses, bits, *by_head, *meeting):
         axes.grid(alpha=0.3)
         if axes.has_data():
             _stretch(axes)
@@ -61,6 +67,16 @@ def draw(lines: Sequence[Mapping[str, Any]], path: Path, phases: Phases | None =
             if phases is not None:
                 _mark(axes, phases)
     write_figure(path, figure, dpi=120)
+
+
+def draw_transfer(axes: Axes, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Bits of each view alone (dashed) and with the other in the context: below it, what the context says is read."""
+    for view in View:
+        for given, style in ((Given.NOTHING, "--"), (Given.OTHER_VIEW, "o-")):
+            points = [(line["step"], line[transfer_metric(view, given)]) for line in lines]
+            label = f"{view}, {'alone' if given is Given.NOTHING else 'the other view given'}"
+            axes.plot(*zip(*points, strict=True), style, color=_COLOURS[view], label=label)
+    axes.set(xlabel="step", ylabel="bits per byte of text", title="Do the views meet?")
 
 
 def _stretch(axes: Axes) -> None:

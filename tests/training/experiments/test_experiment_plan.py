@@ -32,8 +32,9 @@ STUDIES = {
     "raw_exposure": 7,
     "interfaces": 8,
     "scaling": 6,
-    "levers": 198,
+    "levers": 207,
     "moves": 11,
+    "noise": 3,
     "embeddings": 4,
     "first": 18,
 }

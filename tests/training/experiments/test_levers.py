@@ -12,9 +12,10 @@ from scipy import stats
 
 from proxybyte.cli import main
 from proxybyte.training.experiments.ranking import ranking
-from proxybyte.training.experiments.report import read_report
+from proxybyte.training.experiments.report import draw_report, read_report
 from proxybyte.training.experiments.runner import RunOptions, TimeSlice, run_plan
 from proxybyte.training.experiments.schema import lay_over, parse_plan
+from proxybyte.training.experiments.views_meet import transfer_curve
 
 RATES = {"optimizer.lr": [1e-3, 1e-2]}
 FIRST_RAW = {"plan.schedule.rate": 1.0, "plan.schedule.warmup": 0.0, "plan.schedule.decay": 0.5}
@@ -24,6 +25,10 @@ ARMS = {
         "kind": "bytes", "compressor": "bpe", "set": {"suffix_rows.mix.value": 0.5, "raw_rows_only": True},
         "vary": {"optimizer.lr": [1e-2]},
     },
+    "hashed": {
+        "kind": "bytes", "compressor": "bpe",
+        "set": {"suffix_rows.mix.value": 0.5, "suffix_rows.hashed": 3, "raw_rows_only": True},
+    },
     "cross": {
         "kind": "bytes", "compressor": "bpe",
         "set": {
@@ -31,7 +36,9 @@ ARMS = {
         },
     },
     "bags": {"kind": "proxy", "pairing": "none", "set": {**FIRST_RAW, "plan.superposed": 4}},
-    "spelled": {"kind": "proxy", "compressor": "bpe", "set": {"levers.spelled_rows": True}},
+    "spelled": {
+        "kind": "proxy", "compressor": "bpe", "set": {"levers.spelled_rows": True, "evaluation.transfer": True},
+    },
 }  # fmt: skip
 
 
@@ -45,7 +52,7 @@ def folder(values, tmp_path_factory):
     out = tmp_path_factory.mktemp("levers")
     progress = run_plan(parse_plan(values, "levers"), RunOptions(out, workers=1))
     assert not progress.failed
-    assert len(progress.finished) == 18
+    assert len(progress.finished) == 21
     return out
 
 
@@ -59,7 +66,7 @@ def test_arms_are_ranked_at_their_best_rate_beside_the_baseline(folder, tmp_path
     bytes_ = [figures[f"bytes-optimizer.lr-{best}-seed{seed}"]["raw_bpb"] for seed in range(3)]
     assert told["arms"]["bytes-one"]["bpb"] == bytes_
     assert "minus_bytes" not in told["arms"]["bytes-one"]
-    for arm in ("suffix", "cross", "bags", "spelled"):
+    for arm in ("suffix", "hashed", "cross", "bags", "spelled"):
         mine = [figures[f"{arm}-seed{seed}"]["raw_bpb"] for seed in range(3)]
         assert told["arms"][f"{arm}-one"]["bpb"] == mine
         differences = [a - b for a, b in zip(mine, bytes_, strict=True)]
@@ -67,6 +74,19 @@ def test_arms_are_ranked_at_their_best_rate_beside_the_baseline(folder, tmp_path
         assert told["arms"][f"{arm}-one"]["minus_bytes"] == pytest.approx(interval)
     used = [f for name, f in figures.items() if not name.startswith("bytes") or f"lr-{best}-" in name]
     assert told["symbols_per_weight"] == min(f["symbols"] / f["backbone_parameters"] for f in used)
+
+
+def test_the_report_shows_whether_views_meet_where_cells_asked(folder):
+    report = read_report(folder)
+    met = {condition.name: transfer_curve(condition.results) for condition in report.conditions}
+    assert [name for name, points in met.items() if points] == ["spelled"]
+    files = [folder / f"cells/spelled-seed{seed}/run/metrics.jsonl" for seed in range(3)]
+    lines = [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    last = [[line for line in some if line["kind"] == "evaluation"][-1] for some in lines]
+    mean = sum(line["validation/transfer/compressed_given_bpb"] for line in last) / 3
+    assert met["spelled"][-1].compressed_given == pytest.approx(mean)
+    assert met["spelled"][-1].step == last[0]["step"] and met["spelled"][-1].flops > 0
+    assert set(draw_report(report)) == {"seeds", "flops", "bytes", "transfer"}
 
 
 def test_fewer_than_three_seeds_have_no_interval(values, folder):

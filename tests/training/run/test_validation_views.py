@@ -1,6 +1,7 @@
 """What a run scores of its validation documents: either view, or both."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from proxybyte.eval import Scoring, bits_per_byte, compressed_bits_per_byte
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.run.assemble import open_data
 from proxybyte.training.run.config_io import load_config
-from proxybyte.training.run.validation import code_documents
+from proxybyte.training.run.validation import code_documents, heads_that_fit
 from proxybyte.training.train import train
 
 
@@ -70,3 +71,41 @@ def test_a_run_of_raw_bytes_alone_has_no_rows_for_compressed_symbols(recipe):
     config = load_config(recipe(), ["plan.schedule.rate=0", "plan.schedule.warmup=0"])
     train(config)
     assert ProxyByteForCausalLM.from_pretrained(config.output / "model").config.vocab_size == 320
+
+
+def test_transfer_is_that_of_the_saved_model_in_both_directions(recipe):
+    config = load_config(recipe(), ["evaluation.transfer=true", "log.plot=true"])
+    train(config)
+    last = evaluations(config.output)[-1]
+    data = open_data(config)
+    heads = heads_that_fit(data.validation_documents(config.evaluation), load_compressor(data.compressor), 64)
+    assert heads.texts and all(len(t) + len(c) + 5 <= 64 for t, c in zip(heads.texts, heads.codes, strict=True))
+    model = ProxyByteForCausalLM.from_pretrained(config.output / "model").double().eval()
+    wanted = dict.fromkeys(("raw_alone", "raw_given", "compressed_alone", "compressed_given"), 0.0)
+    for text, code in zip(heads.texts, heads.codes, strict=True):
+        raw, codes = [64 + byte for byte in text], [320 + int(c) for c in code]
+        for name, context, answer, rows in (
+            ("raw_alone", [12], raw, 320),
+            ("raw_given", [14, *codes, 15, 12], raw, 320),
+            ("compressed_alone", [14], codes, None),
+            ("compressed_given", [12, *raw, 13, 14], codes, None),
+        ):
+            with torch.no_grad():
+                logits = model(torch.tensor([[*context, *answer]]), use_cache=False).logits[0, :, :rows]
+            places = range(len(context) - 1, len(context) - 1 + len(answer))
+            wanted[name] -= sum(float(logits[p].log_softmax(0)[s]) for p, s in zip(places, answer, strict=True))
+    count = sum(map(len, heads.texts))
+    for name, nats in wanted.items():
+        assert last[f"validation/transfer/{name}_bpb"] == pytest.approx(nats / math.log(2) / count, rel=1e-5)
+    assert (config.output / "loss.png").stat().st_size > 1000
+
+
+def test_heads_are_as_long_as_both_views_fit(prepared):
+    compressor = load_compressor(prepared / "compressor")
+    texts = [b"return self " * 40, b"None"]
+    for room in (30, 64, 100, 400):
+        heads = heads_that_fit(texts, compressor, room)
+        used = max(len(text) + len(code) + 5 for text, code in zip(heads.texts, heads.codes, strict=True))
+        assert used <= room
+        assert heads.texts[1] == b"None" or room == 30
+    assert len(heads_that_fit(texts, compressor, 4000).texts[0]) == 192
