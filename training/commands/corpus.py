@@ -15,7 +15,7 @@ EXAMPLES = """\
   proxybyte corpus ~/projects --suffixes .py,.pyi,.md --out corpus
   proxybyte corpus shards/*.jsonl.zst --text-column content --key-column repo_name --out corpus
   proxybyte corpus --dataset roneneldan/TinyStories --validation-share 0.01 --license cdla-sharing-1.0 --out corpus
-  proxybyte corpus shards/*.jsonl.zst --out corpus --shard $SLURM_ARRAY_TASK_ID/64
+  proxybyte corpus shards/*.jsonl.zst --out corpus --shard 5/64
   proxybyte corpus shards/*.jsonl.zst --out corpus --merge
 
 Folders are split into train and validation by top-level package, tables by --key-column or by document.

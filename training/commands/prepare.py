@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   proxybyte prepare corpus --compressor runs/bpe16k --out prepared
   proxybyte prepare corpus --compressor gzip --out prepared-gzip --workers 2 --verify sample
-  proxybyte prepare corpus --compressor runs/bpe16k --out prepared --shard $SLURM_ARRAY_TASK_ID/64
+  proxybyte prepare corpus --compressor runs/bpe16k --out prepared --shard 5/64
   proxybyte prepare corpus --compressor runs/bpe16k --out prepared --merge
   torchrun --nproc-per-node 8 -m proxybyte.cli prepare corpus --compressor runs/m1 --out prepared-neural
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxybyte import numbers
+from proxybyte.training.remote import place
 from proxybyte.training.texts.options import TEXT_HELP, add_text_options
 
 
@@ -29,13 +30,21 @@ def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of every family that learns from text; read them with :func:`~proxybyte.training.texts.source_of`."""
     parser.add_argument(
         "--corpus",
-        type=numbers.path,
+        type=place,
         nargs="+",
         required=True,
         metavar="PATH",
         help=TEXT_HELP,
     )
     parser.add_argument("--max-mb", type=numbers.megabytes, metavar="MB", help="stop reading after so many megabytes")
+    parser.add_argument(
+        "--sample",
+        type=numbers.seed,
+        nargs="?",
+        const=0,
+        metavar="SEED",
+        help="draw the --max-mb from all over the corpus instead of from its beginning (default seed: 0)",
+    )
     add_text_options(parser)
 
 

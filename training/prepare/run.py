@@ -205,6 +205,8 @@ def _whole(options: PrepareOptions, merge: bool) -> _Made:
     results = _finished(partial, tasks)
     left = [task for task in tasks if task not in results]
     if left and merge:
+        if not results:  # nobody has begun
+            shutil.rmtree(partial)
         raise unfinished(options.output, tasks, left)
     _remove_others(partial, results)
     if results and left:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proxybyte import numbers
+from proxybyte.errors import ProxyByteError
 
 from .records import DEFAULT_SUFFIXES, TextRules
 
@@ -61,10 +62,13 @@ def source_of(args: argparse.Namespace, paths: Sequence[Path], split: str = "tra
     from .sources import TextSource
 
     max_mb = getattr(args, "max_mb", None)
+    if max_mb is None and getattr(args, "sample", None) is not None:
+        raise ProxyByteError("--sample draws as much as --max-mb says: give it too")
     return TextSource(
         paths,
         split=split,
         max_bytes=None if max_mb is None else numbers.bytes_of(max_mb),
+        sample_seed=getattr(args, "sample", None),
         suffixes=args.suffixes,
         rules=text_rules_of(args),
     )

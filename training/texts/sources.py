@@ -1,6 +1,7 @@
 """Documents for the commands that take text: the one reader of files, folders, corpora and prepared folders."""
 
 import logging
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import TypeVar
 from proxybyte.artefacts import CORPUS_REPORT, PREPARED_MANIFEST, Split
 from proxybyte.errors import ProxyByteError
 from proxybyte.progress import Progress
-from proxybyte.training.texts.records import DEFAULT_SUFFIXES, Document, LeftOut, Reader, TextRules
+from proxybyte.training.remote import is_remote
+from proxybyte.training.texts.records import DEFAULT_SUFFIXES, Document, LeftOut, Reader, Skip, TextRules
 from proxybyte.training.texts.tables import DatasetName, DatasetReader, ParquetReader, is_saved_dataset
 from proxybyte.training.texts.trees import file_reader, folder_reader
 
 _LOG = logging.getLogger(__name__)
 _Text = TypeVar("_Text", str, bytes)
 _EXAMPLES = 5
+_PLACES = 64
+"""From how many places of the sources a sample is drawn, where there are so many."""
 
 
 def batches(texts: Iterable[_Text], size: int) -> Iterator[list[_Text]]:
@@ -50,6 +54,7 @@ class TextSource:
             text files, or folders of them.
         split: of a corpus, prepared folder or dataset, ``"train"`` or ``"validation"``.
         max_bytes: stop after the document that passes this much; None for everything.
+        sample_seed: draw what is read from all over the sources, by this seed, not from their beginning.
         suffixes: endings of the files that are taken from other folders.
         rules: what counts as a document.
         left_out: filled in by :meth:`read`.
@@ -58,6 +63,7 @@ class TextSource:
     paths: Sequence[Path]
     split: str = "train"
     max_bytes: int | None = None
+    sample_seed: int | None = None
     suffixes: Sequence[str] = DEFAULT_SUFFIXES
     rules: TextRules = field(default_factory=TextRules)
     left_out: LeftOut = field(default_factory=lambda: LeftOut(_EXAMPLES))
@@ -73,12 +79,12 @@ class TextSource:
         Raises:
             ProxyByteError: for a path that is absent or cannot be read, or if there is no text at all.
         """
-        readers = [reader for path in self.paths for reader in self._open(Path(path))]
+        readers = [reader for path in self.paths for reader in self._open(path if is_remote(path) else Path(path))]
         total = 0
         with Progress(
             desc=progress, total=self.max_bytes, unit="B", unit_scale=True, delay=1, disable=not progress
         ) as bar:
-            for item in (item for reader in readers for item in reader.read(lambda _: None)):
+            for item in self._items(readers):
                 if not isinstance(item, Document):
                     self.left_out.add(item)
                     continue
@@ -91,6 +97,26 @@ class TextSource:
             raise self.left_out.nothing_else(f"{', '.join(map(str, self.paths))} ({self.split})")
         for line in self.left_out.lines():
             _LOG.info("%s", line)
+
+    def _items(self, readers: Sequence[Reader]) -> Iterator[Document | Skip]:
+        """What the readers yield: all of it in order, or the beginnings of parts that are drawn."""
+        if self.sample_seed is None or self.max_bytes is None:
+            for reader in readers:
+                yield from reader.read(lambda _: None)
+            return
+        parts = [part for reader in readers for part in reader.parts()]
+        random.Random(self.sample_seed).shuffle(parts)
+        left = self.max_bytes
+        for place, part in enumerate(parts):
+            share, given = -(-left // min(len(parts) - place, max(1, _PLACES - place))), 0
+            for item in part.read(lambda _: None):
+                yield item
+                given += len(item.text) if isinstance(item, Document) else 0
+                if given >= share:
+                    break
+            left -= given
+            if left <= 0:
+                return
 
     def _open(self, path: Path) -> list[Reader]:
         if (path / PREPARED_MANIFEST).is_file():

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -144,6 +145,7 @@ class DatasetReader:
 
     def __init__(self, wanted: DatasetName, rules: TextRules):
         self._name = wanted.name
+        self._first = 1
         self._rules = rules
         dataset = _load(wanted)
         check_columns(dataset.features.arrow_schema, rules, f"dataset {wanted.name}")
@@ -155,16 +157,22 @@ class DatasetReader:
         return self._dataset.data.nbytes
 
     def parts(self) -> Sequence[Reader]:
-        """See :class:`~.records.Reader`."""
-        return [self]
+        """Consecutive rows."""
+        rows, count = len(self._dataset), max(1, self.stored_bytes() // PART_BYTES)
+        return [self._of(range(rows * part // count, rows * (part + 1) // count)) for part in range(count)]
 
     def identity(self) -> str:
         """See :class:`~.records.Reader`."""
-        return f"{self._name} {self._dataset._fingerprint}"
+        return f"{self._name} {self._dataset._fingerprint} {self._first}"
+
+    def _of(self, rows: range) -> "DatasetReader":
+        part = copy(self)
+        part._dataset, part._first = self._dataset.select(rows), self._first + rows.start
+        return part
 
     def read(self, advance: Advance) -> Iterator[Document | Skip]:
         """Every row."""
-        row = 1
+        row = self._first
         for table in self._dataset.iter(_BATCH_ROWS):
             for batch in table.to_batches():
                 yield from documents_of(batch, self._rules, self._name, row)

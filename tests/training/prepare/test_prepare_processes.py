@@ -42,7 +42,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_two_processes_write_the_bytes_of_one(corpus, m1, tmp_path):
+def test_two_processes_write_the_bytes_of_one(m1, tmp_path, some_text, write_shard):
+    corpus = tmp_path / "corpus"  # a small one: this compressor takes a second for 5 kB
+    corpus.mkdir()
+    write_shard(corpus / "train-00000.parquet", [some_text(number, 700) for number in range(8)], 1)
+    write_shard(corpus / "validation-00000.parquet", [some_text(number, 500) for number in range(8, 12)], 2)
     assert (
         main(["prepare", str(corpus), "--compressor", str(m1), "--out", str(tmp_path / "one"), "--workers", "1"]) == 0
     )

@@ -121,6 +121,12 @@ def test_a_killed_shard_is_done_again_and_no_other(tmp_path, tokenizer, some_tex
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_a_merge_that_nobody_has_begun_leaves_nothing(options, tmp_path):
+    with pytest.raises(Unfinished, match=r"(\d+) of \1 pieces are not encoded"):
+        merge_shares(options)
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_shards_of_a_finished_output_have_nothing_to_do(options, one, tmp_path):
     prepare_corpus(options)
     inode = options.output.stat().st_ino
