@@ -25,7 +25,7 @@ import proxybyte
 from proxybyte.artefacts import COMPRESSOR_FOLDER, CONFIG_FILE, HEADS_FILE, TOKENIZER_FILE, ModelFolder, find_model
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.checksums import digest_of_input
-from proxybyte.errors import ProxyByteError
+from proxybyte.errors import ProxyByteError, WrongOption
 from proxybyte.folders import is_made_of, locked_output, whole_folder, write_json
 from proxybyte.hub_configs.card_facts import ExportFacts, write_facts
 from proxybyte.hub_configs.gguf_file import GgufText, GgufType, check_gguf_family, write_gguf
@@ -172,10 +172,8 @@ def _check_family(family: str) -> None:
             "place of ours: pass --format full (or train with backbone 'qwen3')"
         )
     if family not in NATIVE_FAMILIES:
-        raise ProxyByteError(
-            f"--format native is not offered for {family!r}, only for {', '.join(sorted(NATIVE_FAMILIES))}: "
-            "pass --format full"
-        )
+        offered = ", ".join(sorted(NATIVE_FAMILIES))
+        raise WrongOption(f"format native is not offered for {family!r}, only for {offered}: export in full", "format")
 
 
 def _check_suffix_rows(model: Path, config: "PreTrainedConfig") -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from proxybyte.errors import ProxyByteError
+from proxybyte.errors import ProxyByteError, WrongOption
 from proxybyte.symbols import NUM_BYTES, NUM_RAW_SYMBOLS, NUM_SPECIALS, Special, special_spelling
 from proxybyte.tokenization_proxybyte import byte_level_letter
 
@@ -60,10 +60,9 @@ def check_gguf_family(config: "PreTrainedConfig") -> None:
     """
     kind = config.model_type
     if kind not in GGUF_FAMILIES:
-        raise ProxyByteError(
-            f"--format gguf is not offered for {kind!r}, only for {', '.join(sorted(GGUF_FAMILIES))}: "
-            "pass --format native, which vLLM and Transformers serve"
-        )
+        offered = ", ".join(sorted(GGUF_FAMILIES))
+        told = f"format gguf is not offered for {kind!r}, only for {offered}: native serves vLLM and Transformers"
+        raise WrongOption(told, "format")
     window = getattr(config, "sliding_window", None)
     if window is not None and window < config.max_position_embeddings and getattr(config, "use_sliding_window", True):
         raise ProxyByteError(
@@ -97,7 +96,7 @@ def write_gguf(
     try:
         import gguf
     except ImportError as error:
-        raise ProxyByteError("--format gguf needs the package gguf: pip install 'proxybyte[gguf]'") from error
+        raise WrongOption("format gguf needs the package gguf: pip install 'proxybyte[gguf]'", "format") from error
     name = GGUF_FAMILIES[config.model_type]
     arch = gguf.MODEL_ARCH[name]
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])

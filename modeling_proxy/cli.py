@@ -16,9 +16,9 @@ from importlib.metadata import entry_points, version
 from typing import Any, NoReturn
 
 from .checksums import SKIP_FLAG, SKIP_VARIABLE, SUMS
-from .errors import ProxyByteError
+from .errors import ProxyByteError, WrongOption
 from .faults import disk_full_sentence, unexpected_sentence
-from .numbers import NotTaken
+from .numbers import NotTaken, language_code, license_id
 
 GROUP = "proxybyte.commands"
 DEBUG_FLAG = "--debug"
@@ -39,6 +39,25 @@ class Command:
     examples: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int | None]
+
+
+def add_text_facts(group: argparse._ArgumentGroup, license_flag: str) -> None:
+    """Declare what only a person can say of a text: its licences and natural languages."""
+    several: dict[str, Any] = {"action": "append", "default": []}
+    group.add_argument(
+        license_flag,
+        type=license_id,
+        metavar="ID",
+        help="a licence of the text as the Hub spells it, such as cc-by-4.0; may be given several times",
+        **several,
+    )
+    group.add_argument(
+        "--language",
+        type=language_code,
+        metavar="CODE",
+        help="a natural language of the text, such as en; may be given several times",
+        **several,
+    )
 
 
 class _PrintCompletion(argparse.Action):
@@ -148,7 +167,7 @@ def report_fault(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         sentence, code = "interrupted", 130
     elif isinstance(error, ProxyByteError):
-        sentence, code = str(error), 2
+        sentence, code = error.on_command_line() if isinstance(error, WrongOption) else str(error), 2
     elif (full := disk_full_sentence(error)) is not None:
         sentence, code = full, 2
     elif isinstance(error, OSError) and error.filename is not None:

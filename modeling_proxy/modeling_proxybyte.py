@@ -271,7 +271,7 @@ class ProxyByteForCausalLM(PushesWithCard, PreTrainedModel, ProxyByteGenerationM
 
     def add_hashed_suffix_rows(self, length: int, mix: float) -> None:
         """Read bytes with the row that the last ``length`` of them are hashed to, among those of compressed symbols."""
-        section = SuffixRowsConfig(longest=length, hashed=self.config.num_compressed_symbols, mix=mix)
+        section = SuffixRowsConfig(longest=length, hashed=int(self.config.num_compressed_symbols or 0), mix=mix)
         self.config.suffix_rows = section
         self.suffix_rows = SuffixRows(section).to(self.device)
 

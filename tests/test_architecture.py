@@ -92,6 +92,16 @@ def test_sixteen_files_travel_and_the_page_names_each(tmp_path):
     assert carried == {name for line in told.splitlines() for name in line.split("|")[1].split("`")[1::2]}
 
 
+def test_what_travels_repeats_no_name_that_its_owner_at_home_spells_otherwise():
+    from proxybyte import artefacts, hub_upload, provenance
+    from proxybyte.hub_configs.card_facts import EXPORT_REPORT
+
+    origins = {provenance.BYTEIFY_REPORT, provenance.TRAINING_REPORT, EXPORT_REPORT}
+    assert origins < set(hub_upload._FILES)
+    assert set(hub_upload._FOLDERS) == {artefacts.COMPRESSOR_FOLDER, artefacts.CHAT_FOLDER}
+    assert hub_upload._MODEL == artefacts.MODEL_FOLDER
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_stay_short(path):
     source = path.read_text(encoding="utf-8")

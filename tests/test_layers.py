@@ -18,8 +18,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "artefacts": ("proxybyte.artefacts", "proxybyte.model_loading"),
     "settings": ("proxybyte.training.settings", "proxybyte.hub_configs.presets"),
     "machine": (
-        "proxybyte.training.memory",
-        "proxybyte.training.processes",
+        "proxybyte.training.machine",
         "proxybyte.training.remote",
         "proxybyte.training.signs_of_life",
         "proxybyte.training.drawn_text",

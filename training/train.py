@@ -8,7 +8,6 @@ import functools
 import logging
 import os
 import shutil
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from proxybyte.faults import disk_full_sentence
 from proxybyte.hub_configs import load_preset
 from proxybyte.locks import hold
 
+from .machine import exit_code
 from .run.assemble import (
     PLOT_FILE,
     assemble,
@@ -172,8 +172,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _print(dry_run(resolved, arguments.time))
         return 0
-    # As a shell counts Ctrl-C, so that 'train && export' ends there; a scheduler's SIGTERM is no fault.
-    return 130 if train(config).stopped_by == signal.SIGINT else 0
+    return exit_code(train(config).stopped_by)
 
 
 def _print(text: str) -> None:

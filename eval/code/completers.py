@@ -10,7 +10,7 @@ import torch
 from transformers import StoppingCriteria
 
 from proxybyte.byte_codec import encode_bytes
-from proxybyte.errors import ProxyByteError
+from proxybyte.errors import WrongOption
 from proxybyte.eval.completing import ByteGeneration, check_temperature, complete_bytes
 from proxybyte.eval.loading import ModelKind, model_kind
 from proxybyte.eval.scoring import bare, position_limit
@@ -38,13 +38,13 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
-            raise ProxyByteError(f"--temperature must be at least 0, not {self.temperature}")
+            raise WrongOption(f"temperature must be at least 0, not {self.temperature}", "temperature")
         if self.temperature:
-            check_temperature(self.temperature, "--temperature")
+            check_temperature(self.temperature, "temperature")
         if not 0 < self.top_p <= 1:
-            raise ProxyByteError(f"--top-p must be above 0 and at most 1, not {self.top_p}")
+            raise WrongOption(f"top_p must be above 0 and at most 1, not {self.top_p}", "top_p")
         if self.max_new is not None and self.max_new < 1:
-            raise ProxyByteError(f"--max-new must be at least 1, not {self.max_new}")
+            raise WrongOption(f"max_new must be at least 1, not {self.max_new}", "max_new")
 
     def options(self) -> dict[str, Any]:
         """For ``generate``; top-k is off, whatever the model's own defaults say."""
@@ -84,7 +84,8 @@ def make_completer(model: Any, folder: Path, decoding: Decoding) -> Completer:
     max_new = decoding.max_new or min(DEFAULT_NEW[kind], limit // 2)
     room = limit - max_new
     if room < 2 + (kind is ModelKind.BYTES):
-        raise ProxyByteError(f"--max-new {max_new} leaves no room for a prompt in the model's {limit} positions")
+        told = f"max_new {max_new} leaves no room for a prompt in the model's {limit} positions"
+        raise WrongOption(told, "max_new")
     if kind is ModelKind.BYTES:
         return ByteCompleter(model, decoding, max_new, room)
     return TokenCompleter(model, load_tokenizer(folder), decoding, max_new, room)

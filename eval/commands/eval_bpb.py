@@ -77,24 +77,21 @@ def _following(args: argparse.Namespace, scored: str) -> str:
 
 
 def _score_model(args: argparse.Namespace, found: ModelFolder, held_out: "HeldOut") -> "dict[str, BPBResult]":
-    from proxybyte.eval.bpb import bits_per_byte, compressed_bits_per_byte, tokenizer_bits_per_byte
-    from proxybyte.eval.loading import ModelKind, load_model, model_kind
+    from proxybyte.eval.bpb import compressed_bits_per_byte
+    from proxybyte.eval.loading import ModelKind, load_model, model_kind, text_scorer
     from proxybyte.eval.scoring import Scoring
-    from proxybyte.model_loading import load_tokenizer
 
     scoring = Scoring(args.window, args.stride, args.batch_positions, progress=True)
     model = load_model(found, args.device, args.dtype)
-    if model_kind(model) is ModelKind.TOKENS:
-        if args.view is View.COMPRESSED:
-            raise ProxyByteError(f"{args.folder} has no compressed view: it is a tokenizer model")
-        tokenizer = load_tokenizer(found.model)
-        return {f"{args.folder} (tokens)": tokenizer_bits_per_byte(model, tokenizer, held_out.texts, scoring)}
+    tokens = model_kind(model) is ModelKind.TOKENS
     if args.view is View.COMPRESSED:
+        if tokens:
+            raise ProxyByteError(f"{args.folder} has no compressed view: it is a tokenizer model")
         codes, byte_counts = held_out.codes or [], [len(text) for text in held_out.texts]
         result = compressed_bits_per_byte(model, codes, byte_counts, scoring)
     else:
-        result = bits_per_byte(model, held_out.texts, scoring)
-    return {f"{args.folder} ({args.view})": result}
+        result = text_scorer(model, found, scoring)(held_out.texts)
+    return {f"{args.folder} ({'tokens' if tokens else args.view})": result}
 
 
 def _baselines(texts: list[bytes]) -> "dict[str, BPBResult]":

@@ -111,16 +111,11 @@ def _kinds(names: Sequence[str]) -> "list[Noise]":
 
 
 def _scorer(args: argparse.Namespace, found: ModelFolder) -> "Score":
-    from proxybyte.eval.bpb import bits_per_byte, tokenizer_bits_per_byte
-    from proxybyte.eval.loading import ModelKind, load_model, model_kind
+    from proxybyte.eval.loading import load_model, text_scorer
     from proxybyte.eval.scoring import Scoring
-    from proxybyte.model_loading import load_tokenizer
 
-    model, scoring = load_model(found, args.device, args.dtype), Scoring(progress=True)
-    if model_kind(model) is ModelKind.BYTES:
-        return lambda texts: bits_per_byte(model, texts, scoring).bits_per_byte
-    tokenizer = load_tokenizer(found.model)
-    return lambda texts: tokenizer_bits_per_byte(model, tokenizer, texts, scoring).bits_per_byte
+    score = text_scorer(load_model(found, args.device, args.dtype), found, Scoring(progress=True))
+    return lambda texts: score(texts).bits_per_byte
 
 
 def _table(curves: "Sequence[NoiseCurve]") -> str:

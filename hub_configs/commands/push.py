@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxybyte import numbers
 from proxybyte.artefacts import find_model
-from proxybyte.cli import Command
+from proxybyte.cli import Command, add_text_facts
 from proxybyte.errors import ProxyByteError
 
 if TYPE_CHECKING:
@@ -68,10 +68,7 @@ def _add_card_arguments(card: argparse._ArgumentGroup) -> None:
     card.add_argument(
         "--dataset", type=numbers.hub_name, metavar="OWNER/NAME", help="a dataset on the Hub that it read", **several
     )
-    card.add_argument("--language", type=numbers.language_code, metavar="CODE", help="such as en", **several)
-    card.add_argument(
-        "--data-license", type=numbers.license_id, metavar="ID", help="of the text that it read", **several
-    )
+    add_text_facts(card, "--data-license")
     card.add_argument(
         "--results",
         type=numbers.path,

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from proxybyte.errors import ProxyByteError
+from proxybyte.errors import ProxyByteError, WrongOption
 
 from .drawing import STYLE, Change, changed, compare, compared_html, steps_html, text_html, written_html, wrong_html
 from .model import DemoModel, Drafting, Writing
@@ -90,7 +90,8 @@ def serve(app: "gradio.Blocks", host: str | None, port: int | None, *, wait: boo
             prevent_thread_lock=True,
         )
     except OSError as error:
-        raise ProxyByteError(f"--port {port} cannot be used ({error}): give another, or leave it out") from error
+        told = f"port {port} cannot be used ({error}): give another, or leave it out"
+        raise WrongOption(told, "port") from error
     if wait:
         print(f"open {url} in a browser; Ctrl-C ends", flush=True)
         app.block_thread()

@@ -23,9 +23,7 @@ from proxybyte.training.compressors.codebook.reweigh import reweigh
 from proxybyte.training.compressors.measures import delete_characters, stability
 from proxybyte.training.compressors.neural import NeuralCompressor, NeuralSettings
 from proxybyte.training.compressors.neural.byte_lm import ByteLM
-from proxybyte.training.compressors.neural.fit import FitOptions, fit
-from proxybyte.training.compressors.neural.float_lm import quantise
-from proxybyte.training.compressors.neural.sampling import TextSampler
+from proxybyte.training.compressors.neural.fit import FitOptions, TextSampler, fit, quantise
 from proxybyte.training.compressors.protocol import CannotEncode, Compressor, encode_one
 from proxybyte.training.texts import MEGABYTE
 

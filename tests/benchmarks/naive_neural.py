@@ -7,8 +7,7 @@ import torch
 
 from proxybyte.training.compressors.neural.byte_lm import FREQUENCY_BITS, LOGIT_BITS, ByteLM
 from proxybyte.training.compressors.neural.compressor import NeuralSettings
-from proxybyte.training.compressors.neural.segmentation import stretches
-from proxybyte.training.compressors.neural.windows import CELL_BITS
+from proxybyte.training.compressors.neural.windows import CELL_BITS, stretches
 
 _CELL = 1 << CELL_BITS
 

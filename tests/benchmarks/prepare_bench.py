@@ -29,7 +29,7 @@ from proxybyte.training.corpus import CorpusOptions, collect_corpus
 from proxybyte.training.corpus.split import SplitRule
 from proxybyte.training.prepare import PrepareOptions, prepare_corpus
 from proxybyte.training.prepare.columns import prepared_features
-from proxybyte.training.prepare.workers import default_workers
+from proxybyte.training.prepare.shard import default_workers
 from proxybyte.training.texts.records import MEGABYTE
 
 TEXT_BYTES = 60 * MEGABYTE

@@ -8,19 +8,38 @@ from transformers import AutoConfig, LlamaConfig
 from proxybyte import ProxyByteConfig, ProxyByteError
 from proxybyte.symbols import Special
 
+VERSIONS = [("4.57.6", True), ("5.13.1", True), ("5.14.0", False), ("6.0.0.dev0", False)]
+EACH_IN_A_FORK = """
+import os, sys, transformers
+for version in sys.argv[2:]:
+    if (child := os.fork()) == 0:
+        os.dup2(os.open(f"{sys.argv[1]}/{version}", os.O_WRONLY | os.O_CREAT), 2)
+        transformers.__version__ = version
+        import proxybyte.configuration_proxybyte
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
 
-@pytest.mark.parametrize(
-    ("version", "refused"), [("4.57.6", True), ("5.13.1", True), ("5.14.0", False), ("6.0.0.dev0", False)]
-)
-def test_an_old_transformers_is_refused_in_one_sentence_before_anything_is_imported_from_it(version, refused):
-    script = f"import transformers; transformers.__version__ = {version!r}; import proxybyte.configuration_proxybyte"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> dict[str, tuple[int, str]]:
+    """Exit code and stderr of a process that imports the configuration beside each version of Transformers."""
+    folder = tmp_path_factory.mktemp("versions")
+    versions = [version for version, _ in VERSIONS]
+    words = [sys.executable, "-c", EACH_IN_A_FORK, str(folder), *versions]
+    codes = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    return {version: (int(code), (folder / version).read_text()) for version, code in zip(versions, codes, strict=True)}
+
+
+@pytest.mark.parametrize(("version", "refused"), VERSIONS)
+def test_an_old_transformers_is_refused_in_one_sentence_before_anything_is_imported_from_it(imported, version, refused):
+    code, stderr = imported[version]
     said = (
         "ImportError: this model's code needs Transformers 5.14 or newer and finds "
         f"{version}: pip install --upgrade transformers (a native export runs from 4.57)"
     )
-    assert (done.stderr.strip().splitlines()[-1:] == [said]) == refused
-    assert done.returncode == refused
+    assert (stderr.strip().splitlines()[-1:] == [said]) == refused
+    assert code == refused
 
 
 def test_the_vocabulary_follows_from_the_compressor(tiny_config):

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from proxybyte.training.drawn_text import distinct_colours
 from proxybyte.training.run.plots import _mark, _stretch
-from proxybyte.training.stream.phases import Phases
+from proxybyte.training.stream.schedule import Phases
 
 
 @pytest.mark.parametrize("count", [0, 1, 10, 11, 20, 21, 60])

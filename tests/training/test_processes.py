@@ -76,7 +76,7 @@ def test_workers_of_prepare_end_with_its_main_process(text, tmp_path, seconds):
 
 CHILD = """
 import subprocess, sys, time
-from proxybyte.training.processes import ends_with_this_process
+from proxybyte.training.machine import ends_with_this_process
 child = subprocess.Popen(["sleep", "100"], preexec_fn=ends_with_this_process())
 print(child.pid, flush=True)
 time.sleep(100)

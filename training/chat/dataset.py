@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, IGNORE_INDEX, Special, View
 
-from ..memory import host_memory, refuse_beyond
+from ..machine import host_memory, refuse_beyond
 from ..stream.mixed_view import PACKED_COLUMNS, RowBatch
 from ..stream.plan import BudgetUnit, PlanConfig
 from ..texts import numbered_lines

@@ -7,7 +7,7 @@ from proxybyte import numbers
 from proxybyte.cli import Command
 from proxybyte.folders import output_folder
 from proxybyte.training.compressors.codebook_compile import COMPILER
-from proxybyte.training.compressors.storage import output_kind
+from proxybyte.training.compressors.protocol import output_kind
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

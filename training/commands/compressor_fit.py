@@ -8,7 +8,7 @@ from proxybyte.checksums import verify_folder
 from proxybyte.cli import Command
 from proxybyte.folders import output_folder
 from proxybyte.training.compressors import FAMILIES
-from proxybyte.training.compressors.storage import output_kind
+from proxybyte.training.compressors.protocol import output_kind
 
 EXAMPLES = """\
   proxybyte compressor fit bpe --corpus data/corpus --symbols 16384 --out runs/bpe16k

@@ -54,8 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure, print the table, write the files."""
     from proxybyte.training.compressors import load_compressor
-    from proxybyte.training.compressors.report import ReportOptions, compare
-    from proxybyte.training.compressors.report_output import as_table, write_report
+    from proxybyte.training.compressors.report import ReportOptions, as_table, compare, write_report
     from proxybyte.training.texts import source_of
 
     loaded = {one: load_compressor(one) for one in args.compressors}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from proxybyte import numbers
 from proxybyte.artefacts import CORPUS_REPORT
-from proxybyte.cli import Command
+from proxybyte.cli import Command, add_text_facts
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.remote import expanded, is_remote, place, written_to
 
@@ -75,27 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep at most this much text: whole packages, keys or documents of all sizes, drawn by a seeded hash",
     )
     split.add_argument("--seed", type=numbers.seed, default=0, help="(default: %(default)s)")
-    _add_facts(parser.add_argument_group("about the text, for the cards of models that read it"))
+    add_text_facts(parser.add_argument_group("about the text, for the cards of models that read it"), "--license")
     _add_output(parser.add_argument_group("output"))
-
-
-def _add_facts(facts: argparse._ArgumentGroup) -> None:
-    facts.add_argument(
-        "--license",
-        type=numbers.license_id,
-        action="append",
-        default=[],
-        metavar="ID",
-        help="a licence of the text as the Hub spells it, such as cc-by-4.0; may be given several times",
-    )
-    facts.add_argument(
-        "--language",
-        type=numbers.language_code,
-        action="append",
-        default=[],
-        metavar="CODE",
-        help="a natural language of the text, such as en; may be given several times",
-    )
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:
@@ -123,7 +104,7 @@ def run(args: argparse.Namespace) -> None:
     """Collect, and print the report."""
     from proxybyte.training.corpus import KIND, CorpusOptions, collect_corpus, collect_share, merge_corpus
     from proxybyte.training.corpus.split import SplitRule
-    from proxybyte.training.processes import Share
+    from proxybyte.training.machine import Share
     from proxybyte.training.texts import text_rules_of
     from proxybyte.training.texts.tables import DatasetName
 

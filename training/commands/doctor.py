@@ -81,7 +81,7 @@ def _package(name: str, tested: str | None, extra: str | None) -> str:
 def _machine() -> Iterator[tuple[str, str]]:
     import psutil
 
-    from proxybyte.training.memory import host_memory
+    from proxybyte.training.machine import host_memory
 
     cpus = Path("/proc/cpuinfo")
     text = cpus.read_text(encoding="utf-8", errors="replace") if cpus.is_file() else ""

@@ -82,6 +82,7 @@ def _run(args: argparse.Namespace) -> int:
             print(f"{total:.3g} training FLOPs together: {hours} FLOPs a second")
         return 0
     from proxybyte.training.experiments.runner import RunOptions, run_plan  # waits for torch
+    from proxybyte.training.machine import exit_code
 
     output = args.out or Path("runs") / Path(args.plan).stem
     options = RunOptions(output, tuple(shlex.split(args.launch)), args.workers, args.cells, args.slice_minutes)
@@ -96,7 +97,7 @@ def _run(args: argparse.Namespace) -> int:
         raise ProxyByteError(f"{len(progress.failed)} cell(s) failed, the first is {name}: {reason}")
     if not progress.stopped:
         print(f"next: proxybyte experiment report {shlex.quote(str(output))}")
-    return 0
+    return exit_code(progress.stopped_by)
 
 
 COMMAND = Command("train and score every cell of an experiment plan", EXAMPLES, _add_arguments, _run)

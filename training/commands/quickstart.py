@@ -172,7 +172,7 @@ def _run(*words: str) -> int:
 
     Ctrl-C reaches the child too, which saves what it has: it is waited for.
     """
-    from proxybyte.training.processes import ends_with_this_process
+    from proxybyte.training.machine import ends_with_this_process
 
     child = subprocess.Popen([sys.executable, *words], preexec_fn=ends_with_this_process())
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -22,9 +22,8 @@ from proxybyte.artefacts import TOKENIZER_FILE
 
 from .byte_level import NotByteLevel, RankPlan, plan_ranks
 from .gigatoken_coder import PATTERNS, GigatokenCoder, is_installed
-from .protocol import CannotEncode, check_codes, code_dtype, encode_in_threads
+from .protocol import CannotEncode, check_codes, code_dtype, encode_in_threads, read_folder, write_folder
 from .reference_coder import ReferenceCoder, parse_tokenizer, read_tokenizer
-from .storage import read_folder, write_folder
 from .tiktoken_coder import TiktokenCoder, TooLongForTiktoken, split_broken
 
 _PROBE = (

@@ -10,8 +10,7 @@ import numpy as np
 
 from proxybyte.errors import ProxyByteError
 
-from .protocol import PUBLISHED, CannotEncode, check_codes, encode_in_threads
-from .storage import read_folder, write_folder
+from .protocol import PUBLISHED, CannotEncode, check_codes, encode_in_threads, read_folder, write_folder
 
 LEVEL = 9
 _GZIP_FORMAT = 31

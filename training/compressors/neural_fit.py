@@ -52,10 +52,8 @@ def fit(args: argparse.Namespace) -> str:
     from proxybyte.training.texts import source_of
 
     from .neural.compressor import Ending, NeuralCompressor, NeuralSettings, default_device
-    from .neural.fit import FitOptions, bits_per_byte, fit_folder, remove_checkpoint
+    from .neural.fit import FitOptions, TextSampler, bits_per_byte, fit_folder, quantise, remove_checkpoint
     from .neural.fit import fit as fit_m1
-    from .neural.float_lm import quantise
-    from .neural.sampling import TextSampler
 
     options = FitOptions(args.width, args.steps, args.batch, args.context, args.learning_rate, args.seed)
     settings = NeuralSettings(args.bits, Ending(args.ending), args.threshold, args.jump)

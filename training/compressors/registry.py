@@ -9,8 +9,7 @@ from proxybyte.artefacts import COMPRESSOR_MANIFEST, TOKENIZER_FILE, find_compre
 from proxybyte.errors import ProxyByteError, nearest
 
 from .fitting import Fitter
-from .protocol import Compressor
-from .storage import read_manifest
+from .protocol import Compressor, read_manifest
 
 
 @dataclass(frozen=True)

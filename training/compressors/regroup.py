@@ -8,8 +8,7 @@ import numpy as np
 
 from proxybyte.errors import ProxyByteError
 
-from .protocol import PUBLISHED, CannotEncode, check_codes, code_dtype
-from .storage import read_folder, write_folder
+from .protocol import PUBLISHED, CannotEncode, check_codes, code_dtype, read_folder, write_folder
 
 WIDTHS = (1, 2, 4, 8, 16)
 

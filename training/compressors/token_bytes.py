@@ -11,8 +11,7 @@ from proxybyte.artefacts import TOKENIZER_FILE
 from proxybyte.errors import ProxyByteError
 
 from .bpe import BpeCompressor
-from .protocol import CannotEncode, check_codes
-from .storage import read_folder, write_folder
+from .protocol import CannotEncode, check_codes, read_folder, write_folder
 
 
 class Order(StrEnum):

@@ -21,9 +21,8 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.folders import check_output, is_made_of, locked_output, whole_folder, write_text
 from proxybyte.progress import Progress
 from proxybyte.provenance import DataFacts
-from proxybyte.training.corpus.report import LISTED_PACKAGES, CorpusReport, read_report
+from proxybyte.training.corpus.folder import LISTED_PACKAGES, CorpusReport, SplitCount, SplitWriter, read_report
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
-from proxybyte.training.corpus.writer import SplitCount, SplitWriter
 from proxybyte.training.texts.records import (
     DEFAULT_SUFFIXES,
     MEGABYTE,
@@ -35,9 +34,8 @@ from proxybyte.training.texts.records import (
     TextRules,
     digest_of,
 )
-from proxybyte.training.texts.sources import open_path
+from proxybyte.training.texts.sources import open_path, python_packages_reader
 from proxybyte.training.texts.tables import DatasetName, DatasetReader
-from proxybyte.training.texts.trees import python_packages_reader
 
 _log = logging.getLogger(__name__)
 
@@ -105,7 +103,7 @@ class CorpusOptions:
 
     Attributes:
         output: the corpus folder.
-        paths: folders, tables (:data:`~proxybyte.training.texts.trees.TABLES`), and text files.
+        paths: folders, tables (:data:`~proxybyte.training.texts.sources.TABLES`), and text files.
         python_packages: collect the standard library and the installed packages too.
         dataset: a dataset to collect too.
         suffixes: endings of the files that are taken from a folder.

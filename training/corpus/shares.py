@@ -28,10 +28,9 @@ from proxybyte.training.corpus.collect import (
     survey,
     write_corpus,
 )
-from proxybyte.training.corpus.report import CorpusReport
+from proxybyte.training.corpus.folder import ROW_GROUP_BYTES, CorpusReport
 from proxybyte.training.corpus.split import Catalogue
-from proxybyte.training.corpus.writer import ROW_GROUP_BYTES
-from proxybyte.training.processes import Share
+from proxybyte.training.machine import Share
 from proxybyte.training.texts.records import MEGABYTE, Document, LeftOut, Reader
 
 _VERSION = 1

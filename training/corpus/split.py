@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from proxybyte.errors import ProxyByteError
+from proxybyte.errors import ProxyByteError, WrongOption
 from proxybyte.training.texts.records import DIGEST_BYTES, MEGABYTE, Document, digest_of
 
 
@@ -42,7 +42,8 @@ class SplitRule:
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation_share < 1:
-            raise ProxyByteError(f"--validation-share is {self.validation_share}: give a share from 0 to below 1")
+            told = f"validation_share is {self.validation_share}: give a share from 0 to below 1"
+            raise WrongOption(told, "validation_share")
         if self.max_bytes is not None and self.max_bytes <= 0:
             raise ProxyByteError("--max-mb must be more than 0")
 

@@ -24,7 +24,7 @@ from proxybyte.eval import NoiseCurve, Scoring, bits_per_byte, compressed_bits_p
 from proxybyte.symbols import View
 
 from ..compressors import load_compressor
-from ..processes import StopRequest
+from ..machine import StopRequest
 from ..run.assemble import model_source, open_data, row_flops
 from ..run.config import TrainConfig
 from ..run.config_io import CONFIG_FILE, save_config
@@ -150,11 +150,11 @@ class CellJob:
     launcher: tuple[str, ...] = ()
 
 
-def run_cell(cell: Cell, job: CellJob) -> CellResult | None:
+def run_cell(cell: Cell, job: CellJob) -> CellResult | int:
     """Train and score one cell, going on from its checkpoint if it was interrupted.
 
     Returns:
-        Its result, which is on disk; ``None`` if a signal asked to stop, after a checkpoint.
+        Its result, which is on disk; the number of the signal that asked to stop, after a checkpoint.
 
     Raises:
         ProxyByteError: if its folder holds another version of it, or training fails.
@@ -165,8 +165,8 @@ def run_cell(cell: Cell, job: CellJob) -> CellResult | None:
     config = cell.config.model_copy(update={"output": output, "data": job.data})
     length = _paced(settle_length(config, job.match, cell.budget), job.evaluation.points)
     log.info("%s: %d steps, %.3g FLOPs", cell.name, length.steps, length.flops)
-    if not _train(length.config, job):
-        return None
+    if stopped_by := _train(length.config, job):
+        return stopped_by
     result = _measure(cell, job, length, time.perf_counter() - started)
     save_result(result, job.folder)
     shutil.rmtree(output / CHECKPOINTS_FOLDER, ignore_errors=True)
@@ -182,21 +182,22 @@ def _paced(length: Length, points: int) -> Length:
     return Length(config, length.steps, length.flops)
 
 
-def _train(config: TrainConfig, job: CellJob) -> bool:
-    """Train to the end; whether it got there."""
+def _train(config: TrainConfig, job: CellJob) -> int:
+    """Train to the end; the signal that asked to stop before it, else 0."""
     if not job.launcher:
-        return train(config).finished
+        return train(config).stopped_by
     save_config(config, job.folder)
     words = [*job.launcher, "proxybyte.training.train", "--config", str(job.folder / CONFIG_FILE)]
     log.info("$ %s", shlex.join(words))
-    return launch(words) and (config.output / MODEL_FOLDER).is_dir()
+    # What a launcher's processes were asked by themselves is as good as told to end.
+    return launch(words) or (0 if (config.output / MODEL_FOLDER).is_dir() else signal.SIGTERM)
 
 
-def launch(words: Sequence[str]) -> bool:
+def launch(words: Sequence[str]) -> int:
     """Run a command to its end; SIGTERM and Ctrl-C are passed on to all its processes once, so that they save and end.
 
     Returns:
-        Whether it ran to its end; ``False`` if it was asked to stop.
+        0 if it ran to its end, else the signal that asked to stop.
 
     Raises:
         ProxyByteError: if the command cannot be run, or fails.
@@ -215,11 +216,9 @@ def launch(words: Sequence[str]) -> bool:
                 told = True
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGTERM)
-    if stop.number:
-        return False
-    if process.returncode:
+    if process.returncode and not stop.number:
         raise ProxyByteError(f"{shlex.join(words)} ended with {process.returncode}: its message is above")
-    return True
+    return stop.number
 
 
 def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellResult:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxybyte.errors import ProxyByteError
+from proxybyte.errors import ProxyByteError, WrongOption
 
 from ..run.config import TrainConfig
 from ..run.config_io import parse_config
@@ -175,5 +175,6 @@ def choose_cells(cells: Sequence[Cell], which: str | None) -> list[Cell]:
         return named
     share = re.fullmatch(r"(\d{1,9})/(\d{1,9})", which)
     if share is None or not 1 <= int(share[1]) <= int(share[2]):
-        raise ProxyByteError(f"--cells {which}: give i/n with i from 1 to n, or a cell's name ('--list' shows them)")
+        names = f"{cells[0].name} to {cells[-1].name}" if cells else "there are none"
+        raise WrongOption(f"cells {which}: give i/n with i from 1 to n, or a cell's name ({names})", "cells")
     return list(cells[int(share[1]) - 1 :: int(share[2])])

@@ -30,8 +30,8 @@ _LOOK_SECONDS = 0.1
 class TimeSlice:
     """Context that sends this process SIGTERM once, when its time is over and a run listens for it.
 
-    A run that listens saves a checkpoint and ends (``training/run/signals.py``). What does not listen, such as the
-    scoring of a finished run, is left to end by itself, and no cell is begun after it.
+    A run that listens (``StopRequest``) saves a checkpoint and ends. What does not listen, such as the scoring of a
+    finished run, is left to end by itself, and no cell is begun after it.
 
     Args:
         minutes: how long; no limit if absent.
@@ -101,12 +101,13 @@ class RunOptions:
 
 @dataclass
 class Progress:
-    """What became of a plan's cells, by name."""
+    """What became of a plan's cells, by name, and the signal that asked to stop, 0 where none did."""
 
     finished: list[str] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     stopped: str | None = None
+    stopped_by: int = 0
 
 
 def cell_folder(output: Path, cell: Cell) -> Path:
@@ -191,8 +192,8 @@ def _run_one(cell: Cell, job: CellJob, progress: Progress) -> bool:
         log.error("%s failed: %s", cell.name, error)
         progress.failed[cell.name] = str(error)
         return True
-    if result is None:
-        progress.stopped = cell.name
+    if isinstance(result, int):
+        progress.stopped, progress.stopped_by = cell.name, result
         return False
     log.info("%s: %.4f bits per byte", cell.name, result.bits_per_byte)
     progress.finished.append(cell.name)

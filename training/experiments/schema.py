@@ -13,6 +13,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Noise
 
 from .. import settings
+from ..corpus.split import SplitRule
 from ..settings import NameOrPath, Section, find_settings, nested, parse_override, parse_settings, read_yaml
 
 Scalar = bool | int | float | str
@@ -64,8 +65,10 @@ class CorpusConfig(Section):
     python_packages: bool = Field(False, description="the standard library and all packages installed here")
     max_mb: float | None = Field(None, gt=0, description="keep at most this much text")
     max_document_mb: float | None = Field(None, gt=0, description="leave out longer documents")
-    validation_share: float = Field(0.05, gt=0, lt=1, description="share of bytes held out, by package")
-    seed: int = Field(0, ge=0)
+    validation_share: float = Field(
+        SplitRule.validation_share, gt=0, lt=1, description="share of bytes held out, by package"
+    )
+    seed: int = Field(SplitRule.seed, ge=0)
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:

@@ -1,5 +1,6 @@
 """Turn a corpus folder into a prepared folder: every document as bytes and as the codes of one compressor."""
 
+from proxybyte.training.machine import Share
 from proxybyte.training.prepare.beyond import prepare_beyond, share_beyond
 from proxybyte.training.prepare.manifest import PreparedManifest, SplitTotals, read_manifest
 from proxybyte.training.prepare.run import (
@@ -11,7 +12,6 @@ from proxybyte.training.prepare.run import (
     prepare_share,
 )
 from proxybyte.training.prepare.shard import Verify
-from proxybyte.training.processes import Share
 
 __all__ = [
     "PrepareOptions",

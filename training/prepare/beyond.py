@@ -14,6 +14,7 @@ from pathlib import Path
 from proxybyte.artefacts import PREPARED_MANIFEST, Split
 from proxybyte.checksums import SUMS, Record, file_digest, files_in, unsealed_json
 from proxybyte.folders import write_text
+from proxybyte.training.machine import ALL, Share
 from proxybyte.training.prepare.manifest import TOTALS, PreparedManifest, SplitTotals, read_manifest
 from proxybyte.training.prepare.publish import KIND, Carried, Run, carry_compressor, complete, manifest_of
 from proxybyte.training.prepare.run import (
@@ -26,7 +27,6 @@ from proxybyte.training.prepare.run import (
 )
 from proxybyte.training.prepare.shard import DONE, report_path
 from proxybyte.training.prepare.tasks import ShardTask, check_corpus, fingerprint_of, plan_tasks, verify_corpus
-from proxybyte.training.processes import ALL, Share
 from proxybyte.training.remote import earlier_record, names_below, remove, send
 
 _AT_ONCE = 16

@@ -20,7 +20,8 @@ from proxybyte.folders import check_output, check_parts, output_folder, part_of_
 from proxybyte.locks import HeldError, wait_until_free
 from proxybyte.progress import Progress
 from proxybyte.provenance import DataFacts
-from proxybyte.training.corpus.report import read_report
+from proxybyte.training.corpus.folder import read_report
+from proxybyte.training.machine import Share, check_launch, end_with_launcher
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.manifest import PreparedManifest, SplitTotals, read_manifest
 from proxybyte.training.prepare.publish import (
@@ -34,7 +35,16 @@ from proxybyte.training.prepare.publish import (
     manifest_of,
     publish_prepared,
 )
-from proxybyte.training.prepare.shard import DONE, Verify, finished, report_path
+from proxybyte.training.prepare.shard import (
+    DONE,
+    ONE_THREAD,
+    Job,
+    Verify,
+    default_workers,
+    finished,
+    report_path,
+    run_tasks,
+)
 from proxybyte.training.prepare.tasks import (
     ShardTask,
     check_corpus,
@@ -42,8 +52,6 @@ from proxybyte.training.prepare.tasks import (
     plan_tasks,
     verify_corpus,
 )
-from proxybyte.training.prepare.workers import ONE_THREAD, Job, default_workers, run_tasks
-from proxybyte.training.processes import Share, check_launch, end_with_launcher
 from proxybyte.training.texts.records import MEGABYTE
 
 _log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from proxybyte.artefacts import CORPUS_REPORT, Column, Split
 from proxybyte.checksums import SKIP_VARIABLE, file_digest, read_record, verify_files, verify_folder
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.corpus.report import read_report
-from proxybyte.training.processes import ALL, Share
+from proxybyte.training.corpus.folder import read_report
+from proxybyte.training.machine import ALL, Share
 from proxybyte.training.remote import parquet_source
 from proxybyte.training.texts.records import MEGABYTE, damaged, nearest
 
@@ -161,7 +161,7 @@ def _share_of(cuts: list[_Cut], share: Share) -> list[_Cut]:
     """Every ``of``-th from the largest down, so that shares are alike."""
     if share.of == 1:
         return cuts
-    return share.of_all(sorted(cuts, key=lambda cut: -cut.n_bytes))
+    return list(share.of_all(sorted(cuts, key=lambda cut: -cut.n_bytes)))
 
 
 def _grouped(row_groups: dict[int, int], target: int) -> list[dict[int, int]]:

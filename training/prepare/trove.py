@@ -27,8 +27,8 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.folders import check_parts, output_folder, part_of_output, partial_folder, write_text
 from proxybyte.provenance import DataFacts
 from proxybyte.training.compressors import load_compressor
+from proxybyte.training.corpus.folder import ROW_GROUP_BYTES, SCHEMA
 from proxybyte.training.corpus.split import held_out_alone
-from proxybyte.training.corpus.writer import ROW_GROUP_BYTES, SCHEMA
 from proxybyte.training.prepare.columns import prepared_features
 from proxybyte.training.prepare.manifest import PreparedManifest, SplitTotals, read_manifest
 from proxybyte.training.prepare.publish import (
@@ -40,9 +40,8 @@ from proxybyte.training.prepare.publish import (
     manifest_of,
     publish_prepared,
 )
-from proxybyte.training.prepare.shard import DONE, ShardEncoder, Verify
+from proxybyte.training.prepare.shard import DONE, ONE_THREAD, ShardEncoder, Verify
 from proxybyte.training.prepare.tasks import SHARD_BYTES
-from proxybyte.training.prepare.workers import ONE_THREAD
 from proxybyte.training.texts.sources import batches
 
 _REPORTS = "rank-*-of-*.json"

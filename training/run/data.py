@@ -22,10 +22,10 @@ from ..chat import ChatDataset, read_chats
 from ..compressors import load_compressor
 from ..prepare.manifest import read_manifest
 from ..stream.mixed_view import MixedViewDataset, PackedBatch, RowBatch, collate
-from ..stream.phases import Phases
 from ..stream.placement import Lengths
 from ..stream.plan import PlanConfig, StreamPlan
 from ..stream.prepared import PreparedSplit
+from ..stream.schedule import Phases
 from .config import BatchConfig, EvaluationConfig
 from .metrics import count_batch
 

@@ -30,7 +30,7 @@ from torch.optim import Optimizer
 
 from proxybyte.errors import ProxyByteError
 
-from ..processes import check_asked, check_launch, end_with_launcher
+from ..machine import check_asked, check_launch, end_with_launcher
 from .config import Attention, BatchConfig, ComputeConfig, LogConfig, Parallel, Precision
 from .precision import settle_precision
 

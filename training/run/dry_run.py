@@ -14,12 +14,11 @@ from torch import nn
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM
 
-from ..memory import free_host_memory, spell_size
-from ..processes import asked_processes
+from ..machine import asked_processes, free_host_memory, spell_size
 from ..settings import flatten
 from ..stream.mixed_view import MixedViewDataset
-from ..stream.phases import Phases
 from ..stream.plan_report import report
+from ..stream.schedule import Phases
 from .adapters import Adapter
 from .assemble import assemble, is_finished, model_source, open_data, open_stage, resumed, row_flops
 from .config import (

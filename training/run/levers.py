@@ -5,6 +5,7 @@ Of what is trained beside them, or in their place, nothing is left in the model.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -50,19 +51,27 @@ class SuffixSchedule:
                 raise ProxyByteError(f"suffix_rows needs prepared data, but {data.path} has no compressor")
             if asked.hashed is not None:
                 model.add_hashed_suffix_rows(asked.hashed, asked.mix.value)
-                return cls(model.config.suffix_rows, asked.mix, data.steps)
-            try:
-                spellings = symbol_bytes(load_compressor(data.compressor))
-            except ProxyByteError as error:
-                raise ProxyByteError(f"suffix_rows does not go with {data.path}: {error}") from error
-            # A BPE's first tokens are its first merges, which are its most frequent ones.
-            spellings = spellings[: asked.tokens]
-            model.add_suffix_rows(SuffixTable.build(spellings), asked.mix.value)
+            else:
+                _add_suffix_rows(asked, model, data.path, data.compressor)
         return cls(model.config.suffix_rows, asked.mix, data.steps)
 
     def before(self, step: int) -> None:
         """To be called before the forward pass of ``step``."""
         self.section.mix = self.mix.at(step, self.steps)
+
+
+def _add_suffix_rows(asked: SuffixRowsTraining, model: ProxyByteForCausalLM, data: Path, compressor: Path) -> None:
+    """Put the rows of the compressor's tokens into the model.
+
+    Raises:
+        ProxyByteError: if it is no tokenizer whose tokens could end anywhere.
+    """
+    try:
+        spellings = symbol_bytes(load_compressor(compressor))
+    except ProxyByteError as error:
+        raise ProxyByteError(f"suffix_rows does not go with {data}: {error}") from error
+    # A BPE's first tokens are its first merges, which are its most frequent ones.
+    model.add_suffix_rows(SuffixTable.build(spellings[: asked.tokens]), asked.mix.value)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import nn
 from proxybyte.artefacts import WEIGHTS_FOLDER
 from proxybyte.progress import Progress
 
-from ..processes import StopRequest
+from ..machine import StopRequest
 from .checkpoint import CheckpointFolder, RunState, host_copies, optimizer_tensors
 from .config import CheckpointConfig, EvaluationConfig, LogConfig
 from .data import RowShare, StepBatches, TrainingData, fetch_ahead

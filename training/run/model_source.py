@@ -19,7 +19,7 @@ from proxybyte.hub_configs import load_preset
 from proxybyte.provenance import CodesFacts, DataFacts, TrainingFacts, copy_provenance, read_provenance, write_training
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
-from ..memory import host_memory, refuse_beyond
+from ..machine import host_memory, refuse_beyond
 from ..prepare.manifest import read_manifest
 from ..stream.plan import PlanConfig
 from .config import AdapterConfig, AdapterKind, Attention, ComputeConfig, ModelConfig

@@ -16,7 +16,7 @@ from torch import nn
 from proxybyte import ProxyByteForCausalLM
 from proxybyte.errors import ProxyByteError
 
-from ..stream.phases import Phase, Phases
+from ..stream.schedule import Phase, Phases
 from .adapters import is_row_weight
 from .config import Decay, LearningRateConfig, OptimizerConfig, OptimizerKind, TrainableConfig
 

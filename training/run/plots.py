@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from proxybyte.folders import write_figure
 from proxybyte.symbols import View
 
-from ..stream.phases import Phase, Phases
+from ..stream.schedule import Phase, Phases
 from .metrics import head_metric
 from .validation import Given, transfer_metric
 

@@ -22,11 +22,10 @@ from pydantic import Field, model_validator
 from proxybyte.errors import ProxyByteError
 from proxybyte.symbols import DocumentOpening
 
-from ..memory import host_memory, refuse_beyond
+from ..machine import host_memory, refuse_beyond
 from ..settings import Section
-from .phases import Phase, Phases
 from .placement import HAND_OFF_PARTS, STARTS_COMPRESSED, Form, Lengths, Offsets, Placements, Segments, segments
-from .schedule import Mixture, Pairing, ScheduleConfig
+from .schedule import Mixture, Pairing, Phase, Phases, ScheduleConfig
 
 GOLDEN = 0.6180339887498949
 PROGRESS_GRAIN = 256

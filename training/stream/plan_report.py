@@ -9,9 +9,9 @@ import numpy as np
 
 from proxybyte.symbols import View
 
-from .phases import Phase
 from .placement import Form
 from .plan import StreamPlan
+from .schedule import Phase
 
 FILLS_A_PHASE = 0.5
 """A document of this share of a phase's symbols leaves the model little else to see in it."""

@@ -1,7 +1,6 @@
 """``proxybyte eval code`` from a model to its table, through the real sandbox."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -152,20 +151,20 @@ def test_pass_at_k_of_samples_is_the_estimator_of_their_verdicts(solver, problem
     assert results["pass@3"]["mean"] == pytest.approx(sum(count > 0 for count in counts) / 3)
 
 
-def test_a_killed_run_goes_on_where_it_was(solver, problems_file, tmp_path):
-    command = [sys.executable, "-m", "proxybyte.cli", "eval", "code", str(solver), "--data", str(problems_file)]
+def test_a_killed_run_goes_on_where_it_was(solver, problems_file, tmp_path, server):
+    command = ["eval", "code", str(solver), "--data", str(problems_file)]
     command += ["-n", "20", "--temperature", "1", "--batch-size", "2", *LENGTH, "--generate-only"]
     command += ["--output", str(tmp_path)]
-    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    running = server.fork(command)
     file = tmp_path / "samples.jsonl"
     while not (file.exists() and file.read_bytes().count(b"\n") > 5) and running.poll() is None:
         time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
+    running.kill()
     running.wait()
     before = file.read_bytes()
     kept = before[: before.rfind(b"\n") + 1]
     assert 5 < kept.count(b"\n") < 61, "it was killed too late to tell anything"
-    assert main(command[3:]) == 0
+    assert main(command) == 0
     assert file.read_bytes().startswith(kept)
     assert len(completions(tmp_path)) == file.read_bytes().count(b"\n") - 1 == 60
 

@@ -104,7 +104,7 @@ def test_the_page_loads_nothing_from_elsewhere(page):
 
 def test_a_port_that_is_taken_is_named(page, demo_model):
     port = int(page.rstrip("/").rpartition(":")[2])
-    with pytest.raises(ProxyByteError, match=f"--port {port} cannot be used"):
+    with pytest.raises(ProxyByteError, match=f"port {port} cannot be used"):
         serve(build_app(demo_model, "again"), None, port, wait=False)
 
 

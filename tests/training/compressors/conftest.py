@@ -37,9 +37,7 @@ def small_lm(sources, tmp_path_factory):
     """M1 of 48 units after a few steps: enough that its predictions differ from place to place."""
     import torch
 
-    from proxybyte.training.compressors.neural.fit import FitOptions, fit
-    from proxybyte.training.compressors.neural.float_lm import quantise
-    from proxybyte.training.compressors.neural.sampling import TextSampler
+    from proxybyte.training.compressors.neural.fit import FitOptions, TextSampler, fit, quantise
 
     options = FitOptions(width=48, steps=80, batch=64, context=16, learning_rate=1e-2)
     return quantise(fit(TextSampler.of(sources), options, tmp_path_factory.mktemp("fit"), torch.device("cpu")))

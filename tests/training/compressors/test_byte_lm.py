@@ -11,9 +11,15 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.training.compressors.neural import byte_lm
 from proxybyte.training.compressors.neural.byte_lm import ByteLM
 from proxybyte.training.compressors.neural.compressor import lm_from_bytes, lm_to_bytes
-from proxybyte.training.compressors.neural.fit import FitOptions, bits_per_byte, fit
-from proxybyte.training.compressors.neural.float_lm import FloatByteLM, quantise
-from proxybyte.training.compressors.neural.sampling import NO_TARGET, TextSampler
+from proxybyte.training.compressors.neural.fit import (
+    NO_TARGET,
+    FitOptions,
+    FloatByteLM,
+    TextSampler,
+    bits_per_byte,
+    fit,
+    quantise,
+)
 
 CPU = torch.device("cpu")
 TEXTS = [b"def step(self):\n", b"import os\n\n\nimpo", b"\x00\xff\x80 bytes \x01\x02..", bytes(range(200, 216))]

@@ -16,8 +16,7 @@ from proxybyte.training.compressors.codebook import automaton as automaton_modul
 from proxybyte.training.compressors.codebook.automaton import Automaton
 from proxybyte.training.compressors.codebook.compressor import FILE
 from proxybyte.training.compressors.codebook.trie import LONGEST, extend, keep
-from proxybyte.training.compressors.protocol import Compressor, encode_one
-from proxybyte.training.compressors.storage import write_folder
+from proxybyte.training.compressors.protocol import Compressor, encode_one, write_folder
 
 STRINGS = [b"de", b"def", b"def ", b"se", b"sel", b"self", b"re", b"ret", b"aa", b"aaa", b"\n ", b"\n  ", b"\xff\xfe"]
 SINGLE_BYTES = Trie(np.arange(256, dtype=np.uint32), np.arange(256, dtype=np.uint8))

@@ -99,7 +99,7 @@ def test_entropy_boundaries_end_symbols_where_m1_is_uncertain(small_lm):
 
 
 def test_too_few_allowed_strings_are_an_error(small_lm):
-    with pytest.raises(ProxyByteError, match="lower --symbols"):
+    with pytest.raises(ProxyByteError, match="lower symbols"):
         grow(small_lm, GrowthRule(5000, Boundary.ENTROPY, threshold=0.0))
     with pytest.raises(ProxyByteError, match="256 or more"):
         GrowthRule(255)
@@ -145,7 +145,7 @@ def test_the_commands_fit_and_compile(sources, held_out, tmp_path, capsys):
 def test_compiling_an_m1_of_another_vocabulary_is_refused(small_lm, tmp_path, capsys):
     from safetensors.torch import load, save
 
-    from proxybyte.training.compressors.storage import write_folder
+    from proxybyte.training.compressors.protocol import write_folder
 
     NeuralCompressor(small_lm, NeuralSettings()).save(tmp_path / "m1")
     tensors = load((tmp_path / "m1" / "m1.safetensors").read_bytes())

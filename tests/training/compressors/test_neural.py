@@ -15,10 +15,8 @@ from proxybyte.training.compressors import load_compressor
 from proxybyte.training.compressors.neural import Ending, NeuralCompressor, NeuralSettings
 from proxybyte.training.compressors.neural import compressor as compressor_module
 from proxybyte.training.compressors.neural.byte_lm import ByteLM
-from proxybyte.training.compressors.neural.segmentation import SegmentRule, segments, stretches
-from proxybyte.training.compressors.neural.windows import WindowCoder
-from proxybyte.training.compressors.protocol import CannotEncode, Compressor, encode_one
-from proxybyte.training.compressors.storage import write_folder
+from proxybyte.training.compressors.neural.windows import SegmentRule, WindowCoder, segments, stretches
+from proxybyte.training.compressors.protocol import CannotEncode, Compressor, encode_one, write_folder
 
 TEXTS = st.one_of(
     st.binary(max_size=80),

@@ -21,7 +21,7 @@ from proxybyte.training.compressors.codebook.growth import GrowthRule, grow
 from proxybyte.training.compressors.codebook.reweigh import reweigh
 from proxybyte.training.compressors.neural import NeuralCompressor, NeuralSettings
 from proxybyte.training.compressors.token_bytes import Order, TokenBytesCompressor
-from proxybyte.training.corpus.writer import SCHEMA
+from proxybyte.training.corpus.folder import SCHEMA
 from proxybyte.training.run.assemble import open_data
 from proxybyte.training.run.config_io import load_config
 

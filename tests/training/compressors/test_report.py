@@ -22,8 +22,7 @@ from proxybyte.training.compressors.measures import (
     stability,
 )
 from proxybyte.training.compressors.regroup import RegroupCompressor
-from proxybyte.training.compressors.report import ReportOptions, compare
-from proxybyte.training.compressors.report_output import as_table, write_report
+from proxybyte.training.compressors.report import ReportOptions, as_table, compare, write_report
 from proxybyte.training.compressors.token_bytes import Order, TokenBytesCompressor
 
 

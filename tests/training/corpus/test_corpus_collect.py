@@ -337,7 +337,7 @@ def test_what_is_passed_over_is_counted_by_ending(tmp_path, monkeypatch, capsys,
         (tree / name).write_text("x")
     expected = {".md": 2, "without suffix": 1, ".tar.gz": 1, ".git/": 1, "__pycache__/": 1}
     if packages:
-        monkeypatch.setattr("proxybyte.training.texts.trees.python_roots", lambda: [tree])
+        monkeypatch.setattr("proxybyte.training.texts.sources.python_roots", lambda: [tree])
     assert main(["corpus", *(["--python-packages"] if packages else [str(tree)]), "--out", str(tmp_path / "c")]) == 0
     assert read_report(tmp_path / "c").passed_over == expected
     said = capsys.readouterr().out

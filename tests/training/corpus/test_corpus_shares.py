@@ -19,8 +19,9 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.locks import hold
 from proxybyte.training.corpus import CorpusOptions, collect_corpus, collect_share, merge_corpus
 from proxybyte.training.corpus.split import SplitRule
-from proxybyte.training.processes import Share
-from proxybyte.training.texts import records, tables, trees
+from proxybyte.training.machine import Share
+from proxybyte.training.texts import records, tables
+from proxybyte.training.texts import sources as readers
 from proxybyte.training.texts.records import Document, TextRules
 
 
@@ -55,7 +56,7 @@ def sources(tmp_path) -> list[Path]:
 @pytest.fixture
 def small_parts(monkeypatch):
     """So that these small sources are cut too."""
-    for module in (records, tables, trees):
+    for module in (records, tables, readers):
         monkeypatch.setattr(module, "PART_BYTES", 3000)
 
 

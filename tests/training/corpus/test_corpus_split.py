@@ -1,5 +1,6 @@
 """Split, cap and duplicates as properties of a pure function."""
 
+import argparse
 from collections import defaultdict
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxybyte.errors import ProxyByteError
+from proxybyte.errors import ProxyByteError, WrongOption
+from proxybyte.training.commands import corpus
 from proxybyte.training.corpus.collect import CutReader
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
 from proxybyte.training.texts.records import Document
@@ -118,8 +120,16 @@ def test_cap_below_the_smallest_package_is_an_error():
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
 def test_share_outside_zero_to_one_is_an_error(share):
-    with pytest.raises(ProxyByteError, match="--validation-share"):
+    with pytest.raises(WrongOption, match=r"validation_share is .*: give a share from 0") as error:
         SplitRule(validation_share=share)
+    assert error.value.on_command_line().startswith("--validation-share is ")
+
+
+def test_the_command_has_the_rules_own_defaults():
+    parser = argparse.ArgumentParser()
+    corpus.add_arguments(parser)
+    asked = parser.parse_args(["--python-packages", "--out", "folder"])
+    assert (asked.validation_share, asked.seed) == (SplitRule().validation_share, SplitRule().seed)
 
 
 SIZES = {

@@ -1,8 +1,11 @@
 """Plans that truly run: nothing is lost, nothing runs twice."""
 
 import json
+import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -217,6 +220,21 @@ def test_an_interrupted_cell_goes_on_from_its_checkpoint(copy, plan_file, make_p
 
 
 @pytest.mark.slow
+def test_ctrl_c_in_a_cell_ends_the_command_as_a_shell_counts_it(copy, plan_file, capsys):
+    path = plan_file(match={"budget": 2.0e9}, seeds=[0], arms={"bytes": {"kind": "bytes"}})
+    shutil.copytree(copy / "shared", copy / "stopped" / "shared")
+    run = copy / "stopped" / "cells" / "bytes-seed0" / "run"
+
+    def stop_it() -> None:
+        while not list(run.glob("checkpoints/step-*[0-9]")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop_it, daemon=True).start()
+    assert main(["experiment", "run", str(path), "--out", str(copy / "stopped")]) == 130
+    assert "stopped in bytes-seed0, which is saved" in capsys.readouterr().out
+
+
 def test_a_launcher_trains_the_same_cell_on_two_processes(copy, make_plan):
     wanted = result(copy, "proxy-seed0")
     shutil.rmtree(copy / "cells" / "proxy-seed0")

@@ -152,9 +152,9 @@ def launching(tmp_path: Path) -> subprocess.Popen:
 def test_what_was_launched_is_asked_to_stop_and_waited_for(tmp_path, number):
     process = launching(tmp_path)
     process.send_signal(number)
-    assert process.communicate(timeout=60)[0] == "False\n"
+    assert process.communicate(timeout=60)[0] == f"{int(number)}\n"
     assert (tmp_path / "saved").exists()
 
 
 def test_a_command_that_ends_by_itself_is_finished():
-    assert launch([sys.executable, "-c", ""])
+    assert launch([sys.executable, "-c", ""]) == 0

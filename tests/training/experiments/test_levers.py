@@ -1,10 +1,8 @@
 """Levers as arms: superposed bytes and suffix rows in cells, slices of time, and the ranking of arms."""
 
 import json
-import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -102,21 +100,17 @@ def test_equal_flops_whatever_the_lever(folder):
     assert all((result["compressed_bpb"] is None) == (result["condition"] != "spelled") for result in results)
 
 
-def test_a_slice_stops_and_the_same_command_goes_on(values, tmp_path):
-    plan = lay_over(values, {"arms": {"bytes": {"kind": "bytes", "vary": {}}}, "match": {"budget": 4.0e9}})
-    path = tmp_path / "plan.json"
+def test_a_slice_stops_and_the_same_command_goes_on(values, folder, tmp_path, server):
+    plan = lay_over(values, {"arms": {"bytes": {"kind": "bytes", "vary": {}}}, "match": {"budget": 2.0e9}})
+    path, out = tmp_path / "plan.json", tmp_path / "out"
     path.write_text(json.dumps({**plan, "arms": {"bytes": {"kind": "bytes"}}}))
-    command = [sys.executable, "-m", "proxybyte.cli", "experiment", "run", str(path), "--out", str(tmp_path / "out")]
-    command += ["--workers", "1"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--slice-minutes", "0.0001"], capture_output=True, text=True, timeout=200, env=environment,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "stopped in" in done.stdout
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, check=False)
-    assert "3 cells finished" in done.stdout
+    shutil.copytree(folder / "shared", out / "shared")
+    command = ["experiment", "run", path, "--out", out, "--workers", "1"]
+    code, told = server.run([*map(str, command), "--slice-minutes", "0.0001"])
+    assert code == 0, told
+    assert "stopped in" in told
+    code, told = server.run([*map(str, command)])
+    assert "3 cells finished" in told
 
 
 def test_a_slice_signals_only_who_listens():

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from proxybyte.training.corpus.writer import SCHEMA
+from proxybyte.training.corpus.folder import SCHEMA
 
 WORDS = ("def", "return", "import", "self", "class", "for", "in", "range", "len", "print", "None", "True", "x", "y")
 

@@ -12,7 +12,7 @@ import torch
 
 from proxybyte.cli import main
 from proxybyte.training.compressors.neural import NeuralCompressor, NeuralSettings
-from proxybyte.training.compressors.neural.float_lm import FloatByteLM, quantise
+from proxybyte.training.compressors.neural.fit import FloatByteLM, quantise
 from proxybyte.training.prepare import read_manifest
 
 TWO = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")

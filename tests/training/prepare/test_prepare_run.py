@@ -16,8 +16,8 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.training.compressors import load_compressor
 from proxybyte.training.prepare import PrepareOptions, Verify, prepare_corpus, read_manifest
 from proxybyte.training.prepare.columns import prepared_features
+from proxybyte.training.prepare.shard import Job, run_tasks
 from proxybyte.training.prepare.tasks import plan_tasks
-from proxybyte.training.prepare.workers import Job, run_tasks
 from proxybyte.training.stream.prepared import PreparedSplit
 
 

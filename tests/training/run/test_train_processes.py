@@ -3,7 +3,7 @@
 import pytest
 
 from proxybyte.errors import ProxyByteError
-from proxybyte.training.processes import asked_processes
+from proxybyte.training.machine import asked_processes
 from proxybyte.training.run.config_io import load_config
 from proxybyte.training.run.distributed import check_size
 from proxybyte.training.train import train

@@ -7,11 +7,10 @@ are on and none is while they are off. So the borders are read from the stream i
 import numpy as np
 import pytest
 
-from proxybyte.training.stream.phases import Phase, Phases
 from proxybyte.training.stream.placement import Form, Lengths
 from proxybyte.training.stream.plan import PlanConfig, StreamPlan
 from proxybyte.training.stream.plan_report import report
-from proxybyte.training.stream.schedule import Pairing, ScheduleConfig
+from proxybyte.training.stream.schedule import Pairing, Phase, Phases, ScheduleConfig
 
 TRANSLATION = [Form.RAW_THEN_COMPRESSED, Form.COMPRESSED_THEN_RAW]
 PARALLEL = [Form.PARALLEL_RAW, Form.PARALLEL_COMPRESSED]

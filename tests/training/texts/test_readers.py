@@ -14,8 +14,8 @@ import zstandard
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.texts.jsonl import JsonLinesReader
 from proxybyte.training.texts.records import Document, Reader, Reason, Skip, TextRules
+from proxybyte.training.texts.sources import TreeReader, folder_reader, package_of, python_packages_reader, python_roots
 from proxybyte.training.texts.tables import ParquetReader
-from proxybyte.training.texts.trees import TreeReader, folder_reader, package_of, python_packages_reader, python_roots
 
 GOOD = b'{"text": "good"}'
 

@@ -8,14 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from proxybyte.cli import main
-from proxybyte.training.texts import TextSource, records, tables, trees
+from proxybyte.training.texts import TextSource, records, tables
+from proxybyte.training.texts import sources as readers
 from proxybyte.training.texts.records import DEFAULT_SUFFIXES
 
 
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
     """A parquet file of 40 parts, 10 files of JSON lines, and a folder: 1,000 documents of 100 bytes each."""
-    for module in (tables, trees):
+    for module in (tables, readers):
         monkeypatch.setattr(module, "PART_BYTES", 3000)
     texts = [f"{source} {number:4d} ".ljust(100, "x") for source in "pjt" for number in range(1000)]
     pq.write_table(pa.table({"text": texts[:1000]}), tmp_path / "p.parquet", row_group_size=25, compression="none")

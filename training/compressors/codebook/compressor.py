@@ -12,8 +12,7 @@ from safetensors.numpy import load, save
 
 from proxybyte.errors import ProxyByteError
 
-from ..protocol import CannotEncode, check_codes, code_dtype, usable_threads
-from ..storage import read_folder, write_folder
+from ..protocol import CannotEncode, check_codes, code_dtype, read_folder, usable_threads, write_folder
 from .automaton import Automaton
 from .trie import Trie
 

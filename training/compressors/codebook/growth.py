@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from proxybyte.errors import ProxyByteError
+from proxybyte.errors import WrongOption
 from proxybyte.progress import Progress
 
 from ..neural.byte_lm import FREQUENCY_BITS, LOGIT_BITS, ByteLM
@@ -45,7 +45,8 @@ class GrowthRule:
             ProxyByteError: if it is below 256.
         """
         if self.symbols < NUM_SINGLES:
-            raise ProxyByteError(f"--symbols {self.symbols}: give 256 or more: a codebook holds all single bytes")
+            told = f"symbols {self.symbols}: give 256 or more: a codebook holds all single bytes"
+            raise WrongOption(told, "symbols")
 
 
 class _Forest:
@@ -127,5 +128,6 @@ def grow(lm: ByteLM, rule: GrowthRule) -> Trie:
             bar.update(min(len(forest.prefix), rule.symbols) - bar.n)
     trie = forest.trie()
     if len(trie) < rule.symbols:
-        raise ProxyByteError(f"only {len(trie)} strings are allowed by boundary {rule.boundary!s}; lower --symbols")
+        told = f"only {len(trie)} strings are allowed by boundary {rule.boundary!s}; lower symbols"
+        raise WrongOption(told, "symbols")
     return trie

@@ -15,11 +15,9 @@ from safetensors.torch import load, save
 from proxybyte.artefacts import COMPRESSOR_MANIFEST
 from proxybyte.errors import ProxyByteError
 
-from ..protocol import CannotEncode, check_codes, code_dtype
-from ..storage import read_folder, write_folder
+from ..protocol import CannotEncode, check_codes, code_dtype, read_folder, write_folder
 from .byte_lm import ByteLM
-from .segmentation import MOST_ENTROPY, SegmentRule, segments, stretches
-from .windows import WINDOW_BITS, Ending, Window, WindowCoder
+from .windows import MOST_ENTROPY, WINDOW_BITS, Ending, SegmentRule, Window, WindowCoder, segments, stretches
 
 CACHED = 1 << 20
 """Stretches, strings with their first window, and codes with their string that are remembered, each."""

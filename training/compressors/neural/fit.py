@@ -4,23 +4,157 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from proxybyte.checksums import seal, unseal
-from proxybyte.errors import ProxyByteError
+from proxybyte.errors import ProxyByteError, WrongOption
 from proxybyte.folders import write_bytes
 from proxybyte.progress import Progress
 
-from .float_lm import FloatByteLM
-from .sampling import NO_TARGET, TextSampler
+from . import byte_lm
+from .byte_lm import ByteLM
+
+EMBEDDING = 64
+
+
+class FloatByteLM(nn.Module):
+    """A GRU over bytes. Every sequence starts from the zero state, as every window does where M1 is used.
+
+    Args:
+        width: units of the state.
+        byte_counts: shape ``(256,)``; how often each byte occurs in the text to be learned. The zero state predicts
+            these frequencies from the start (it only has the head's bias to do it with, which learns slowly).
+    """
+
+    def __init__(self, width: int, byte_counts: Tensor):
+        super().__init__()
+        self.embedding = nn.Embedding(byte_lm.VOCABULARY, EMBEDDING)
+        self.gru = nn.GRU(EMBEDDING, width)
+        self.head = nn.Linear(width, byte_lm.VOCABULARY)
+        counts = byte_counts.double() + 1
+        with torch.no_grad():
+            self.head.bias.copy_((counts / counts.sum()).log())
+
+    @property
+    def width(self) -> int:
+        """Units of the state."""
+        return self.head.in_features
+
+    def forward(self, text: Tensor) -> Tensor:
+        """Logits (nats) of each byte from those before it.
+
+        Args:
+            text: ``(L, B)`` int64.
+
+        Returns:
+            ``(L, B, 256)``; element ``[t]`` has seen ``text[:t]``.
+        """
+        states, _ = self.gru(self.embedding(text[:-1]))
+        return self.head(torch.cat([states.new_zeros(1, *states.shape[1:]), states]))
+
+
+@torch.no_grad()
+def quantise(model: FloatByteLM) -> ByteLM:
+    """Round a trained model to integers; weights to 8 bits with a power of two for each row."""
+    wide = model.width
+    weight = {name: parameter.detach().double().cpu() for name, parameter in model.gru.named_parameters()}
+    inputs = model.embedding.weight.double().cpu() @ weight["weight_ih_l0"].T + weight["bias_ih_l0"]
+    inputs[:, : 2 * wide] += weight["bias_hh_l0"][: 2 * wide]
+    recurrent, shift = _quantise_rows(weight["weight_hh_l0"])
+    target = torch.full_like(shift, byte_lm.STATE_BITS)
+    target[2 * wide :] = byte_lm.GATE_BITS
+    head, head_shift = _quantise_rows(model.head.weight.double().cpu() / math.log(2))
+    steps = torch.arange(-byte_lm.INDEX_MAX, byte_lm.INDEX_MAX + 1).double() * 2.0**-byte_lm.STATE_BITS
+    tensors = {
+        "inputs": inputs * 2**byte_lm.STATE_BITS,
+        "recurrent": recurrent,
+        "recurrent_scale": 2.0 ** (target - shift - byte_lm.STATE_BITS),
+        "candidate_bias": weight["bias_hh_l0"][2 * wide :] * 2**byte_lm.GATE_BITS,
+        "head": head,
+        "head_scale": 2.0 ** (byte_lm.LOGIT_BITS - head_shift - byte_lm.STATE_BITS),
+        "head_bias": model.head.bias.double().cpu() / math.log(2) * 2**byte_lm.LOGIT_BITS,
+        "sigmoid": torch.sigmoid(steps) * 2**byte_lm.GATE_BITS,
+        "tanh": (torch.tanh(steps) * 2**byte_lm.STATE_BITS).clamp(-byte_lm.STATE_MAX, byte_lm.STATE_MAX),
+        "exp2": 2.0 ** (byte_lm.WEIGHT_BITS - _fractions(byte_lm.EXPONENTS)),
+        "sum_steps": (2.0 ** (byte_lm.WEIGHT_BITS + _fractions(byte_lm.SUM_STEPS)[1:])).ceil(),
+    }
+    for name, tensor in tensors.items():
+        if not name.endswith("_scale"):
+            tensor.round_()
+    int8 = {name: tensors.pop(name).to(torch.int8) for name in ("recurrent", "head")}
+    return ByteLM(**int8, **{name: tensor.float() for name, tensor in tensors.items()})
+
+
+def _fractions(last: int) -> Tensor:
+    """0, 1/64, 2/64, ... up to ``last`` 64ths (units of a logit)."""
+    return torch.arange(last + 1).double() * 2.0**-byte_lm.LOGIT_BITS
+
+
+def _quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers ``q`` within +-127 and shifts ``s`` such that ``q * 2^-s`` is near ``weight``, row by row.
+
+    The shift is the finest that neither clips the row's largest weight nor lets its sum pass the exact range.
+    """
+    largest = weight.abs().amax(dim=1).clamp(min=2.0**-8)
+    total = weight.abs().sum(dim=1).clamp(min=2.0**-8)
+    room = (byte_lm.EXACT / byte_lm.STATE_MAX - weight.shape[1]) / total
+    shift = torch.minimum(byte_lm.STATE_MAX / largest, room).log2().floor().clamp(-8, 14)
+    limit = byte_lm.STATE_MAX
+    return (weight * 2.0 ** shift[:, None]).round().clamp(-limit, limit), shift
+
+
+NO_TARGET = -100
+
+
+@dataclass(frozen=True, eq=False)
+class TextSampler:
+    """Documents as one array, from which batch ``i`` is a pure function of ``(seed, i)``.
+
+    Attributes:
+        text: ``(n,)`` uint8; the documents one after another.
+        ends: ``(d,)`` int64, ascending; where each document ends.
+    """
+
+    text: np.ndarray
+    ends: np.ndarray
+
+    @classmethod
+    def of(cls, documents: Sequence[bytes]) -> Self:
+        """A sampler of ``documents``.
+
+        Raises:
+            ProxyByteError: if they hold no byte.
+        """
+        ends = np.cumsum([len(document) for document in documents if document], dtype=np.int64)
+        if not len(ends):
+            raise ProxyByteError("there is no text to fit M1 on")
+        return cls(np.frombuffer(b"".join(documents), np.uint8), ends)
+
+    def byte_counts(self) -> np.ndarray:
+        """How often each byte occurs, shape ``(256,)``."""
+        return np.bincount(self.text, minlength=256)
+
+    def batch(self, size: int, context: int, seed: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Inputs and targets, ``(context, size)`` int64 each.
+
+        Each column is the text from a place drawn uniformly; targets beyond its document are :data:`NO_TARGET`.
+        """
+        start = np.random.default_rng(seed).integers(0, len(self.text), size)
+        place = start + np.arange(context)[:, None]
+        inside = place < self.ends[np.searchsorted(self.ends, start, side="right")]
+        text = self.text[np.minimum(place, len(self.text) - 1)].astype(np.int64)
+        return text, np.where(inside, text, NO_TARGET)
+
 
 CHECKPOINT = "fit.safetensors"
 _CHECKPOINT_SECONDS = 60
@@ -56,9 +190,10 @@ class FitOptions:
         """
         for name in ("width", "steps", "batch", "context", "learning_rate"):
             if getattr(self, name) <= 0:
-                raise ProxyByteError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be positive")
+                raise WrongOption(f"{name} {getattr(self, name)}: must be positive", name)
         if self.width % 8:
-            raise ProxyByteError(f"--width {self.width}: must be a multiple of 8, for the int8 matrix units")
+            told = f"width {self.width}: must be a multiple of 8, for the int8 matrix units"
+            raise WrongOption(told, "width")
 
     def rate(self, step: int) -> float:
         """Learning rate of ``step``."""

@@ -12,19 +12,143 @@ window before the byte that would overflow, at the longest string that can be na
 does (arXiv 2602.04289); the last byte is then not determined by the code.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from proxybyte.errors import ProxyByteError
 
-from .byte_lm import FREQUENCY_BITS, ByteLM
-from .prefix_walk import PrefixWalk
-from .segmentation import LONGEST_STRETCH
+from .byte_lm import FREQUENCY_BITS, LOGIT_BITS, ByteLM
+
+
+class PrefixWalk:
+    """A walk down the trie of some strings, one level a step.
+
+    ``A`` strings are still walked, under ``G`` distinct prefixes of ``depth`` bytes.
+
+    Attributes:
+        text: ``(S, D)`` uint8; the strings, padded.
+        lengths: ``(S,)`` int64.
+        depth: bytes read so far.
+        lanes: ``(A,)`` int64, ascending; which strings are still walked.
+        node: ``(A,)`` int64, non-decreasing; the prefix of each.
+        states: ``(G, H)``; M1's state after each prefix.
+    """
+
+    def __init__(self, lm: ByteLM, strings: Sequence[bytes]):
+        """Begin at the empty prefix.
+
+        Args:
+            lm: the model.
+            strings: distinct and sorted.
+        """
+        self.lm = lm
+        self.text, self.lengths = _padded(strings, lm.device)
+        self.depth = 0
+        self.lanes = torch.arange(len(strings), device=lm.device)
+        self.node = torch.zeros_like(self.lanes)
+        self.states = lm.fresh(1)
+
+    def next_bytes(self) -> Tensor:
+        """Next byte of each walked string, ``(A,)`` int64; all must have one."""
+        return self.text[self.lanes, self.depth].long()
+
+    def remaining(self) -> Tensor:
+        """Bytes that each walked string has left, ``(A,)`` int64."""
+        return self.lengths[self.lanes] - self.depth
+
+    def keep(self, stays: Tensor) -> None:
+        """Walk on only with the strings where ``stays`` (``(A,)`` bool) is true."""
+        self.lanes, self.node = self.lanes[stays], self.node[stays]
+
+    def advance(self) -> tuple[Tensor, Tensor]:
+        """Read the next byte of every walked string.
+
+        Returns:
+            For each new prefix, the old prefix that it extends and the byte, each ``(G',)`` int64.
+        """
+        edges = self.node * 256 + self.next_bytes()
+        opens = torch.ones_like(edges, dtype=torch.bool)
+        opens[1:] = edges[1:] != edges[:-1]
+        edges = edges[opens]
+        parent, byte = edges >> 8, edges & 255
+        self.states = self.lm.step(self.states[parent], byte)
+        self.node = opens.cumsum(0) - 1
+        self.depth += 1
+        return parent, byte
+
+
+def _padded(strings: Sequence[bytes], device: torch.device) -> tuple[Tensor, Tensor]:
+    lengths = np.fromiter(map(len, strings), np.int64, len(strings))
+    text = np.zeros((len(strings), int(lengths.max(initial=0))), np.uint8)
+    text[np.arange(text.shape[1]) < lengths[:, None]] = np.frombuffer(b"".join(strings), np.uint8)
+    return torch.from_numpy(text).to(device), torch.from_numpy(lengths).to(device)
+
+
+LONGEST_STRETCH = 256
+MOST_ENTROPY = 8.0
+"""Bits of entropy that no byte can exceed: as a threshold or jump, never."""
+_STRETCH = re.compile(rb"\n{1,128}[^\n]{0,128}|[^\n]{1,256}")
+
+
+@dataclass(frozen=True)
+class SegmentRule:
+    """When a byte opens a segment.
+
+    Attributes:
+        threshold: bits of entropy over the byte.
+        jump: bits of entropy over the byte more than over the byte before.
+    """
+
+    threshold: float
+    jump: float
+
+
+def stretches(document: bytes) -> list[bytes]:
+    """``document`` cut into stretches of 1 to 256 bytes; joined they are the document."""
+    return _STRETCH.findall(document)
+
+
+def segments(lm: ByteLM, rule: SegmentRule, strings: Sequence[bytes]) -> list[list[bytes]]:
+    """Segments of each of some stretches.
+
+    Args:
+        lm: the model.
+        rule: when a byte opens a segment.
+        strings: distinct and sorted stretches.
+    """
+    walk = PrefixWalk(lm, strings)
+    opens = torch.zeros(walk.text.shape, dtype=torch.bool, device=lm.device)
+    opens[:, 0] = True
+    threshold, jump = (int(bits * 2**LOGIT_BITS) for bits in (rule.threshold, rule.jump))
+    before = lm.entropies(walk.states)
+    while True:
+        walk.keep(walk.remaining() > 1)
+        if not len(walk.lanes):
+            break
+        parent, _ = walk.advance()
+        entropy = lm.entropies(walk.states)
+        uncertain = (entropy > threshold) | (entropy - before[parent] > jump)
+        opens[walk.lanes, walk.depth] = uncertain[walk.node]
+        before = entropy
+    return _cut(strings, opens.cpu().numpy())
+
+
+def _cut(strings: Sequence[bytes], opens: np.ndarray) -> list[list[bytes]]:
+    lane, place = np.nonzero(opens)
+    ends = np.append(place[1:], 0)
+    ends[np.append(lane[1:] != lane[:-1], True)] = LONGEST_STRETCH
+    cut: list[list[bytes]] = [[] for _ in strings]
+    for i, start, end in zip(lane.tolist(), place.tolist(), ends.tolist(), strict=True):
+        cut[i].append(strings[i][start:end])
+    return cut
+
 
 WINDOW_BITS = (8, 12, 16, 24)
 LITERALS_BELOW = 16

@@ -1,4 +1,6 @@
-"""Processes of one job: how many were asked for and run, and that none outlives the one that it works for.
+"""What a job has of this machine: its memory, and its processes.
+
+How many processes were asked for and run; that none outlives the one that it works for; how one is asked to stop.
 
 A killed process (SIGKILL, the kernel for want of memory) cannot end those that it started, and they would go on beside
 the user's next try. So each of them sees to it itself: what we start is ended by the kernel with us, and what a
@@ -15,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self, TypeVar
 
@@ -160,6 +163,14 @@ def check_asked(size: int, wanted: int | None, who: str) -> None:
         )
 
 
+def exit_code(stopped_by: int) -> int:
+    """Exit code of a command whose work a signal, if any, stopped after it was saved.
+
+    130 for Ctrl-C, as a shell counts it, so that 'train && export' ends there; a scheduler's SIGTERM is no fault.
+    """
+    return 128 + signal.SIGINT if stopped_by == signal.SIGINT else 0
+
+
 class StopRequest:
     """Context in which the first SIGTERM or SIGINT only sets :attr:`number`, 0 until then; a second acts as ever."""
 
@@ -187,3 +198,45 @@ class StopRequest:
     def _restore(self) -> None:
         while self._previous:
             signal.signal(*self._previous.popitem())
+
+
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def host_memory() -> int:
+    """Bytes of main memory that this process may use at all: the machine's, or a container's limit."""
+    total = int(psutil.virtual_memory().total)
+    for path in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # "max" where there is no limit
+            total = min(total, int(Path(path).read_text()))
+    return total
+
+
+def free_host_memory() -> int:
+    """Bytes of main memory that this process could take now: what is available, or left of a container's limit."""
+    return min(int(psutil.virtual_memory().available), host_memory())
+
+
+def refuse_beyond(limit: float, wanted: float, what: str, fix: str) -> None:
+    """Stop where ``wanted`` bytes are more than ``limit``.
+
+    Args:
+        limit: bytes that there are.
+        wanted: bytes that ``what`` takes.
+        what: for the message: what it is, and with which settings.
+        fix: what to change.
+
+    Raises:
+        ProxyByteError: saying both sizes.
+    """
+    if wanted > limit:
+        raise ProxyByteError(
+            f"{what} takes {spell_size(wanted)} of memory and this machine has {spell_size(limit)}: {fix}"
+        )
+
+
+def spell_size(count: float) -> str:
+    """A number of bytes for people."""
+    if count < 1e9:
+        return f"{count / 1e6:,.1f} MB"
+    return f"{count / 1e9:,.1f} GB" if count < 1e15 else f"{count / 1e9:.1e} GB"
