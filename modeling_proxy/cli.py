@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from typing import Any, NoReturn
@@ -22,6 +22,8 @@ from .numbers import NotTaken, language_code, license_id
 
 GROUP = "proxybyte.commands"
 DEBUG_FLAG = "--debug"
+WAIT_POLICY = "OMP_WAIT_POLICY"
+_SAY_HOW_THREADS_WAIT = (WAIT_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``proxybyte`` and return its exit code (:func:`report_fault`)."""
+    let_threads_sleep(os.environ)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for client in ("httpx", "httpx2"):  # of the Hub, which tell every request
         logging.getLogger(client).setLevel(logging.WARNING)
@@ -146,6 +149,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return report_fault(error)
+
+
+def let_threads_sleep(environment: MutableMapping[str, str]) -> None:
+    """Let threads of OpenMP that wait for each other sleep rather than spin, unless ``environment`` says how they wait.
+
+    Beside another process that is busy, a thread that spins takes the very core that the one it waits for needs
+    (docs/training.md has the figures). The runtime reads it once, when torch is loaded; processes started later inherit
+    it.
+    """
+    if not any(name in environment for name in _SAY_HOW_THREADS_WAIT):
+        environment[WAIT_POLICY] = "passive"
 
 
 def take_common_flags(words: Sequence[str]) -> tuple[list[str], bool]:

@@ -66,6 +66,8 @@ class HeadsDrafting:
         ProxyByteError: if the model has no heads to draft with.
     """
 
+    takes_rows = True
+
     def __init__(self, model: Any, most: int | None) -> None:
         heads = model.config.num_pred_heads - 1 + model.config.num_raw_pred_heads
         if not heads:
@@ -138,10 +140,11 @@ class RepeatsDrafting:
 
     def __init__(self, other: Drafting | None, most: int | None) -> None:
         self._other = other
+        self.takes_rows = other is None or getattr(other, "takes_rows", False)
         self._copied = _MOST if most is None else most
         self.most = self._copied if other is None else max(self._copied, other.most)
         self.forwards = 0
-        self._rows: list[Repeats] | None = None
+        self._rows: list[Repeats] = []
         self._drafts: list[list[int]] = []
         self._right, self._drafted = _PRIOR_RIGHT, _PRIOR_DRAFTED
 
@@ -152,17 +155,15 @@ class RepeatsDrafting:
 
     def keep(self, places: list[int]) -> None:
         """Drop all active rows but those at ``places``."""
-        if self._rows is not None:
-            self._rows = [self._rows[place] for place in places]
-            self._drafts = [self._drafts[place] for place in places]
+        self._begin(max(places, default=-1) + 1)
+        self._rows = [self._rows[place] for place in places]
+        self._drafts = [self._drafts[place] for place in places]
         if self._other is not None:
             self._other.keep(places)
 
     def propose(self, texts: Texts, most: int) -> list[Draft]:
         """A draft for each active row, of ``most`` symbols or fewer."""
-        if self._rows is None:
-            self._rows = [Repeats() for _ in texts.active]
-            self._drafts = [[] for _ in texts.active]
+        self._begin(len(texts.active))
         for row, number, draft in zip(self._rows, texts.active, self._drafts, strict=True):
             new = texts.symbols(number, len(row.symbols))
             self._learn(draft, new)
@@ -176,6 +177,12 @@ class RepeatsDrafting:
             drafts = [one if one.symbols else other for one, other in zip(drafts, others, strict=True)]
         return drafts
 
+    def _begin(self, rows: int) -> None:
+        """Know of as many rows; those that are new come last."""
+        while len(self._rows) < rows:
+            self._rows.append(Repeats())
+            self._drafts.append([])
+
     def _learn(self, draft: list[int], new: list[int]) -> None:
         """Count how many of a draft's symbols came, each behind right ones alone; what was long ago counts less."""
         tried = min(len(draft), len(new))
@@ -183,6 +190,13 @@ class RepeatsDrafting:
         if tried:
             self._right = _MEMORY * (self._right + right)
             self._drafted = _MEMORY * (self._drafted + min(right + 1, tried))
+
+
+def _whole(config: GenerationConfig, name: str) -> int | None:
+    value: int | None = getattr(config, name, None)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ProxyByteError(f"{name} is {value!r}: give a whole number of at least 1, or leave it out")
+    return value
 
 
 @dataclass(frozen=True)
@@ -193,22 +207,23 @@ class DraftRequest:
         drafter: who drafts.
         name: how it was asked for.
         bytes: most bytes drafted at once; as many as the drafter thinks best where absent.
+        rows: most rows of the batch in one pass; all where absent.
     """
 
     drafter: Drafter
     name: str
     bytes: int | None = None
+    rows: int | None = None
 
     @classmethod
     def of(cls, config: GenerationConfig) -> "DraftRequest | None":
-        """What ``draft``, ``draft_repeats`` and ``draft_bytes`` of ``config`` ask for.
+        """What ``draft``, ``draft_repeats``, ``draft_bytes`` and ``draft_rows`` of ``config`` ask for.
 
         Raises:
             ProxyByteError: if they make no sense.
         """
-        given, count = getattr(config, "draft", None), getattr(config, "draft_bytes", None)
-        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
-            raise ProxyByteError(f"draft_bytes is {count!r}: give a whole number of at least 1, or leave it out")
+        given = getattr(config, "draft", None)
+        count, rows = (_whole(config, name) for name in ("draft_bytes", "draft_rows"))
         repeats = getattr(config, "draft_repeats", None) or False
         if not isinstance(repeats, bool):
             raise ProxyByteError(f"draft_repeats is {repeats!r}: give True, or leave it out")
@@ -223,7 +238,7 @@ class DraftRequest:
             name = f"draft={given!r}" if given == _HEADS else f"draft={type(given).__name__}"
         if repeats:
             drafter = RepeatsDrafter(drafter)
-        return None if drafter is None else cls(drafter, name, count)
+        return None if drafter is None else cls(drafter, name, count, rows)
 
     def open(self, model: Any) -> Drafting:
         """Begin to draft for ``model``.

@@ -52,7 +52,7 @@ class Texts:
     Attributes:
         prompt: columns of the prompts, padding included.
         new: symbols of each row behind its prompt.
-        active: rows that go on, in order; their count is called ``A``.
+        active: rows that are being written, in the order of the passes; their count is called ``A``.
         pad: what follows a row that has ended.
         device: of the prompts.
     """
@@ -120,10 +120,12 @@ class Drafting(Protocol):
     Attributes:
         most: most symbols of a draft.
         forwards: forward passes of its own so far.
+        takes_rows: whether rows may begin while others go on: from :meth:`see` on they stand behind those before.
     """
 
     most: int
     forwards: int
+    takes_rows: bool
 
     def see(self, output: Any, at: list[int]) -> None:
         """Take what a forward pass says at position ``at`` of each active row."""

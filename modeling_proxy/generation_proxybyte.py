@@ -29,7 +29,8 @@ class ProxyByteGenerationMixin(GenerationMixin):
       lets the model itself draft in the compressed view.
     * ``draft_repeats=True``: where the text's last bytes occurred in it before, what followed them is drafted;
       elsewhere whoever ``draft`` names, or nobody. With the same guarantee, and for any model.
-    * ``draft_bytes``: how many bytes are drafted at most.
+    * ``draft_bytes``: how many bytes are drafted at most;
+    * ``draft_rows``: how many rows of the batch are in one pass at most; when one ends, the next takes its place.
 
     With ``return_dict_in_generate=True`` the output then holds ``drafts``, a :class:`DraftReport`.
     """
@@ -43,7 +44,7 @@ class ProxyByteGenerationMixin(GenerationMixin):
         return self.config.suffix_rows is not None and self.config.suffix_rows.mix > 0
 
     def _prepare_generation_config(self, generation_config: GenerationConfig | None, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        names = ("draft", "draft_repeats", "draft_bytes")
+        names = ("draft", "draft_repeats", "draft_bytes", "draft_rows")
         asked = {name: kwargs.pop(name) for name in names if name in kwargs}
         config, model_kwargs = super()._prepare_generation_config(generation_config, *args, **kwargs)  # type: ignore[misc]
         for name, value in asked.items():
@@ -84,7 +85,8 @@ class ProxyByteGenerationMixin(GenerationMixin):
         streamer = model_kwargs.pop("streamer", None)
         for name in ("synced_gpus", "tokenizer", "assistant_tokenizer"):
             model_kwargs.pop(name, None)
-        given = Generation(input_ids, logits_processor, stopping_criteria, generation_config, streamer, model_kwargs)
+        prepared = (logits_processor, stopping_criteria, generation_config, streamer, model_kwargs)
+        given = Generation(input_ids, *prepared, request.rows)
         return decode_with_drafts(self, request.open(self), given)
 
     def _get_candidate_generator(self, **kwargs: Any) -> Any:  # type: ignore[override]

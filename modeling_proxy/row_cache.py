@@ -9,10 +9,11 @@ counts by row already and needs no other.
 """
 
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from transformers import Cache, PreTrainedConfig
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -123,6 +124,22 @@ class _RowLayer(CacheLayerMixin):
         return -1
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of a :class:`RowCache`: what it holds of each, by the same names."""
+
+    lengths: list[int]
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    held: torch.Tensor
+    columns: torch.Tensor
+    offset: torch.Tensor | None
+
+
+def _wider(states: torch.Tensor, slots: int) -> torch.Tensor:
+    """Keys or values ``(B, H, T, D)`` with ``slots`` in the place of ``T``."""
+    return F.pad(states, (0, 0, 0, slots - states.shape[2]))
+
+
 class RowCache(Cache):
     """Keys and values by row, made from a ``DynamicCache`` after the prompt's forward pass.
 
@@ -229,14 +246,43 @@ class RowCache(Cache):
 
     def keep(self, rows: list[int]) -> None:
         """Drop all rows but ``rows``."""
-        self.lengths = [self.lengths[row] for row in rows]
-        index = torch.tensor(rows, device=self._device)
-        used = max(self.lengths)
-        for layer in self._layers:
-            for name in ("keys", "values"):
-                setattr(layer, name, getattr(layer, name)[:, :, :used].index_select(0, index))
-        self._held, self._columns, self._index = self._held[index], self._columns[index], self._index[: len(rows)]
-        self._offset = None if self._offset is None else self._offset[index]
+        self._set(self._some(rows))
+
+    def split_off(self, count: int) -> list["_Rows"]:
+        """Keep the first ``count`` rows; all others one by one, for :meth:`take_in`."""
+        apart = [self._some([row]) for row in range(count, len(self.lengths))]
+        self.keep(list(range(min(count, len(self.lengths)))))
+        return apart
+
+    def take_in(self, rows: list["_Rows"]) -> None:
+        """Let rows that were split off come behind those that are here."""
+        everyone = [self._some(list(range(len(self.lengths)))), *rows]
+        slots = max(one.layers[0][0].shape[2] for one in everyone)
+        layers = []
+        for layer in zip(*(one.layers for one in everyone), strict=True):
+            keys, values = (torch.cat([_wider(states, slots) for states in side]) for side in zip(*layer, strict=True))
+            layers.append((keys, values))
+        offsets = [one.offset for one in everyone if one.offset is not None]
+        held, columns = (torch.cat([getattr(one, name) for one in everyone]) for name in ("held", "columns"))
+        lengths = [length for one in everyone for length in one.lengths]
+        self._set(_Rows(lengths, layers, held, columns, torch.cat(offsets) if offsets else None))
+
+    def _some(self, rows: list[int]) -> "_Rows":
+        index = torch.tensor(rows, dtype=torch.long, device=self._device)
+        lengths = [self.lengths[row] for row in rows]
+        used = max(lengths, default=0)
+        layers = [
+            (layer.keys[:, :, :used].index_select(0, index), layer.values[:, :, :used].index_select(0, index))
+            for layer in self._layers
+        ]
+        offset = None if self._offset is None else self._offset[index]
+        return _Rows(lengths, layers, self._held[index], self._columns[index], offset)
+
+    def _set(self, rows: "_Rows") -> None:
+        self.lengths, self._held, self._columns, self._offset = rows.lengths, rows.held, rows.columns, rows.offset
+        self._index = torch.arange(len(rows.lengths), device=self._device)[:, None]
+        for layer, (keys, values) in zip(self._layers, rows.layers, strict=True):
+            layer.keys, layer.values = keys, values
 
     def hand_back(self, columns: int) -> Cache:
         """The cache that this one was made from, as ``generate`` leaves it after ``columns`` columns."""

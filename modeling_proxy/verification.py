@@ -53,7 +53,7 @@ from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengt
 from .drafting import Draft, DraftedOutput, Drafting, DraftReport, Texts, Verified, alike, worth_verifying
 from .errors import ProxyByteError
 from .logits_processors import STATE_AFTER, Utf8LogitsProcessor, ViewLogitsProcessor
-from .row_cache import CACHE, open_rows
+from .row_cache import CACHE, RowCache, open_rows
 from .symbols import NUM_RAW_SYMBOLS, NUM_SPECIALS
 
 _OF_SCORES_ALONE = frozenset(
@@ -289,6 +289,7 @@ class Generation:
         config: its configuration.
         streamer: gets each symbol of the one row, or is absent.
         model_kwargs: for the forward pass, the cache among them.
+        rows: most rows of a pass; all where absent.
     """
 
     input_ids: torch.Tensor
@@ -297,6 +298,7 @@ class Generation:
     config: GenerationConfig
     streamer: Any
     model_kwargs: dict[str, Any]
+    rows: int | None = None
 
 
 @torch.no_grad()
@@ -319,7 +321,15 @@ def decode_with_drafts(model: Any, drafting: Drafting, given: Generation) -> tor
             loop.hand_back()
         return texts.sequences()
     sequences: Any = texts.sequences()
-    return DraftedOutput(sequences=sequences, drafts=loop.report, **{CACHE: loop.hand_back()})
+    cache = loop.hand_back() if loop.keeps_cache else None
+    return DraftedOutput(sequences=sequences, drafts=loop.report, **{CACHE: cache})
+
+
+def _select(output: Any, places: list[int] | slice) -> None:
+    """Leave only the rows at ``places`` in what a forward pass says."""
+    for name in ("logits", "last_hidden_state"):
+        if output.get(name) is not None:
+            output[name] = output[name][places]
 
 
 class _Loop:
@@ -339,7 +349,13 @@ class _Loop:
         self.report = DraftReport()
         self.members = list(texts.active)
         cache = given.model_kwargs.get(CACHE)
-        self.keeps_cache = given.config.return_dict_in_generate or getattr(cache, "_is_user_defined", False)
+        self._waiting: list[tuple[int, Any]] = []
+        self._width = len(texts.active) if given.rows is None else given.rows
+        own_cache = getattr(cache, "_is_user_defined", False)
+        self._queued = self._width < len(texts.active)
+        self.keeps_cache = not self._queued and (given.config.return_dict_in_generate or own_cache)
+        if self._queued:
+            self._check_queue(own_cache)
         own = ("attention_mask", "inputs_embeds", "logits_to_keep", CACHE, "position_ids", "use_cache")
         self._options = {name: value for name, value in given.model_kwargs.items() if name not in own}
 
@@ -362,13 +378,16 @@ class _Loop:
             self._rows.rewind([self._prompts[row] + len(texts.new[row]) - 1 for row in self.members])
             if any(step.ended):
                 going = [place for place, ended in enumerate(step.ended) if not ended]
-                if not going:
+                if not going and not self._waiting:
                     break
             drafting.see(output, [count - 1 for count in step.counts])
             if any(step.ended):
                 self._drop(going)
-            most = min(drafting.most, self._rows.reach, self._stops.room(texts) - 1)
-            drafts = worth_verifying(drafting.propose(texts, most))
+            if self._queued and self.report.forwards == 1:
+                self._hold_back()
+            room = self._stops.room(texts) - 1 if texts.active else 0
+            drafts = drafting.propose(texts, min(drafting.most, self._rows.reach, room))
+            drafts = worth_verifying(drafts + self._let_in())
             output = self._verify(alike(drafts, texts.pad))
         self.report.draft_forwards = drafting.forwards
 
@@ -399,9 +418,7 @@ class _Loop:
         options = {**self._options, **self._suffixes(fed)}
         output = self._model(input_ids=input_ids, **self._rows.inputs(len(fed[0])), **options)
         if places is not None:
-            for name in ("logits", "last_hidden_state"):
-                if output.get(name) is not None:
-                    output[name] = output[name][places]
+            _select(output, places)
         return output
 
     def _suffixes(self, fed: list[list[int]]) -> dict[str, torch.Tensor]:
@@ -424,6 +441,35 @@ class _Loop:
         if not self.keeps_cache:
             self._rows.keep(going)
             self.members = list(texts.active)
+
+    def _check_queue(self, own_cache: bool) -> None:
+        rows = self._given.rows
+        if own_cache:
+            raise ProxyByteError(f"draft_rows={rows} hands no cache back: leave {CACHE} or draft_rows out")
+        if not getattr(self._drafting, "takes_rows", False):
+            raise ProxyByteError(f"draft_rows={rows} is for drafts of heads and repeats: leave it out")
+
+    def _hold_back(self) -> None:
+        """Let all rows but the first ones wait for a place; each has its first symbol."""
+        texts, width = self._texts, self._width
+        if not isinstance(self._rows, RowCache):
+            raise ProxyByteError(f"draft_rows={self._given.rows} needs a cache of keys and values: EVA has another")
+        self._drafting.keep(list(range(min(width, len(texts.active)))))
+        self._waiting = list(zip(texts.active[width:], self._rows.split_off(width), strict=True))
+        texts.active = texts.active[:width]
+        self.members = list(texts.active)
+
+    def _let_in(self) -> list[Draft]:
+        """Give the places that are free to rows that wait; their drafts, which are empty."""
+        count = self._width - len(self._texts.active)
+        coming, self._waiting = self._waiting[:count], self._waiting[count:]
+        if coming:
+            assert isinstance(self._rows, RowCache)
+            self._rows.take_in([rows for _, rows in coming])
+            self._texts.active += [row for row, _ in coming]
+            self.members = list(self._texts.active)
+            self._rows.rewind([self._prompts[row] + len(self._texts.new[row]) - 1 for row in self.members])
+        return [Draft([], []) for _ in coming]
 
     def _stream(self, kept: list[list[int]]) -> None:
         if self._given.streamer is not None:

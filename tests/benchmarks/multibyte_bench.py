@@ -2,10 +2,13 @@
 
 The checkpoint is that of the recipe ``multibyte-heads``, a small Llama with seven raw heads, trained once by ``make
 bench-long`` on this machine's CPython standard library under a BPE, both views (hours on a CPU); it is kept under
-``build/multibyte`` and used again. ``PROXYBYTE_BENCH_CHECKPOINT`` names another run or full export. Prompts are 400
-bytes from the middle of held-out files. Baseline: ``generate()`` of the same model on the same prompts, one byte a
-step. Seconds are CPU seconds of one core, prompts' forward passes included; the ways take turns, and each counts with
-its best round.
+``build/multibyte`` and used again. ``PROXYBYTE_BENCH_CHECKPOINT`` names another run or full export; without
+either it is the model in the box with heads trained on top of it (:mod:`box_heads`), which has no compressed view.
+
+Prompts are 240 bytes from the middle of held-out files. Baseline: ``generate()`` of the same model on the same prompts,
+one byte a step. Seconds are CPU seconds of one core, prompts' forward passes included; the ways take turns, and each
+counts with its best round. With a queue (``draft_rows``) all prompts are one call that has eight rows in a pass;
+without, they are a call for each eight.
 """
 
 import os
@@ -13,7 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from figures import Figure, NotMeasured, one_core
+from box_heads import box_with_heads, texts
+from figures import Figure, one_core
 from transformers.utils import logging as transformers_logging
 
 from proxybyte import ProxyByteForCausalLM, encode_bytes
@@ -32,7 +36,7 @@ from proxybyte.training.compressors import load_spelling
 from proxybyte.training.compressors.cross_view import CrossViewDrafter
 
 HOME = Path("build/multibyte")
-PROMPT_BYTES, NEW_BYTES, PROMPTS, ROUNDS = 400, 256, 8, 2
+PROMPT_BYTES, NEW_BYTES, PROMPTS, BATCH, ROUNDS = 240, 256, 24, 8, 2
 GREEDY: dict[str, Any] = {"max_new_tokens": NEW_BYTES, "eos_token_id": None, "do_sample": False}
 SAMPLED: dict[str, Any] = GREEDY | {"do_sample": True, "temperature": 1.0, "top_k": 0}
 
@@ -54,7 +58,12 @@ class Way:
     @property
     def speed(self) -> float:
         """Bytes a second."""
-        return PROMPTS * NEW_BYTES / self.seconds
+        return len(self.texts) * NEW_BYTES / self.seconds
+
+
+HEADS: dict[str, Any] = {"draft": "heads"}
+BOTH: dict[str, Any] = {"draft": "heads", "draft_repeats": True}
+REPEATS: dict[str, Any] = {"draft_repeats": True}
 
 
 def measure(long: bool) -> Iterator[Figure]:
@@ -62,42 +71,52 @@ def measure(long: bool) -> Iterator[Figure]:
     transformers_logging.disable_progress_bar()
     with one_core():
         model, spelling = _checkpoint(long)
-        prompts = _prompts()
-        single, batch = [prompt[None] for prompt in prompts], [torch.stack(prompts)]
-        heads, both = {"draft": "heads"}, {"draft": "heads", "draft_repeats": True}
-        compressed = {"draft": CrossViewDrafter(spelling)}
-        ways: dict[str, dict[str, Any]] = {"one": {}, "heads": heads, "both": both, "repeats": {"draft_repeats": True}}
-        lookup = {"prompt_lookup_num_tokens": 15, "max_matching_ngram_size": MATCH}
-        alone = _ways(model, single, ways | {"compressed": compressed, "lookup": lookup}, GREEDY)
-        yield _row("multibyte_speedup_b1", alone["heads"], alone["one"])
-        yield _row("multibyte_repeats_speedup_b1", alone["both"], alone["one"])
-        yield _row("repeats_speedup_b1", alone["repeats"], alone["one"])
-        yield _row("prompt_lookup_speedup_b1", alone["lookup"], alone["one"])
-        yield _row("crossview_speedup_b1", alone["compressed"], alone["one"])
-        yield _needed(alone["compressed"], alone["heads"])
-        together = _ways(model, batch, ways, GREEDY)
-        yield _row("multibyte_speedup_b8", together["heads"], together["one"])
-        yield _row("multibyte_repeats_speedup_b8", together["both"], together["one"])
-        yield _row("repeats_speedup_b8", together["repeats"], together["one"])
-        drawn = _ways(model, single, {"one": {}, "heads": heads, "both": both}, SAMPLED)
-        yield _row("multibyte_sampled_speedup_b1", drawn["heads"], drawn["one"])
-        yield _row("multibyte_repeats_sampled_speedup_b1", drawn["both"], drawn["one"])
+        prompts = _prompts(texts(held_out=True) if spelling is None else _collected())
+        yield from in_batches(model, prompts)
+        yield from one_row(model, prompts[:BATCH], spelling)
+        yield from drawn(model, prompts[:BATCH])
+
+
+def in_batches(model: Any, prompts: list[torch.Tensor]) -> Iterator[Figure]:
+    """Eight rows in a pass, with and without others that take the places of those that end."""
+    batches = [torch.stack(prompts[start : start + BATCH]) for start in range(0, len(prompts), BATCH)]
+    queue = {"draft_rows": BATCH}
+    names = {"multibyte": HEADS, "multibyte_repeats": BOTH, "repeats": REPEATS}
+    ways = names | {f"{name}_queue": way | queue for name, way in names.items() if name != "repeats"}
+    together = _ways(model, batches, {"one": {}, **ways}, GREEDY)
+    for name in ways:
+        yield _row(f"{name}_speedup_b{BATCH}", together[name], together["one"])
+
+
+def one_row(model: Any, prompts: list[torch.Tensor], spelling: Any) -> Iterator[Figure]:
+    """A prompt at a time, greedily."""
+    lookup = {"prompt_lookup_num_tokens": 15, "max_matching_ngram_size": MATCH}
+    ways: dict[str, dict[str, Any]] = {"multibyte": HEADS, "multibyte_repeats": BOTH, "repeats": REPEATS}
+    ways["prompt_lookup"] = lookup
+    if spelling is not None:
+        ways["crossview"] = {"draft": CrossViewDrafter(spelling)}
+    alone = _ways(model, [prompt[None] for prompt in prompts], {"one": {}, **ways}, GREEDY)
+    for name in ways:
+        yield _row(f"{name}_speedup_b1", alone[name], alone["one"])
+    if spelling is not None:
+        yield _needed(alone["crossview"], alone["multibyte"])
+
+
+def drawn(model: Any, prompts: list[torch.Tensor]) -> Iterator[Figure]:
+    """A prompt at a time, at temperature 1."""
+    ways = {"one": {}, "multibyte": HEADS, "multibyte_repeats": BOTH}
+    found = _ways(model, [prompt[None] for prompt in prompts], ways, SAMPLED)
+    yield _row("multibyte_sampled_speedup_b1", found["multibyte"], found["one"])
+    yield _row("multibyte_repeats_sampled_speedup_b1", found["multibyte_repeats"], found["one"])
 
 
 def _checkpoint(long: bool) -> tuple[Any, Any]:
-    """The model and what its compressed symbols spell; trained here if it is not there and there is time.
-
-    Raises:
-        NotMeasured: if there is no checkpoint, and no time to train one.
-    """
+    """The model and what its compressed symbols spell, or ``None`` for the box; trained if it is not there."""
     given = os.environ.get("PROXYBYTE_BENCH_CHECKPOINT")
     if given is None and long:
         _train()
     if given is None and not (HOME / "run" / "model").is_dir():
-        raise NotMeasured(
-            f"{HOME / 'run'} holds no trained checkpoint: 'make bench-long GROUP=multibyte' trains one "
-            "(hours on a CPU), or PROXYBYTE_BENCH_CHECKPOINT names one"
-        )
+        return box_with_heads(HOME / "box-heads.safetensors"), None
     run = Path(given) if given is not None else HOME / "run"
     folder = run / "model" if (run / "model").is_dir() else run
     if not (folder / "config.json").is_file():
@@ -132,12 +151,16 @@ def _command(words: tuple[str, ...]) -> None:
         raise ProxyByteError(f"'proxybyte {' '.join(words)}' failed: its message is above")
 
 
-def _prompts() -> list[torch.Tensor]:
-    """Pieces of held-out files, from the line after their first kilobyte, opened as texts are."""
+def _collected() -> Iterator[bytes]:
     _collect()
     table = pq.read_table(sorted((HOME / "corpus").glob("validation-*.parquet"))[0], columns=["text"])
+    yield from table["text"].to_pylist()
+
+
+def _prompts(documents: Iterable[bytes]) -> list[torch.Tensor]:
+    """Pieces of them, from the line after their first kilobyte, opened as texts are."""
     pieces = []
-    for text in table["text"].to_pylist():
+    for text in documents:
         start = text.find(b"\n", 1000) + 1
         if start and len(text) >= start + PROMPT_BYTES:
             piece = encode_bytes(text[start : start + PROMPT_BYTES]).astype(np.int64)
@@ -157,7 +180,10 @@ def _ways(
             seconds[name].append(spent)
     # Apart from the clock, because the cache is then handed back.
     reports = {
-        name: [model.generate(batch, **settings, **way, return_dict_in_generate=True).drafts for batch in batches]
+        name: [
+            model.generate(batch, **settings, **way, return_dict_in_generate=True).drafts
+            for batch in _calls(batches, way)
+        ]
         for name, way in ways.items()
         if any(key.startswith("draft") for key in way)
     }
@@ -166,7 +192,11 @@ def _ways(
 
 def _write(model: Any, batches: list[torch.Tensor], settings: dict[str, Any]) -> torch.Tensor:
     torch.manual_seed(0)
-    return torch.cat([model.generate(batch, **settings) for batch in batches])
+    return torch.cat([model.generate(batch, **settings) for batch in _calls(batches, settings)])
+
+
+def _calls(batches: list[torch.Tensor], way: dict[str, Any]) -> list[torch.Tensor]:
+    return [torch.cat(batches)] if "draft_rows" in way else batches
 
 
 def _timed(work: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:

@@ -95,7 +95,7 @@ def foretold() -> Callable:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def padded() -> Callable:
     """Makes random prompts, padded on the left, and their mask."""
 

@@ -31,6 +31,7 @@ def model(tiny_model):
         ({"draft": "tails"}, "give 'heads', a drafter"),
         ({"draft_bytes": 0}, "draft_bytes is 0"),
         ({"draft_bytes": True}, "draft_bytes is True"),
+        ({"draft_rows": 0}, "draft_rows is 0"),
         ({"draft_repeats": 3}, "draft_repeats is 3"),
         ({"draft": None, "draft_repeats": True, "num_beams": 2}, "draft_repeats=True .* beam search"),
         ({"draft": "compressed"}, "CrossViewDrafter of proxybyte.training"),

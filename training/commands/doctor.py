@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from proxybyte.cli import Command
+from proxybyte.cli import WAIT_POLICY, Command
 
 EXAMPLES = "  proxybyte doctor\n  proxybyte doctor --no-torch"
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
@@ -93,7 +93,8 @@ def _machine() -> Iterator[tuple[str, str]]:
     yield "processor", name or "unknown"
     yield "instructions", " ".join(flag for flag in _FLAGS if flag in words) or "none of " + " ".join(_FLAGS)
     yield "processors to use", str(able)
-    yield "OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "not set")
+    for variable in ("OMP_NUM_THREADS", WAIT_POLICY):
+        yield variable, os.environ.get(variable, "not set")
     yield "memory", f"{free / 1e9:.1f} GB free of {host_memory() / 1e9:.1f}"
     yield "disk here", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB free"
 

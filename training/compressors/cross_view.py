@@ -118,6 +118,8 @@ class CrossViewDrafting:
         ProxyByteError: if the spelling is that of another compressor.
     """
 
+    takes_rows = False
+
     def __init__(self, model: Any, spelling: Spelling, most: int | None) -> None:
         if len(spelling.spelled) > model.config.num_compressed_symbols:
             raise ProxyByteError(

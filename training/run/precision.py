@@ -1,21 +1,30 @@
 """In which numbers a run computes."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
 from .config import Precision
 
+log = logging.getLogger(__name__)
+
 
 def settle_precision(precision: Precision, cpu: bool) -> Precision:
     """What ``precision`` means on this machine; sets the precision of float32 matrix products.
 
     ``auto`` is a rule and no measurement, so that a run started twice computes the same (docs/training.md has the
-    figures behind it).
+    figures behind it). Where another is asked for and this processor has no instructions for it, a warning says so.
     """
+    able = torch.cpu.get_capabilities() if cpu else {}
     if precision is Precision.AUTO:
-        precision = _fastest_on_cpu() if cpu else Precision.BFLOAT16
+        precision = fastest_on_cpu(able) if cpu else Precision.BFLOAT16
+    elif cpu and precision is Precision.BFLOAT16 and fastest_on_cpu(able) is Precision.FLOAT32:
+        log.warning(
+            "precision=bfloat16: this processor has no bf16 instructions, so a step takes several times as long as in "
+            "float32: set precision=auto"
+        )
     torch.set_float32_matmul_precision("medium" if precision is Precision.MEDIUM else "highest")
     return precision
 
@@ -31,12 +40,15 @@ def why_precision(asked: Precision, cpu: bool) -> str:
         Precision.BFLOAT16: "the processor has bf16 instructions (AVX512-BF16) and no tiles",
         Precision.FLOAT32: "the processor has no bf16 instructions",
     }
-    return f"auto, {reasons[_fastest_on_cpu()]}"
+    return f"auto, {reasons[fastest_on_cpu(torch.cpu.get_capabilities())]}"
 
 
-def _fastest_on_cpu() -> Precision:
-    """By the processor's instructions: bf16 tiles serve float32 too; without tiles bf16 takes autocast."""
-    able = torch.cpu.get_capabilities()
+def fastest_on_cpu(able: Mapping[str, object]) -> Precision:
+    """By the processor's instructions: bf16 tiles serve float32 too; without tiles bf16 takes autocast.
+
+    Args:
+        able: what the processor has by name, as ``torch.cpu.get_capabilities()`` tells.
+    """
     if able.get("amx_bf16"):
         return Precision.MEDIUM
     return Precision.BFLOAT16 if able.get("avx512_bf16") else Precision.FLOAT32

@@ -23,7 +23,8 @@ from proxybyte.training.train import train
 KEY = "levers.cross_view"
 ON = [f"{KEY}.symbols.value=0.3", f"{KEY}.first_bytes.value=0.2", f"{KEY}.count=2", f"{KEY}.borders.value=0.1"]
 RAW = ["plan.schedule.rate=0", "plan.schedule.warmup=0", "raw_rows_only=true"]
-SWITCHED = ["plan.schedule.rate=1", "plan.schedule.switch=1", "plan.schedule.decay=0.3", "levers.spelled_rows=true"]
+SWITCHED = ["plan.schedule.rate=1", "plan.schedule.switch=1", "plan.schedule.decay=0.3"]
+ALL_LEVERS = [*SWITCHED, "levers.spelled_rows=true", "suffix_rows.mix.value=0.5"]
 NO_DROPOUT = "model.backbone_config.attention_dropout=0"
 HALF = "plan.schedule.rate=0.5"
 
@@ -118,7 +119,7 @@ def test_a_step_adds_the_signals_and_divides_by_targets(recipe, tmp_path, read_l
     assert ours[0][2] ** 2 - plain[0][2] ** 2 == pytest.approx(float(expected) ** 2, rel=1e-3)
 
 
-@pytest.mark.parametrize("more", [[HALF], RAW, [HALF, "levers.spelled_rows=true"], SWITCHED])
+@pytest.mark.parametrize("more", [[HALF], RAW, [HALF, "levers.spelled_rows=true"], ALL_LEVERS])
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_last_bit(recipe, tmp_path, read_losses, more):
     whole = load_config(recipe(), [*ON, *more, f"output={tmp_path / 'whole'}"])
     train(whole)
