@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: quickstart test test-slow bench bench-long gpu-check lint docs clean
+.PHONY: quickstart test test-slow soak bench bench-long gpu-check lint docs clean
 
 $(STAMP): setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,6 +22,14 @@ test: $(STAMP)  ## the default suite, files shared out to WORKERS processes (2)
 
 test-slow: $(STAMP)  ## everything, the slow marks too
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+# KILLS commands killed, SECONDS of damaged input, then of training, CALLS of generate; docs/reliability.md.
+SOAK := OMP_NUM_THREADS=1 $(BIN)/python tests/soak
+soak: $(STAMP)  ## what the tests try for seconds, for hours; counts in build/soak.json as they are made
+	$(SOAK) kills --kills $(or $(KILLS),500)
+	$(SOAK) fuzz --seconds $(or $(SECONDS),3600)
+	$(SOAK) train --seconds $(or $(SECONDS),3600)
+	$(SOAK) generate --calls $(or $(CALLS),10000)
 
 bench: $(STAMP)  ## figures beside their baselines in at most 15 minutes; GROUP=stream runs one group
 	$(BIN)/python tests/benchmarks $(GROUP)

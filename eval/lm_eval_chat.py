@@ -13,6 +13,7 @@ from proxybyte.artefacts import CHAT_FOLDER
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.chat import CHAT_TEMPLATE, encode_chat
 from proxybyte.errors import ProxyByteError
+from proxybyte.model_loading import NO_CODE
 from proxybyte.symbols import BYTE_OFFSET, Special
 
 _OPENINGS = (int(Special.BOS), int(Special.RAW_OPEN))
@@ -145,7 +146,7 @@ def carried_chat_tokenizer(pretrained: Any, given: Any, **where: Any) -> PreTrai
 
 def _load(place: str | Path, **where: Any) -> PreTrainedTokenizerBase | None:
     try:
-        return AutoTokenizer.from_pretrained(place, **where)
+        return AutoTokenizer.from_pretrained(place, **NO_CODE | where)
     except (OSError, ValueError, KeyError, TypeError):  # none there: models of bytes need none
         return None
 

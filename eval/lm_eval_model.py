@@ -21,7 +21,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 
-from proxybyte.artefacts import find_compressor, find_model, is_hub_name
+from proxybyte.artefacts import find_adapter, find_compressor, find_model, is_hub_name
 from proxybyte.byte_codec import encode_bytes
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval.bpb import bits_per_byte
@@ -30,6 +30,7 @@ from proxybyte.eval.lm_eval_chat import ChatLayout, ChatPrompt, carried_chat_tok
 from proxybyte.eval.loading import ModelKind, model_kind
 from proxybyte.eval.scoring import Scoring, Sequences, bare, score_sequences
 from proxybyte.faults import loading
+from proxybyte.model_loading import SAFELY, check_remote_code
 from proxybyte.progress import Progress
 from proxybyte.symbols import NUM_RAW_SYMBOLS, DocumentOpening, Special, document_opening
 from proxybyte.tokenization_proxybyte import build_tokenizer
@@ -109,9 +110,11 @@ class ProxyByteLM(HFLM):
             if not is_hub_name(pretrained) and not {"subfolder", "gguf_file"} & kwargs.keys():
                 pretrained = str(find_model(pretrained).model)
         _refuse_what_would_change_nothing(pretrained, kwargs)
+        if kwargs.get("trust_remote_code") and isinstance(pretrained, str):
+            check_remote_code(pretrained, kwargs.get("revision"))
         self._most_rows = kwargs.get("max_batch_size")
         with loading(Path(str(pretrained)), "model"):
-            super().__init__(pretrained, **kwargs)
+            super().__init__(pretrained, **SAFELY | kwargs)
         if model_kind(self.model) is ModelKind.TOKENS:
             raise ProxyByteError(f"{pretrained} is a tokenizer model: use --model hf for it")
         self._stride = None if stride is None else int(stride)
@@ -261,8 +264,9 @@ class ProxyByteLM(HFLM):
             raise ProxyByteError("peft and delta cannot be used together: give one of them")
         from peft import PeftModel
 
-        with loading(Path(str(peft)), "adapter"):
-            self._model: Any = PeftModel.from_pretrained(self.model, peft, revision=kwargs.get("revision"))
+        folder = find_adapter(str(peft), kwargs.get("revision"))
+        with loading(folder, "adapter"):
+            self._model: Any = PeftModel.from_pretrained(self.model, folder)
 
     def _create_tokenizer(self, *_args: Any, **_kwargs: Any) -> None:
         """Bytes need no tokenizer; the base class wants one for its settings."""

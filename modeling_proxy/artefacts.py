@@ -3,6 +3,7 @@
 Every room writes and looks for these names through here. No model needs it, so it does not travel to the Hub.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -34,6 +35,8 @@ HEADS_FILE = "draft_heads.safetensors"
 """Beside a native model: the heads that predict further, for its ``custom_generate``."""
 ADAPTER_CONFIG = "adapter_config.json"
 """What makes a folder the folder of an adapter of PEFT's."""
+ADAPTER_FILE = "adapter_model.safetensors"
+"""Its weights."""
 
 
 BOX = "box"
@@ -137,10 +140,25 @@ def check_adapter(folder: Path) -> None:
     """Refuse a folder that holds no adapter.
 
     Raises:
-        ProxyByteError: if it has no ``adapter_config.json``.
+        ProxyByteError: if it has no ``adapter_config.json``, or no weights in safetensors.
     """
     if not (folder / ADAPTER_CONFIG).is_file():
         raise ProxyByteError(f"{folder / ADAPTER_CONFIG} does not exist: give the folder of an adapter")
+    if not (folder / ADAPTER_FILE).is_file():
+        raise ProxyByteError(
+            f"{folder} holds no {ADAPTER_FILE}, and pickled weights are not opened: save the adapter in safetensors"
+        )
+
+
+def find_adapter(named: str, revision: str | None = None) -> Path:
+    """The folder of an adapter: one here, or that of an adapter on the Hub as it lies in Hugging Face's cache.
+
+    Raises:
+        ProxyByteError: as :func:`check_adapter`, or if there is none.
+    """
+    folder = Path(named) if Path(named).is_dir() else _fetched(named, (ADAPTER_CONFIG, ADAPTER_FILE), revision)
+    check_adapter(folder)
+    return folder
 
 
 def is_hub_name(named: str) -> bool:
@@ -148,14 +166,14 @@ def is_hub_name(named: str) -> bool:
     return bool(HUB_NAME.fullmatch(named)) and not Path(named).exists() and not Path(named).parent.is_dir()
 
 
-def _fetched(named: str) -> Path:
+def _fetched(named: str, files: Sequence[str] = _HUB_FILES, revision: str | None = None) -> Path:
     """The files of a model on the Hub, as they lie in Hugging Face's cache."""
     if not is_hub_name(named):
         raise ProxyByteError(f"{named} is no folder: give {MODEL_HELP}")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(named, allow_patterns=list(_HUB_FILES)))
+        return Path(snapshot_download(named, revision=revision, allow_patterns=list(files)))
     except (OSError, ValueError) as error:  # its own errors, and those of the connection, are kinds of these
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ProxyByteError(f"{named} is no folder here, and cannot be had from the Hub: {reason}") from error

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .errors import ProxyByteError
@@ -106,7 +106,18 @@ def read_record(folder: Path) -> Record | None:
     if any(len(pair) != 2 for pair in pairs):
         raise ProxyByteError(f"{path} is damaged: remove it to use the folder unchecked")
     unsummed = tuple(line.removeprefix(_UNSUMMED) for line in comments if line.startswith(_UNSUMMED))
+    outside = [name for name in (*(name for _, name in pairs), *unsummed) if not is_inside(name)]
+    if outside:
+        raise ProxyByteError(
+            f"{path} names {outside[0]!r}, which lies outside its folder: it is none of ours, remove it"
+        )
     return Record(kind, {name: digest for digest, name in pairs}, made_of, unsummed)
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name that stands in a file leads to something below its folder: a foreign one may say anything."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and not PurePosixPath(name).is_absolute() and ".." not in parts and "\0" not in name
 
 
 def verify_folder(folder: Path, suffixes: tuple[str, ...] = ("",)) -> None:
@@ -119,6 +130,7 @@ def verify_folder(folder: Path, suffixes: tuple[str, ...] = ("",)) -> None:
     Raises:
         ProxyByteError: if a file is missing or is not what was written; the message names it.
     """
+    _check_indexes(folder)
     if os.environ.get(SKIP_VARIABLE):
         return
     folder = folder.resolve()
@@ -131,6 +143,22 @@ def verify_folder(folder: Path, suffixes: tuple[str, ...] = ("",)) -> None:
             if name.startswith(prefix) and name.endswith(suffixes):
                 _check(home / name, digest)
         return
+
+
+def _check_indexes(folder: Path) -> None:
+    """Refuse an index of weights (``model.safetensors.index.json``) that leads out of its folder, whoever wrote it.
+
+    Raises:
+        ProxyByteError: naming the index and the file.
+    """
+    for index in folder.glob("*.index.json"):
+        try:
+            names = json.loads(index.read_bytes())["weight_map"].values()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # whoever loads it says what is wrong with it
+        outside = [name for name in names if not isinstance(name, str) or not is_inside(name)]
+        if outside:
+            raise ProxyByteError(f"{index} names {outside[0]!r}, which lies outside its folder: take other weights")
 
 
 def verify_files(folder: Path, names: Iterable[str]) -> None:

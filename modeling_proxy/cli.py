@@ -19,6 +19,7 @@ from .checksums import SKIP_FLAG, SKIP_VARIABLE, SUMS
 from .errors import ProxyByteError, WrongOption
 from .faults import disk_full_sentence, unexpected_sentence
 from .numbers import NotTaken, language_code, license_id
+from .privacy import keep_logs_discreet, without_secrets
 
 GROUP = "proxybyte.commands"
 DEBUG_FLAG = "--debug"
@@ -96,7 +97,7 @@ class Parser(argparse.ArgumentParser):
         wrong = sys.exc_info()[1]  # argparse calls this while it handles its own error
         if isinstance(wrong, argparse.ArgumentError) and isinstance(wrong.__context__, NotTaken):
             raise ProxyByteError(f"{wrong.argument_name} {wrong.message}")
-        super().error(message)
+        super().error(without_secrets(message))
 
 
 def build_parser(commands: dict[str, Command]) -> argparse.ArgumentParser:
@@ -139,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run ``proxybyte`` and return its exit code (:func:`report_fault`)."""
     let_threads_sleep(os.environ)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    keep_logs_discreet()
     for client in ("httpx", "httpx2"):  # of the Hub, which tell every request
         logging.getLogger(client).setLevel(logging.WARNING)
     words, debug = take_common_flags(sys.argv[1:] if argv is None else argv)
@@ -147,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.run(args) or 0
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            traceback.print_exc()
+            print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
         return report_fault(error)
 
 
@@ -188,7 +190,7 @@ def report_fault(error: BaseException) -> int:
         sentence, code = f"{error.filename}: {error.strerror}", 2
     else:
         sentence, code = unexpected_sentence(error), 70
-    print(f"proxybyte: {sentence}", file=sys.stderr)
+    print(f"proxybyte: {without_secrets(sentence)}", file=sys.stderr)
     return code
 
 

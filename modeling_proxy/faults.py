@@ -54,12 +54,16 @@ def loading(folder: Path, what: str) -> Iterator[None]:
     A damaged file makes libraries fail in any way: the file of JSON that is none is looked for, and named.
 
     Raises:
-        ProxyByteError: in the place of any other error.
+        ProxyByteError: in the place of any other error, and of one of ours that does not name ``folder``.
     """
     try:
         yield
-    except (ProxyByteError, MemoryError):
+    except MemoryError:
         raise
+    except ProxyByteError as error:
+        if str(folder) in str(error):
+            raise
+        raise ProxyByteError(f"cannot load the {what} in {folder}: {error}") from error
     except Exception as error:
         reason = damaged_json(folder) or next(iter(str(error).splitlines()), type(error).__name__)
         raise ProxyByteError(f"cannot load the {what} in {folder}: {reason}") from error

@@ -22,13 +22,18 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .checksums import SUMS, Record, files_in, folder_record, read_record, verify_folder
 from .errors import ProxyByteError
 from .faults import disk_full_sentence, faults_named
-from .locks import hold, refuse_if_held
+from .locks import hold, hold_if_free, refuse_if_held
 from .privacy import forget_paths
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be replaced either
+    fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,15 +69,42 @@ def sync_tree(folder: Path) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a reader finds the old content or the new, never a part; its folder is made if absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with faults_named(path):
-            temporary.write_bytes(content)
-            sync(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _beside(path) as (temporary, file):
+        try:
+            with faults_named(path):
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     sync(path.parent)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """An empty file beside ``path``, locked, and its name.
+
+    The name is the same for every process, so that what one left that was killed as it wrote is used up by the next.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    while True:
+        with temporary.open("ab") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if not _is_at(file, temporary):  # another process has put it in its place meanwhile
+                    continue
+            file.truncate(0)
+            yield temporary, file
+            return
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -234,6 +266,21 @@ def publish(partial: Path, final: Path) -> None:
         partial.rename(final)
         _remove_output(old)
     sync(final.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder whose name says that it is whole: it loses the name first, so that nobody finds half of it."""
+    going = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(going, ignore_errors=True)
+    folder.rename(going)
+    shutil.rmtree(going)
+
+
+def tidy(final: Path) -> None:
+    """:func:`mend` where there is nothing else to do; what is locked by another process is left as it is."""
+    with hold_if_free(final) as mine:
+        if mine:
+            mend(final)
 
 
 def mend(final: Path) -> None:

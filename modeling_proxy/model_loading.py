@@ -1,9 +1,10 @@
 """Load what lies in a model folder, or say in one sentence why not. No model needs it, so it stays at home."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .artefacts import CHAT_FOLDER, CONFIG_FILE, TOKENIZER_FILE
+from .artefacts import CHAT_FOLDER, CONFIG_FILE, TOKENIZER_FILE, is_hub_name
 from .checksums import WEIGHTS, verify_folder
 from .errors import ProxyByteError
 from .faults import loading
@@ -11,6 +12,30 @@ from .faults import loading
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+"""For every ``from_pretrained`` of ours: code that lies beside a configuration is not run, and nobody is asked."""
+SAFELY: dict[str, Any] = NO_CODE | {"use_safetensors": True}
+"""For every one that reads weights too: a pickle is not opened, wherever the safetensors are missing."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def check_remote_code(named: str, revision: str | None) -> None:
+    """Refuse to run code from the Hub that its owner may change between two runs.
+
+    Args:
+        named: of the model whose code was asked for.
+        revision: that was asked for.
+
+    Raises:
+        ProxyByteError: if ``named`` lies on the Hub and ``revision`` is no commit.
+    """
+    if is_hub_name(named) and not _COMMIT.fullmatch(revision or ""):
+        raise ProxyByteError(
+            f"trust_remote_code runs the code of {named} as it is today: read it, and name the commit that you have "
+            "read with revision=, 40 hexadecimal digits"
+        )
 
 
 def load_config(folder: Path) -> "PreTrainedConfig":
@@ -26,7 +51,7 @@ def load_config(folder: Path) -> "PreTrainedConfig":
     if not (folder / CONFIG_FILE).is_file():
         raise ProxyByteError(f"{folder} is no model folder: it has no {CONFIG_FILE}")
     with loading(folder, "configuration"):
-        return AutoConfig.from_pretrained(folder)
+        return AutoConfig.from_pretrained(folder, **NO_CODE)
 
 
 def load_causal_model(folder: Path, dtype: str = "auto") -> "PreTrainedModel":
@@ -47,7 +72,7 @@ def load_causal_model(folder: Path, dtype: str = "auto") -> "PreTrainedModel":
     verify_folder(folder, WEIGHTS)
     with loading(folder, "weights"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
+            folder, config=config, dtype=dtype, output_loading_info=True, **SAFELY
         )
     model, report = loaded
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -68,7 +93,9 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     with loading(folder, "tokenizer"):
-        return AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
+        tokenizer("a")  # a setting of the wrong type is met here, and not in the midst of the work
+        return tokenizer
 
 
 def chat_tokenizer_in(folder: Path) -> "PreTrainedTokenizerFast | None":

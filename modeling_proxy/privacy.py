@@ -1,14 +1,16 @@
-"""No file that can leave this machine says whose machine it was: no path, user or host name.
+"""No file that can leave this machine says whose machine it was: no path, user or host name; no message holds a token.
 
 Transformers and PEFT write where a model was loaded from as it was typed. :func:`forget_paths` takes that out of a
-folder before it is put in its place; :func:`scan` reads what is about to leave. No model needs this module,
-so it does not travel to the Hub.
+folder before it is put in its place; :func:`scan` reads what is about to leave; :func:`without_secrets` takes tokens
+out of what is said. No model needs this module, so it does not travel to the Hub.
 """
 
 import getpass
 import gzip
 import json
+import logging
 import mmap
+import os
 import re
 import socket
 import zlib
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import ProxyByteError
 
@@ -38,6 +40,43 @@ _TOKENS = re.compile(
     rb"|-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"
 )
 """Of Hugging Face, GitHub, GitLab, OpenAI and Anthropic, PyPI, Slack, AWS, Google; and private keys."""
+
+
+_BLOCK, _LONGEST_WORD = 1 << 24, 1 << 12
+_SECRET_NAMES = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+"""Endings of the names of environment variables whose values are nobody else's."""
+_LEAST_SECRET = 8
+_CREDENTIALS = re.compile(r"(:/{1,2})[^\s/@:]*:[^\s/@]+(?=@)|(?i:(bearer ))[^\s'\",]+")
+"""``USER:PASSWORD`` in an address, of which a path keeps one slash; what stands in the header of a request."""
+
+
+def without_secrets(text: str) -> str:
+    """``text`` with access tokens, passwords in addresses, and the values of secret variables left out.
+
+    What the program says goes through this: errors and the log, which people copy into reports of faults.
+    """
+    secrets = (value for name, value in os.environ.items() if name.upper().endswith(_SECRET_NAMES))
+    for secret in sorted((value for value in secrets if len(value) >= _LEAST_SECRET), key=len, reverse=True):
+        text = text.replace(secret, "...")
+    text = _CREDENTIALS.sub(lambda found: f"{found[1] or found[2]}...", text)
+    shortened = _TOKENS.sub(lambda found: found.group()[:6] + b"...", text.encode("utf-8", "surrogatepass"))
+    return shortened.decode("utf-8", "surrogatepass")
+
+
+class Discreet(logging.Filter):
+    """Takes secrets out of what a handler writes."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let it through, without them."""
+        record.msg, record.args = without_secrets(record.getMessage()), None
+        return True
+
+
+def keep_logs_discreet() -> None:
+    """Put :class:`Discreet` on what writes the log of this process."""
+    for handler in logging.getLogger().handlers:
+        if not any(isinstance(each, Discreet) for each in handler.filters):
+            handler.addFilter(Discreet())
 
 
 def shown_name(text: str) -> str:
@@ -174,7 +213,15 @@ def _parquet(path: Path) -> Iterator[bytes]:
 
 def _gzip(path: Path) -> Iterator[bytes]:
     with gzip.open(path) as file:
-        yield file.read()
+        yield from _blocks(file)
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    """What is unpacked, never all at once: each block with the end of the one before, where a word may begin."""
+    end = b""
+    while block := file.read(_BLOCK):
+        yield end + block
+        end = (end + block)[-_LONGEST_WORD:]
 
 
 def _zstandard(path: Path) -> Iterator[bytes]:
@@ -182,7 +229,7 @@ def _zstandard(path: Path) -> Iterator[bytes]:
 
     try:
         with zstandard.open(path) as file:
-            yield file.read()
+            yield from _blocks(file)
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
 

@@ -4,7 +4,11 @@ A line of input is JSON: ``words``, and ``log``, the file for what it says, or `
 ``cwd`` and ``environment`` are its own too. With ``module`` the words are that program's, of ``python -m``. With
 ``at``, a function as ``MODULE:NAME``, the process sends itself the ``signal`` where it first comes to that function, or
 with ``after`` where it leaves it: so it is met in the midst of its work however busy the machine is. With ``of`` that
-is the call with this last argument. ``file_bytes`` limits its files.
+is the call with this last argument. ``file_bytes`` limits its files: it is refused more, or with ``ends`` ended by the
+kernel. ``memory_bytes`` is what its address space may grow by. With ``clock_jumps`` its time of day does. With
+``group`` it leads a process group of its own. With ``ranks`` so many processes are that command, started by torchrun's
+own agent, which the process is then. ``watch`` is for ``soak/crash_points.py``: it counts what the command does to
+files, ends it there, notes its rows.
 
 A line of output is the process's number; when it has ended, its exit code stands in the file ``code``. Any number of
 them run at a time.
@@ -18,8 +22,15 @@ import select
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+
+sys.path.insert(0, str(Path(__file__).with_name("soak")))  # which tests/soak itself and its tests have there too
+
+import crash_points
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import proxybyte.training.byteify
 import proxybyte.training.prepare
@@ -58,11 +69,43 @@ def work(order: dict) -> int:
     sys.argv = ["proxybyte", *order["words"]]
     if "at" in order:
         interrupt(order)
+    if order.get("group"):
+        os.setsid()
+    if "watch" in order:
+        crash_points.watch(**order["watch"])
+    if order.get("clock_jumps"):
+        crash_points.let_clock_jump()
+    if "memory_bytes" in order:
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + order["memory_bytes"], resource.RLIM_INFINITY))
     if "file_bytes" in order:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL if order.get("ends") else signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_bytes"], resource.RLIM_INFINITY))
     program = importlib.import_module(order["module"]).main if "module" in order else main
-    return program(order["words"])
+    return launched(program, order) if "ranks" in order else program(order["words"])
+
+
+def launched(program: Callable[[list[str]], int], order: dict) -> int:
+    """Be torchrun, whose ranks are forks of this process."""
+    how = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "start_method": "fork", "max_restarts": 0}
+    config = LaunchConfig(1, 1, order["ranks"], run_id="fork", monitor_interval=0.1, **how)
+    try:
+        elastic_launch(config, rank)(program, order)
+    except ChildFailedError as error:
+        return next(iter(error.failures.values())).exitcode
+    return 0
+
+
+def rank(program: Callable[[list[str]], int], order: dict) -> None:
+    """Be one of the processes of a launch; its number is noted beside the log."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)  # the agent's own are none of a rank's, which it starts anew
+    note = Path(order["log"]).with_name(f"rank{os.environ['RANK']}")
+    note.with_suffix(".part").write_text(str(os.getpid()))
+    note.with_suffix(".part").rename(note)
+    if code := program(order["words"]):
+        sys.exit(code)
 
 
 def serve() -> None:

@@ -123,6 +123,16 @@ def _watch(parent: int) -> None:
     threading.Thread(target=look, daemon=True, name="watch-parent").start()
 
 
+def fellow_gone(error: BaseException) -> ProxyByteError | None:
+    """What to say where ``error`` is that of a process whose fellow has ended; ``None`` where it is something else."""
+    lost = ("gloo", "nccl", "connection closed by peer", "connection reset by peer")
+    if not isinstance(error, RuntimeError) or not any(word in str(error).lower() for word in lost):
+        return None
+    return ProxyByteError(
+        "another process of this run has ended, and what it said says why: the same command goes on from what was saved"
+    )
+
+
 def asked_processes(environment: Mapping[str, str], parent_command: Sequence[str]) -> int | None:
     """How many processes the launcher was asked for, or ``None`` where it did not say.
 

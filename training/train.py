@@ -23,8 +23,9 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.faults import disk_full_sentence
 from proxybyte.hub_configs import load_preset
 from proxybyte.locks import hold
+from proxybyte.privacy import keep_logs_discreet, without_secrets
 
-from .machine import exit_code
+from .machine import exit_code, fellow_gone
 from .run.assemble import (
     PLOT_FILE,
     assemble,
@@ -34,6 +35,7 @@ from .run.assemble import (
     open_stage,
     resumed,
     start_trackers,
+    tidy_final,
     what_next,
     write_final,
 )
@@ -97,6 +99,7 @@ def _train(config: TrainConfig, stage: Stage) -> Summary:
     world.wait()
     if done:
         if world.is_main:
+            tidy_final(config.output)
             log.info("the run in %s is finished: step %d of %d, nothing is left to train", config.output, step, step)
             log.info("%s", what_next(config, data))
         stage.accelerator.end_training()
@@ -189,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run in one process of a launch: 0 when finished or stopped by a signal, 2 for bad input (one sentence)."""
     first = _is_first()
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
+    keep_logs_discreet()
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     parser = Parser(
         prog="python -m proxybyte.training.train",
@@ -202,10 +206,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(parser.parse_args(words))
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            traceback.print_exc()
-        if not first and isinstance(error, ProxyByteError):
+            print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
+        told = fellow_gone(error) or error
+        if not first and isinstance(told, ProxyByteError):
             return 2
-        return report_fault(error)
+        return report_fault(told)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

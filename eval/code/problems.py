@@ -174,7 +174,7 @@ def parse_problems(
     problems = []
     for number, row in enumerate(rows, start=1):
         try:
-            problems.append(parse(row))
+            problems.append(_of_texts(parse(row)))
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ProxyByteError(
                 f"{source}, row {number}: not a problem of {code_set} ({type(error).__name__}: {error})"
@@ -182,6 +182,23 @@ def parse_problems(
     if len({problem.task_id for problem in problems}) < len(problems):
         raise ProxyByteError(f"{source} holds a task_id twice")
     return problems
+
+
+def _of_texts(problem: Problem) -> Problem:
+    """``problem``, whose fields are what a file may say anything in.
+
+    Raises:
+        TypeError: if one is no text, or text that UTF-8 cannot write.
+    """
+    for name in ("task_id", "prompt", "tests", "entry_point", "canonical"):
+        value = getattr(problem, name)
+        if not isinstance(value, str):
+            raise TypeError(f"its {name} is no text but {value!r}")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise TypeError(f"character {error.start} of its {name} is half of a pair") from error
+    return problem
 
 
 def _humaneval_problem(row: dict[str, Any]) -> Problem:

@@ -22,7 +22,8 @@ _NUM_SYMBOLS = 16_384
 
 
 def measure(long: bool) -> Iterator[Figure]:
-    """Rows ``encode_bpe16k_mb_per_s`` (the default split of text) and ``encode_bpe16k_gpt2_mb_per_s`` (GPT-2's).
+    """Rows ``encode_bpe16k_mb_per_s`` (the default split of text, on tiktoken) and ``encode_bpe16k_gpt2_mb_per_s``
+    (GPT-2's, on gigatoken if it is installed).
 
     Raises:
         ProxyByteError: if the two sides give different ids.

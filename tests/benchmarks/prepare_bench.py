@@ -23,9 +23,10 @@ from figures import Figure, figure
 from tokenizers import Tokenizer
 
 from proxybyte.training.compressors import load_compressor
-from proxybyte.training.compressors.bpe_train import train_bpe
+from proxybyte.training.compressors.bpe_train import Split, train_bpe
 from proxybyte.training.compressors.protocol import Compressor
 from proxybyte.training.corpus import CorpusOptions, collect_corpus
+from proxybyte.training.corpus.report import read_report
 from proxybyte.training.corpus.split import SplitRule
 from proxybyte.training.prepare import PrepareOptions, prepare_corpus
 from proxybyte.training.prepare.columns import prepared_features
@@ -38,7 +39,11 @@ NUM_SYMBOLS = 16_384
 
 
 def measure(long: bool) -> Iterator[Figure]:
-    """Rows ``prepare_bpe16k_mb_per_s`` and ``prepare_bpe16k_mb_per_cpu_s`` for ``make bench``."""
+    """Rows ``prepare_KIND_mb_per_s`` and ``prepare_KIND_mb_per_cpu_s`` for ``make bench``.
+
+    Kinds are ``bpe16k`` (the default split of text, on tiktoken), ``bpe16k_gpt2`` (on gigatoken, if it is installed),
+    ``1kb`` and ``1kb_gpt2`` (the same text in documents of at most 1,000 bytes), and ``vs_map``.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         split = SplitRule(validation_share=0.0, max_bytes=TEXT_BYTES)
@@ -50,15 +55,28 @@ def measure(long: bool) -> Iterator[Figure]:
         ]
         every = max(1, report.train.bytes // FITTED_BYTES)
         train_bpe(documents[::every], NUM_SYMBOLS).save(folder / "bpe")
+        train_bpe(documents[::every], NUM_SYMBOLS, Split.GPT2).save(folder / "bpe-gpt2")
+        collect_corpus(CorpusOptions(folder / "corpus-1kb", python_packages=True, split=split, cut_bytes=1000))
         mapped = max(_timed(lambda: _map_ours(folder), report.train.bytes) for _ in range(2))
         ours = [_timed(lambda: _prepare(folder), report.train.bytes) for _ in range(2)]
         texts = [text.decode("utf-8", errors="replace") for text in documents[::every]]
         baseline = _timed(lambda: _map(folder, texts), sum(len(text) for text in documents[::every]))
+        others = {
+            kind: _best(folder, corpus, bpe)
+            for kind, corpus, bpe in (
+                ("bpe16k_gpt2", "corpus", "bpe-gpt2"),
+                ("1kb", "corpus-1kb", "bpe"),
+                ("1kb_gpt2", "corpus-1kb", "bpe-gpt2"),
+            )
+        }
     wall, processor = (max(rate[kind] for rate in ours) for kind in range(2))
     unit = f"MB of source text/s, {default_workers()} processes, start to finish, every document verified"
     yield figure("prepare_bpe16k_mb_per_s", wall, baseline[0], unit)
     unit = "MB of source text for each second of one core"
     yield figure("prepare_bpe16k_mb_per_cpu_s", processor, baseline[1], unit)
+    for kind, rates in others.items():
+        for name, rate, beside in zip(("mb_per_s", "mb_per_cpu_s"), rates, baseline, strict=True):
+            yield figure(f"prepare_{kind}_{name}", rate, beside, "likewise, beside the same baseline")
     unit = "MB of source text/s, beside datasets.map over the same compressor"
     yield figure("prepare_vs_map_mb_per_s", wall, mapped[0], unit)
     yield figure("prepare_vs_map_mb_per_cpu_s", processor, mapped[1], "MB for each second of one core, likewise")
@@ -77,9 +95,16 @@ def _processor_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def _prepare(folder: Path) -> None:
+def _prepare(folder: Path, corpus: str = "corpus", bpe: str = "bpe") -> None:
     shutil.rmtree(folder / "prepared", ignore_errors=True)
-    prepare_corpus(PrepareOptions(folder / "corpus", str(folder / "bpe"), folder / "prepared"))
+    prepare_corpus(PrepareOptions(folder / corpus, str(folder / bpe), folder / "prepared"))
+
+
+def _best(folder: Path, corpus: str, bpe: str) -> tuple[float, float]:
+    """The better of two runs by each clock."""
+    n_bytes = read_report(folder / corpus).train.bytes
+    rates = [_timed(lambda: _prepare(folder, corpus, bpe), n_bytes) for _ in range(2)]
+    return max(wall for wall, _ in rates), max(processor for _, processor in rates)
 
 
 def _map_ours(folder: Path) -> None:

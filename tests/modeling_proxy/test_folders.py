@@ -232,3 +232,28 @@ def test_modes_follow_the_umask(tmp_path, mask):
         os.umask(before)
     for path in (tmp_path / "out").iterdir():
         assert path.stat().st_mode & 0o777 == 0o666 & ~mask, path.name
+
+
+WRITER = """
+import os, sys
+from pathlib import Path
+from proxybyte.folders import write_bytes
+path, word = Path(sys.argv[1]), sys.argv[2].encode()
+for number in range(200):
+    write_bytes(path, word * 5000)
+    assert path.read_bytes() in (b"a" * 5000, b"b" * 5000)
+"""
+
+
+def test_processes_that_write_one_file_at_once_never_mix_it_and_leave_nothing_beside_it(tmp_path):
+    words = [sys.executable, "-c", WRITER, str(tmp_path / "file")]
+    writers = [subprocess.Popen([*words, word]) for word in "ab"]
+    assert [writer.wait(timeout=120) for writer in writers] == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_process_left_half_written_is_used_up_by_the_next(tmp_path):
+    (tmp_path / "file.tmp").write_bytes(b"half of a longer text")
+    folders.write_bytes(tmp_path / "file", b"text")
+    assert (tmp_path / "file").read_bytes() == b"text"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

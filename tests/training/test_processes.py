@@ -171,3 +171,13 @@ def test_a_rank_that_hangs_is_named(recipe, tmp_path, stopped):
     assert process.returncode != 0
     assert f"process {stopped} of 2 (pid {ranks[stopped].pid} on ".encode() in said
     assert b"has given no sign of life for 3 s" in said
+
+
+def test_a_rank_whose_fellow_was_killed_says_so_in_one_sentence(recipe, tmp_path):
+    process, ranks = launch(recipe)
+    until_it_trains(process, tmp_path)
+    ranks["1"].kill()
+    said = process.communicate(timeout=120)[1].decode()
+    (sentence,) = [line for line in said.splitlines() if line.startswith("proxybyte: ")]
+    assert "another process of this run has ended" in sentence
+    assert none_left(ranks.values(), 15) == []

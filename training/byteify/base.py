@@ -74,6 +74,7 @@ class Base:
             config=copy.deepcopy(self.config),
             dtype=dtype,
             output_loading_info=True,
+            **({} if self.source.gguf_file else {"use_safetensors": True}),
         )
         for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             if report[kind]:

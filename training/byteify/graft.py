@@ -22,6 +22,7 @@ from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.faults import loading
 from proxybyte.folders import output_folder, whole_folder
+from proxybyte.model_loading import SAFELY
 from proxybyte.symbols import COMPRESSED_OFFSET
 
 from .base import ENDS, Base, open_base, renamed
@@ -64,7 +65,7 @@ def graft(model: str, base: str, instruct: str, out: Path, scale: float = 1.0) -
         found = find_model(model)
         verify_folder(found.model, WEIGHTS)
         with loading(found.model, "the byte model"):
-            own = ProxyByteForCausalLM.from_pretrained(found.model)
+            own = ProxyByteForCausalLM.from_pretrained(found.model, **SAFELY)
         theirs = open_base(instruct)
         done = add_difference(own, open_base(base), theirs, scale)
         with whole_folder(out, KIND) as folder:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from proxybyte.errors import ProxyByteError
+from proxybyte.model_loading import NO_CODE
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Source:
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for every ``from_pretrained``."""
-        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
+        return NO_CODE if self.gguf_file is None else NO_CODE | {"gguf_file": self.gguf_file}
 
 
 def find_base(given: str) -> Source:

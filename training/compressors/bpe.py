@@ -20,6 +20,7 @@ import numpy as np
 
 from proxybyte.artefacts import TOKENIZER_FILE
 
+from . import cuts
 from .byte_level import NotByteLevel, RankPlan, plan_ranks
 from .gigatoken_coder import PATTERNS, GigatokenCoder, is_installed
 from .protocol import CannotEncode, check_codes, code_dtype, encode_in_threads, read_folder, write_folder
@@ -112,6 +113,21 @@ class BpeCompressor:
         return self._encode_by_reference(documents)
 
     def _encode_fast(self, document: bytes) -> np.ndarray | CannotEncode:
+        assert self._fast is not None
+        if len(document) <= cuts.PART_BYTES or not self._fast.in_parts:
+            return self._encode_part(document)
+        codes: list[np.ndarray] = []
+        try:
+            for part in cuts.parts_of(document, cuts.PART_BYTES):
+                code = self._encode_part(part)
+                if isinstance(code, CannotEncode):
+                    return code
+                codes.append(code)
+        except cuts.NoCut:
+            return self._refuse(f"more than {cuts.LONGEST_UNCUT:,} bytes in it are one run without a word's end")
+        return np.concatenate(codes)
+
+    def _encode_part(self, document: bytes) -> np.ndarray | CannotEncode:
         try:
             codes = self._encode_valid(document.decode())
         except UnicodeDecodeError:
@@ -189,9 +205,12 @@ class BpeCompressor:
 
 @dataclass(frozen=True)
 class _FastWay:
+    """An engine, and whether long documents go through it in parts (:mod:`.cuts`)."""
+
     engine: Engine
     coder: GigatokenCoder | TiktokenCoder
     plan: RankPlan
+    in_parts: bool
 
 
 def _fast_way(spec: dict, reference: ReferenceCoder, fastest: Engine) -> tuple[_FastWay | None, str]:
@@ -207,10 +226,11 @@ def _fast_way(spec: dict, reference: ReferenceCoder, fastest: Engine) -> tuple[_
     makers: dict[Engine, Callable[[], GigatokenCoder | TiktokenCoder]] = {Engine.TIKTOKEN: lambda: TiktokenCoder(plan)}
     if fastest is Engine.GIGATOKEN and plan.pattern in PATTERNS and is_installed():
         makers = {Engine.GIGATOKEN: lambda: GigatokenCoder(spec, plan), **makers}
+    in_parts = plan.pattern in cuts.PATTERNS and reference.sees_no_further_than_pieces
     text = reference.normalised(_PROBE)
     wanted = reference.encode([text])[0]
     for engine, make in makers.items():
         coder = make()
         if np.array_equal(coder.encode_text(text), wanted):
-            return _FastWay(engine, coder, plan), ""
+            return _FastWay(engine, coder, plan, in_parts), ""
     return None, "tiktoken gave other ids on a probe"

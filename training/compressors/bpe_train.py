@@ -9,7 +9,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from proxybyte.errors import ProxyByteError
 
 from .bpe import BpeCompressor
-from .byte_level import GPT2_PATTERN, GPT4_PATTERN
+from .byte_level import CODE_PATTERN, GPT2_PATTERN, GPT4_PATTERN
 
 NUM_BYTES = 256
 LONGEST_PIECE = 1024
@@ -30,13 +30,7 @@ class Split(StrEnum):
         return _PATTERNS[self]
 
 
-_PATTERNS = {
-    # Punctuation takes the line end and the next line's indent with it: 4.4 bytes a symbol on Python source where
-    # gpt2 has 3.8, both of 16,384 symbols. No look-around, so that the regex engine runs in linear time.
-    Split.CODE: (r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+(?:[\r\n]+[ \t]*)?|[\r\n]+[ \t]*|\s+"),
-    Split.GPT2: GPT2_PATTERN,
-    Split.GPT4: GPT4_PATTERN,
-}
+_PATTERNS = {Split.CODE: CODE_PATTERN, Split.GPT2: GPT2_PATTERN, Split.GPT4: GPT4_PATTERN}
 
 
 @dataclass

@@ -40,7 +40,7 @@ class GigatokenCoder:
         bare = {**spec, "pre_tokenizer": steps, "normalizer": None, "post_processor": None, "added_tokens": []}
         self._content = json.dumps(bare)
         self._process = psutil.Process()
-        self._unlooked, self._resident = 0, 0
+        self._unlooked = self._resident = 0
         self._forget()
 
     def encode_text(self, text: str) -> np.ndarray:

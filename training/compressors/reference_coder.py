@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from proxybyte.artefacts import TOKENIZER_FILE
 from proxybyte.errors import ProxyByteError
+from proxybyte.model_loading import NO_CODE
 from proxybyte.training.texts import batches
 
 from .byte_level import spelled_bytes
@@ -47,7 +48,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path).backend_tokenizer
+        return AutoTokenizer.from_pretrained(path, **NO_CODE).backend_tokenizer
     except Exception as error:  # whatever a foreign folder provokes
         raise ProxyByteError(f"{path}: Transformers reads no fast tokenizer from this folder ({error})") from None
 
@@ -91,6 +92,11 @@ class ReferenceCoder:
         """What the library decodes each id alone to, special tokens too."""
         return [self._tokenizer.decode([code], skip_special_tokens=False) for code in range(self.num_symbols)]
 
+    @property
+    def sees_no_further_than_pieces(self) -> bool:
+        """Whether neither its normaliser nor an added token reaches over the places where :mod:`.cuts` cuts."""
+        return self._forms <= _UNICODE_FORMS and self._added is None
+
     def changed_by_normaliser(self, text: str) -> bool:
         """Whether the normaliser would change ``text``."""
         if not self._forms or (text.isascii() and self._forms <= _UNICODE_FORMS):
@@ -115,8 +121,11 @@ class ReferenceCoder:
 
     def why_not(self, text: str, codes: np.ndarray) -> str | None:
         """Why ``codes`` do not stand for ``text``; None if they do."""
-        if self.decode(codes) == text.encode():
-            return None
+        try:
+            if self.decode(codes) == text.encode():
+                return None
+        except ProxyByteError as error:
+            return str(error)
         if self.changed_by_normaliser(text):
             return f"its normaliser ({', '.join(sorted(self._forms))}) would change the text"
         return "its symbols do not spell the text again"

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from proxybyte.artefacts import COMPRESSOR_MANIFEST, TOKENIZER_FILE, find_compressor
+from proxybyte.checksums import verify_folder
 from proxybyte.errors import ProxyByteError, nearest
+from proxybyte.faults import loading
 
 from .fitting import Fitter
 from .protocol import Compressor, read_manifest
@@ -85,7 +87,9 @@ def load_compressor(name_or_folder: str | Path) -> Compressor:
             raise ProxyByteError(
                 f"{path / COMPRESSOR_MANIFEST}: unknown family {key!r}; {_nearest(key, list(FAMILIES))}"
             )
-        return FAMILIES[key].load_class().load(path)
+        verify_folder(path)
+        with loading(path, "compressor"):
+            return FAMILIES[key].load_class().load(path)
     if any((path / name).exists() for name in TOKENIZER_FILES):
         return FAMILIES["bpe"].load_class().from_tokenizer(path)
     raise ProxyByteError(f"{path}: holds neither {COMPRESSOR_MANIFEST} (a compressor) nor tokenizer.json (a tokenizer)")

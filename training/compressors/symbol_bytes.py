@@ -1,6 +1,6 @@
 """Bytes of symbols that spell the same wherever they stand, without a Python loop over symbols."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, runtime_checkable
 
@@ -8,6 +8,7 @@ import numpy as np
 
 _AT_ONCE = 1 << 13
 """Symbols spelled together; keeps the index arrays inside a core's cache."""
+_SUMMED_AT_ONCE = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,51 @@ class SymbolBytes:
         """How many bytes the first, the first two, ... all of ``symbols`` spell; int64 of their shape ``(k,)``."""
         return np.cumsum(self.lengths[symbols])
 
+    def before(self, symbols: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """How many bytes the first ``k`` of ``symbols`` spell, for each ``k`` in ``places``.
+
+        Args:
+            symbols: shape ``(n,)``.
+            places: of any shape; flattened they do not fall, and lie in ``0 .. n``.
+
+        Returns:
+            int64 of the shape of ``places``. Memory does not grow with ``n``.
+        """
+        wanted, found = places.ravel(), np.zeros(places.size, np.int64)
+        spelled = done = 0
+        for first in range(0, len(symbols), _SUMMED_AT_ONCE):
+            ends = self.ends(symbols[first : first + _SUMMED_AT_ONCE])
+            upto = int(np.searchsorted(wanted, first + len(ends), side="right"))
+            here = wanted[done:upto] - first
+            found[done:upto] = spelled + np.where(here > 0, ends[here - 1], 0)
+            spelled, done = spelled + int(ends[-1]), upto
+        return found.reshape(places.shape)
+
     def spell(self, symbols: np.ndarray) -> bytes:
         """Bytes of ``symbols`` (shape ``(k,)``, integers in ``0 .. n - 1``), one after another."""
-        pieces = (self._spell(symbols[first : first + _AT_ONCE]) for first in range(0, len(symbols), _AT_ONCE))
-        return b"".join(pieces)
+        return b"".join(self._spell(some).tobytes() for some in _parts(symbols))
 
-    def _spell(self, symbols: np.ndarray) -> bytes:
+    def spells(self, symbols: np.ndarray, text: bytes) -> bool:
+        """Whether each of ``symbols`` spells something, and all of them ``text``; without a copy of it."""
+        wanted, place = np.frombuffer(text, dtype=np.uint8), 0
+        for some in _parts(symbols):
+            spelled = self._spell(some)
+            if not self.lengths[some].all() or not np.array_equal(spelled, wanted[place : place + len(spelled)]):
+                return False
+            place += len(spelled)
+        return place == len(text)
+
+    def _spell(self, symbols: np.ndarray) -> np.ndarray:
         lengths = self.lengths[symbols]
         ends = np.cumsum(lengths)
         # Where each byte is found: as far from its place in the text as its symbol's first byte is.
         source = np.repeat(self.offsets[symbols] - (ends - lengths), lengths)
         source += np.arange(len(source))
-        return self.flat.take(source, mode="clip").tobytes()
+        return self.flat.take(source, mode="clip")
+
+
+def _parts(symbols: np.ndarray) -> Iterator[np.ndarray]:
+    return (symbols[first : first + _AT_ONCE] for first in range(0, len(symbols), _AT_ONCE))
 
 
 @runtime_checkable

@@ -191,6 +191,7 @@ def write_corpus(options: CorpusOptions, found: Iterable["Survey"], documents: I
         catalogue.extend(*part.catalogue.content())
         left_out.merge(part.left_out)
         digest.update(part.digest.encode())
+        del part  # before the next is there
     if not len(catalogue):
         raise left_out.nothing_else(", ".join(map(str, options.paths)) or "what was named")
     made_of = digest_of_input(repr(_asked(options)), digest.hexdigest())
@@ -285,13 +286,15 @@ def _write(
     """Second pass: write what is kept, in reading order; the counts of train and validation."""
     kept = int(catalogue.sizes[fates <= Fate.VALIDATION].sum())
     train, validation = (SplitWriter(folder, name, shard_bytes) for name in Split)
+    writers, fate_of = {int(Fate.TRAIN): train, int(Fate.VALIDATION): validation}, fates.tobytes()  # plain, for speed
     index = -1
     with train, validation, _bar("writing", kept) as bar:
         for index, document in enumerate(documents):
             if index >= len(catalogue) or digest_of(document.text) != catalogue.digest(index):
                 raise ProxyByteError(f"{document.source}, or what came before it, changed meanwhile: run again")
-            if fates[index] <= Fate.VALIDATION:
-                (train if fates[index] == Fate.TRAIN else validation).add(document)
+            writer = writers.get(fate_of[index])
+            if writer is not None:
+                writer.add(document)
                 bar.update(len(document.text))
     if index + 1 < len(catalogue):
         raise ProxyByteError(f"{len(catalogue) - index - 1} documents at the end have gone meanwhile: run again")

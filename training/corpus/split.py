@@ -102,11 +102,14 @@ class Catalogue:
 
     def first_occurrence(self) -> np.ndarray:
         """Whether no earlier document has the same bytes; bool of shape ``(n,)``."""
-        halves = np.frombuffer(bytes(self._digests), dtype=[("high", "<u8"), ("low", "<u8")])
+        halves = np.frombuffer(self._digests, dtype=[("high", "<u8"), ("low", "<u8")])
         order = np.lexsort((halves["low"], halves["high"]))  # stable: equal digests stay in reading order
-        ranked = halves[order]
         first = np.ones(len(self), dtype=bool)
-        first[order[1:]] = ranked[1:] != ranked[:-1]
+        same = np.ones(max(0, len(self) - 1), dtype=bool)
+        for half in ("high", "low"):  # one after the other, to hold less
+            ranked = halves[half][order]
+            same &= ranked[1:] == ranked[:-1]
+        first[order[1:]] = ~same
         return first
 
 

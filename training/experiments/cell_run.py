@@ -21,6 +21,8 @@ from proxybyte import ProxyByteForCausalLM
 from proxybyte.artefacts import CHECKPOINTS_FOLDER, COMPRESSOR_FOLDER, MODEL_FOLDER, Split
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import NoiseCurve, Scoring, bits_per_byte, compressed_bits_per_byte, measure_noise
+from proxybyte.folders import tidy
+from proxybyte.model_loading import SAFELY
 from proxybyte.symbols import View
 
 from ..compressors import load_compressor
@@ -169,8 +171,18 @@ def run_cell(cell: Cell, job: CellJob) -> CellResult | int:
         return stopped_by
     result = _measure(cell, job, length, time.perf_counter() - started)
     save_result(result, job.folder)
-    shutil.rmtree(output / CHECKPOINTS_FOLDER, ignore_errors=True)
+    _drop_checkpoints(job.folder)
     return result
+
+
+def clear_away(folder: Path) -> None:
+    """Remove what a process left in a finished cell that was killed before it could."""
+    tidy(folder)
+    _drop_checkpoints(folder)
+
+
+def _drop_checkpoints(folder: Path) -> None:
+    shutil.rmtree(folder / RUN_FOLDER / CHECKPOINTS_FOLDER, ignore_errors=True)
 
 
 def _paced(length: Length, points: int) -> Length:
@@ -226,7 +238,7 @@ def _measure(cell: Cell, job: CellJob, length: Length, seconds: float) -> CellRe
     started = time.perf_counter()
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     device = torch.device("cpu") if config.compute.device == "cpu" else device
-    model: Any = ProxyByteForCausalLM.from_pretrained(config.output / MODEL_FOLDER, dtype=torch.float32)
+    model: Any = ProxyByteForCausalLM.from_pretrained(config.output / MODEL_FOLDER, dtype=torch.float32, **SAFELY)
     model = model.to(device)
     documents = final_documents(job.data, job.evaluation)
     scoring = Scoring(window=config.plan.row_capacity, progress=True)

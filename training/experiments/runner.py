@@ -18,7 +18,7 @@ from proxybyte.errors import ProxyByteError
 from proxybyte.folders import write_text
 from proxybyte.locks import hold_if_free
 
-from .cell_run import CellJob, run_cell
+from .cell_run import CellJob, clear_away, run_cell
 from .grid import Cell, choose_cells, expand
 from .results import load_result
 from .schema import PLAN_FILE, ExperimentPlan
@@ -165,6 +165,7 @@ def _one_round(cells: Sequence[Cell], job: _Job) -> list[Cell]:
     for cell in cells:
         folder = cell_folder(job.options.output, cell)
         if load_result(folder, cell) is not None:
+            clear_away(folder)  # its process may have been killed behind its last write
             job.progress.finished.append(cell.name)
             continue
         if job.time_slice.over:

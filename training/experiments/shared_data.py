@@ -15,7 +15,7 @@ from typing import Any
 from proxybyte.artefacts import COMPRESSOR_MANIFEST, CORPUS_REPORT, PREPARED_MANIFEST
 from proxybyte.checksums import verify_folder
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import write_text
+from proxybyte.folders import tidy, write_text
 from proxybyte.locks import hold_if_free, wait_until_free
 
 from ..compressors import FAMILIES
@@ -56,6 +56,7 @@ class Artefacts:
         name = compressor or next(iter(self.plan.compressors), RAW_ONLY_COMPRESSOR)
         output = self.folder / "prepared" / name
         settings = self._settings(name)
+        tidy(output)  # whoever made it may have been killed behind its last write
         if not _is_made(output, PREPARED_MANIFEST, settings):
             corpus = self.corpus()
             options = PrepareOptions(corpus, self._compressor(name, corpus), output, self.workers)
@@ -173,6 +174,7 @@ def _is_made(output: Path, marker: str, settings: Settings) -> bool:
 
 def _build(output: Path, marker: str, make: Callable[[], object], settings: Settings) -> None:
     """Make ``output`` once, whatever number of processes ask for it."""
+    tidy(output)  # whoever made it may have been killed behind its last write
     while not _is_made(output, marker, settings):
         with hold_if_free(output) as mine:
             if mine and not _is_made(output, marker, settings):

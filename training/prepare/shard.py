@@ -30,10 +30,11 @@ from proxybyte.training.prepare.columns import Coder, prepared_batch
 from proxybyte.training.prepare.manifest import LISTED, TOTALS, SplitTotals, add_totals
 from proxybyte.training.prepare.tasks import ShardTask
 from proxybyte.training.remote import parquet_source
-from proxybyte.training.texts.records import damaged
+from proxybyte.training.texts.records import MEGABYTE, damaged
 
 DONE = "done"
 _SAMPLE_EVERY = 16
+BATCH_ROWS, BATCH_BYTES = 1 << 14, 16 * MEGABYTE
 
 
 class Verify(StrEnum):
@@ -87,7 +88,7 @@ class ShardEncoder:
         temporary = target.with_name(f"{target.name}.{socket.gethostname()}.{os.getpid()}.tmp")
         parts = []
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, self._schema) as stream:
-            for columns in tables:
+            for columns in (columns for table in tables for columns in _batches(table)):
                 batch, totals = self._encode(columns)
                 stream.write_batch(batch)
                 parts.append(totals)
@@ -135,6 +136,17 @@ def finished(folder: Path, task: ShardTask) -> SplitTotals | None:
     except (OSError, ValueError, AttributeError):
         return None
     return totals if whole and totals.digests else None
+
+
+def _batches(columns: pa.Table) -> Iterator[pa.Table]:
+    """The rows in slices of at most ``BATCH_ROWS``, a long document alone: as much as is held coded at once."""
+    lengths = pc.binary_length(columns[Column.TEXT]).to_numpy()
+    first = 0
+    while first < len(lengths):
+        inside = np.cumsum(lengths[first : first + BATCH_ROWS]) <= BATCH_BYTES
+        count = max(1, int(inside.sum()))
+        yield columns.slice(first, count)
+        first += count
 
 
 def _read_row_group(path: Path, row_group: int) -> pa.Table:

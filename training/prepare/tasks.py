@@ -21,7 +21,7 @@ from proxybyte.training.texts.records import MEGABYTE, damaged, nearest
 
 SHARD_BYTES = 64 * MEGABYTE
 _SHARDS_AT_LEAST = 64
-_VERSION = 2
+_VERSION = 3
 """Part of every fingerprint: raise it when the same input would be written in another way."""
 _READ_AT_ONCE = 16
 """Footers of corpus files that are fetched at the same time: on a network each is mostly waiting."""

@@ -18,19 +18,19 @@ from typing import Any
 import torch
 
 from proxybyte import ProxyByteForCausalLM, build_tokenizer, save_tokenizer
-from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, check_adapter, find_model
+from proxybyte.artefacts import ADAPTER_FILE, CHAT_FOLDER, COMPRESSOR_FOLDER, check_adapter, find_model
 from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.configuration_proxybyte import EMBEDDINGS
 from proxybyte.errors import ProxyByteError
 from proxybyte.faults import damaged_json
 from proxybyte.folders import whole_folder
+from proxybyte.model_loading import SAFELY
 from proxybyte.provenance import copy_provenance
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
 from .config import AdapterConfig, AdapterKind, TrainedRows
 from .precision import exact_products
 
-ADAPTER_FILE = "adapter_model.safetensors"
 MERGED = "merged model"
 """Kind of output (``proxybyte.folders``) of ``adapter merge``."""
 HEAD = "lm_head"
@@ -123,7 +123,7 @@ def merge_adapter(base: Path, adapter: Path) -> ProxyByteForCausalLM:
     verify_folder(base, WEIGHTS)
     verify_folder(adapter, WEIGHTS)
     try:
-        model = ProxyByteForCausalLM.from_pretrained(base)
+        model = ProxyByteForCausalLM.from_pretrained(base, **SAFELY)
         with _quietly():
             from peft import PeftModel
 

@@ -18,7 +18,7 @@ from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, CONFIG_FILE, MOD
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
 from proxybyte.flops import training_flops
-from proxybyte.folders import check_output, whole_folder
+from proxybyte.folders import check_output, tidy, whole_folder
 from proxybyte.model_loading import chat_tokenizer_in
 from proxybyte.symbols import View
 
@@ -301,6 +301,13 @@ def check_final(output: Path) -> None:
     """
     for name in (MODEL_FOLDER, ADAPTER_FOLDER, COMPRESSOR_FOLDER):
         check_output(output / name, RUN_KIND)
+
+
+def tidy_final(output: Path) -> None:
+    """Clear away what a process left that was killed at its end, with the last checkpoint written."""
+    CheckpointFolder(output, keep=1).clear_away()
+    for name in (MODEL_FOLDER, ADAPTER_FOLDER, COMPRESSOR_FOLDER):
+        tidy(output / name)
 
 
 def write_final(config: TrainConfig, run: Run) -> Path:

@@ -24,9 +24,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from proxybyte.artefacts import CHECKPOINTS_FOLDER, MODEL_FOLDER, WEIGHTS_FOLDER
-from proxybyte.checksums import SUMS, file_digest
+from proxybyte.checksums import SEAL, SUMS, file_digest, is_inside, sealed_json, unsealed_json
 from proxybyte.errors import ProxyByteError
-from proxybyte.folders import finish, sync, write_json
+from proxybyte.folders import finish, remove_folder, sync, write_text
 
 from .distributed import ALONE, World
 from .optim import HasParameters
@@ -233,7 +233,7 @@ class CheckpointFolder:
             beside: further files of tensors, by name.
         """
         partial = self._partial(state.step)
-        shutil.rmtree(partial, ignore_errors=True)
+        self.clear_away()
         try:
             partial.mkdir(parents=True)
             save_model(partial / MODEL_FOLDER)
@@ -264,7 +264,7 @@ class CheckpointFolder:
         partial = self._partial(state.step)
         try:
             if world.is_main:
-                shutil.rmtree(partial, ignore_errors=True)
+                self.clear_away()
                 partial.mkdir(parents=True)
             world.wait()
             files: dict[str, dict[str, Any]] = {}
@@ -291,13 +291,18 @@ class CheckpointFolder:
         record = finish(partial, KIND, known=known)
         sums = {**record.sums, SUMS: file_digest(partial / SUMS)}
         files = {name: {"bytes": (partial / name).stat().st_size, "sha256": sums[name]} for name in sorted(sums)}
-        write_json(partial / STATE_FILE, {**vars(state), "files": files})
+        write_text(partial / STATE_FILE, sealed_json({**vars(state), "files": files}, indent=1))
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         sync(self.folder)
         for old in self._complete()[self.keep :]:
-            shutil.rmtree(old)
+            remove_folder(old)
         return final
+
+    def clear_away(self) -> None:
+        """Remove what a killed process left of a checkpoint that it was writing, or removing."""
+        for left in self.folder.glob("step-*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _complete(self) -> list[Path]:
         """Checkpoint folders by name, newest first."""
@@ -334,12 +339,14 @@ def read_state(checkpoint: Path, world: World = ALONE) -> RunState:
     """
     fault, files = "", {}
     try:
-        values = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-        files = values.pop("files")
+        content = (checkpoint / STATE_FILE).read_bytes()
+        values = json.loads(content)
+        values = unsealed_json(content) if SEAL in values else values  # earlier versions sealed none
+        files = dict(values.pop("files"))
         state = RunState(**values)
         mine = list(files.items())[world.rank :: world.size]
         fault = next((found for name, wanted in mine if (found := _fault(checkpoint / name, name, wanted))), "")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         fault = f"{STATE_FILE} cannot be read ({error})"
     if told := [each for each in world.gather_texts(fault) if each]:
         raise ProxyByteError(f"checkpoint {checkpoint}: {told[0]}")
@@ -348,6 +355,8 @@ def read_state(checkpoint: Path, world: World = ALONE) -> RunState:
 
 def _fault(path: Path, name: str, wanted: dict[str, Any]) -> str:
     """What is wrong with a file, in a few words; nothing where it is what was written."""
+    if not is_inside(name):
+        return f"{STATE_FILE} names {name!r}, which lies outside of it"
     if not path.is_file():
         return f"{name} is missing"
     return "" if _describe(path) == wanted else f"{name} is damaged"

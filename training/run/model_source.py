@@ -16,6 +16,7 @@ from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
 from proxybyte.faults import loading
 from proxybyte.hub_configs import load_preset
+from proxybyte.model_loading import SAFELY
 from proxybyte.provenance import CodesFacts, DataFacts, TrainingFacts, copy_provenance, read_provenance, write_training
 from proxybyte.symbols import NUM_RAW_SYMBOLS
 
@@ -175,6 +176,7 @@ class ModelSource:
                 folder,
                 dtype=getattr(torch, self.adapter.frozen.value),
                 attn_implementation=self.asked.attention.value,
+                **SAFELY,
                 **self.asked.heads,
             )
 

@@ -43,6 +43,7 @@ from torch.nn import functional as F
 from proxybyte import ProxyByteForCausalLM
 from proxybyte.checksums import WEIGHTS, verify_folder
 from proxybyte.errors import ProxyByteError
+from proxybyte.model_loading import SAFELY
 from proxybyte.modeling_proxybyte import ProxyByteOutput
 from proxybyte.symbols import BYTE_OFFSET, COMPRESSED_OFFSET, NUM_BYTES, NUM_RAW_SYMBOLS, Special
 
@@ -115,7 +116,7 @@ class Teacher:
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         verify_folder(folder, WEIGHTS)
         try:
-            model = ProxyByteForCausalLM.from_pretrained(folder, dtype=dtype)
+            model = ProxyByteForCausalLM.from_pretrained(folder, dtype=dtype, **SAFELY)
         except (OSError, ValueError, RuntimeError) as error:
             raise ProxyByteError(f"the teacher in {folder} cannot be loaded: {str(error).splitlines()[0]}") from error
         model.requires_grad_(False)

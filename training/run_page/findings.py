@@ -24,6 +24,7 @@ from proxybyte.eval import (
     xz_bits_per_byte,
 )
 from proxybyte.faults import loading
+from proxybyte.model_loading import SAFELY
 from proxybyte.symbols import document_opening
 
 from ..compressors import CannotEncode, Compressor, load_compressor
@@ -121,7 +122,7 @@ def measure(run: Path, max_bytes: int) -> Findings:
         raise ProxyByteError(f"{config.data} holds no validation documents: the page has nothing to show")
     texts = _documents(PreparedSplit(config.data / "validation"), max_bytes)
     with loading(run / "model", "model"):
-        model: Any = AutoModelForCausalLM.from_pretrained(run / "model").eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(run / "model", **SAFELY).eval()
     torch.manual_seed(config.seed)
     untrained = ProxyByteForCausalLM(model.config).eval()
     scoring = Scoring(window=config.plan.row_capacity, progress=True)

@@ -19,6 +19,7 @@ from proxybyte.training.texts.stored import BLOCK, FileReader, open_stored
 
 _PATIENCE = 100
 """Lines that may lack a column before a file in which no line has it is given up: the name is wrong."""
+_BLANK = b" \t\r\n\x0b\x0c"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -114,7 +115,7 @@ def _skip_blank_lines(stream: Any) -> int:
     """
     skipped = 0
     while waiting := stream.peek():
-        blank = len(waiting) - len(waiting.lstrip(b" \t\r\n"))
+        blank = len(waiting) - len(waiting.lstrip(_BLANK))
         end = waiting.rfind(b"\n", 0, blank) + 1
         if not end:
             break

@@ -213,7 +213,7 @@ def test_so_does_the_first_process_as_it_publishes_and_the_one_before_stands(
     halfway, launch_ranks, run_ranks, tmp_path, four, alone
 ):
     path = halfway(four)
-    first, second = launch_ranks(2, path, FSDP, at="proxybyte.training.run.checkpoint:write_json", signal=9)
+    first, second = launch_ranks(2, path, FSDP, at="proxybyte.training.run.checkpoint:sealed_json", signal=9)
     assert first.wait() == -9
     assert second.wait() != 0
     assert CheckpointFolder(tmp_path / "run", keep=2).latest()[0] == tmp_path / "run" / FOURTH
