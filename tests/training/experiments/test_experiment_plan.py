@@ -32,7 +32,7 @@ STUDIES = {
     "raw_exposure": 7,
     "interfaces": 8,
     "scaling": 6,
-    "levers": 207,
+    "levers": 276,
     "moves": 11,
     "noise": 3,
     "embeddings": 4,

@@ -72,7 +72,7 @@ def test_an_absent_recipe_names_the_shipped_ones():
         load_config("no-such-recipe")
 
 
-@pytest.mark.parametrize("name", ["quickstart", "100m-gpu", "multibyte-heads"])
+@pytest.mark.parametrize("name", ["quickstart", "100m-gpu", "multibyte-heads", "proxy"])
 def test_shipped_recipes_are_valid(name):
     assert load_config(name).plan.budget > 0
 
