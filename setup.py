@@ -34,6 +34,7 @@ setup(
     package_data={
         "proxybyte": ["py.typed", "box/*"],
         "proxybyte.hub_configs": [
+            "accelerate/*.yaml",
             "presets/*.yaml",
             "recipes/*.yaml",
             "plans/*.yaml",

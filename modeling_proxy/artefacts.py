@@ -23,6 +23,8 @@ MODEL_FOLDER = "model"
 """In a run and in each of its checkpoints: what ``from_pretrained`` loads."""
 CHECKPOINTS_FOLDER = "checkpoints"
 """In a run: ``step-00000100/`` and so on."""
+WEIGHTS_FOLDER = "weights"
+"""In a checkpoint that several processes wrote, each its part, in the place of ``model/``."""
 CHAT_FOLDER = "chat"
 """In a model folder: the chat kind of tokenizer. The plain one beside it reads every text as text, so has no template.
 An export for chats carries the chat kind itself."""
@@ -98,7 +100,12 @@ def find_model(named: str | Path) -> ModelFolder:
     path = Path(named) if Path(named).is_dir() else _fetched(str(named))
     path = path.resolve()
     checkpoints = sorted(path.glob(f"{CHECKPOINTS_FOLDER}/step-*[0-9]"), reverse=True)
-    for folder in [path, path / MODEL_FOLDER, *(checkpoint / MODEL_FOLDER for checkpoint in checkpoints)]:
+    for home in [path, path / MODEL_FOLDER, *checkpoints]:
+        folder = home / MODEL_FOLDER if home in checkpoints else home
+        if (home / WEIGHTS_FOLDER).is_dir():
+            raise ProxyByteError(
+                f"{home} holds weights in shards: make a model of them with 'proxybyte consolidate {home} --out FOLDER'"
+            )
         if (folder / CONFIG_FILE).is_file():
             return ModelFolder(folder, find_compressor(folder))
     raise ProxyByteError(

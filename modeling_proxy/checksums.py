@@ -70,11 +70,19 @@ def files_in(folder: Path) -> dict[str, Path]:
     return found
 
 
-def folder_record(folder: Path, kind: str, made_of: str = "", unsummed: tuple[str, ...] = ()) -> Record:
-    """The record of what lies in ``folder``."""
+def folder_record(
+    folder: Path,
+    kind: str,
+    made_of: str = "",
+    unsummed: tuple[str, ...] = (),
+    known: Mapping[str, str] | None = None,
+) -> Record:
+    """The record of what lies in ``folder``; files whose SHA-256 is ``known`` are not read."""
     files = {name: path for name, path in files_in(folder).items() if path.is_file() and name not in unsummed}
+    sums = {name: (known or {}).get(name, "") for name in files}
+    unknown = {name: path for name, path in files.items() if not sums[name]}
     with ThreadPoolExecutor() as readers:  # hashing lets go of Python's lock
-        sums = dict(zip(files, readers.map(file_digest, files.values()), strict=True))
+        sums |= dict(zip(unknown, readers.map(file_digest, unknown.values()), strict=True))
     return Record(kind, sums, made_of, unsummed)
 
 

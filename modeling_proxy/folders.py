@@ -24,7 +24,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .checksums import SUMS, files_in, folder_record, read_record, verify_folder
+from .checksums import SUMS, Record, files_in, folder_record, read_record, verify_folder
 from .errors import ProxyByteError
 from .faults import disk_full_sentence, faults_named
 from .locks import hold, hold_if_free, refuse_if_held
@@ -217,7 +217,8 @@ def finish(
     made_of: str = "",
     sums: Mapping[str, str] | None = None,
     unsummed: tuple[str, ...] = (),
-) -> None:
+    known: Mapping[str, str] | None = None,
+) -> Record:
     """Make the complete folder ``partial`` fit to be published: modes, no private paths, the record of its content.
 
     Args:
@@ -226,6 +227,10 @@ def finish(
         made_of: digest of what it was made of (:func:`~.checksums.digest_of_input`).
         sums: SHA-256 of files that were finished earlier, by path in the folder; they must still be so.
         unsummed: files whose content is no function of the input (:class:`~.checksums.Record`).
+        known: SHA-256 of files that were hashed as they were written, by path; they are not read again.
+
+    Returns:
+        The record.
 
     Raises:
         ProxyByteError: if one is not.
@@ -235,12 +240,13 @@ def finish(
     for path in files_in(partial).values():
         if path.is_file() and not path.is_symlink():
             path.chmod(mode)
-    record = folder_record(partial, kind, made_of, unsummed)
+    record = folder_record(partial, kind, made_of, unsummed, known)
     for name, digest in (sums or {}).items():
         if record.sums.get(name) != digest:
             raise ProxyByteError(f"{partial / name} has changed since it was finished: remove it, then run again")
     write_text(partial / SUMS, record.to_text())
     sync_tree(partial)
+    return record
 
 
 def publish(partial: Path, final: Path) -> None:

@@ -216,7 +216,7 @@ def _gzip(path: Path) -> Iterator[bytes]:
         yield from _blocks(file)
 
 
-def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+def _blocks(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
     """What is unpacked, never all at once: each block with the end of the one before, where a word may begin."""
     end = b""
     while block := file.read(_BLOCK):

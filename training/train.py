@@ -39,7 +39,6 @@ from .run.assemble import (
     what_next,
     write_final,
 )
-from .run.checkpoint import whole_tensors
 from .run.config import TrainConfig
 from .run.config_io import resolve, save_config, to_yaml
 from .run.distributed import Stage
@@ -94,7 +93,7 @@ def train(config: TrainConfig) -> Summary:
 def _train(config: TrainConfig, stage: Stage) -> Summary:
     world = stage.world
     data = open_data(config)
-    found = resumed(config, data)
+    found = resumed(config, data, world)
     step, totals = (found[1].step, Totals.from_dict(found[1].totals)) if found else (0, Totals())
     done = is_finished(config, data, step)
     world.wait()
@@ -155,9 +154,8 @@ def _open_folder(config: TrainConfig, begun: int | None) -> None:
 
 
 def _finish(config: TrainConfig, job: Run) -> None:
-    weights = whole_tensors(job.raw_model.state_dict(), keep=job.world.is_main)
     if job.world.is_main:
-        log.info("model in %s", write_final(config, job, weights))
+        log.info("model in %s", write_final(config, job))
         if config.log.plot:
             log.info("curves in %s", config.output / PLOT_FILE)
     job.world.wait()

@@ -49,7 +49,7 @@ BACKBONE: dict[str, Any] = {
 def measure(long: bool) -> Iterator[Figure]:
     """Rows of ``make bench``: medians over turns, the first left out."""
     with tempfile.TemporaryDirectory() as folder:
-        _prepare(Path(folder) / "data")
+        write_data(Path(folder) / "data")
         ours, bare = _take_turns(Path(folder), {})
         yield {
             "name": "train_vs_bare_ratio",
@@ -140,7 +140,7 @@ def _bare_loop(device: torch.device, precision: Precision) -> Callable[[], None]
     return step
 
 
-def _prepare(folder: Path) -> None:
+def write_data(folder: Path) -> None:
     """A prepared folder of 1 MB of the standard library's source under a BPE."""
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     texts = [text for path in paths if (text := path.read_bytes())]

@@ -14,29 +14,29 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from proxybyte import ProxyByteConfig, ProxyByteForCausalLM, build_tokenizer, save_tokenizer
-from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, CONFIG_FILE, find_model
+from proxybyte.artefacts import CHAT_FOLDER, COMPRESSOR_FOLDER, CONFIG_FILE, MODEL_FOLDER, find_model
 from proxybyte.errors import ProxyByteError
 from proxybyte.eval import Scoring
 from proxybyte.flops import training_flops
 from proxybyte.folders import check_output, tidy, whole_folder
 from proxybyte.model_loading import chat_tokenizer_in
-from proxybyte.provenance import copy_provenance
 from proxybyte.symbols import View
 
 from ..compressors import load_compressor
 from ..settings import flatten
 from .adapters import Adapter, write_merged
-from .checkpoint import MODEL_FOLDER, OPTIMIZER_FILE, CheckpointFolder, RunState, load_optimizer
+from .checkpoint import CheckpointFolder, RunState, model_in, restore, write_model
 from .config import AdapterKind, FrozenWeights, Precision, TrainConfig
 from .config_io import check_resumable
 from .cross_view import CrossView, cross_view_flops
 from .data import RowShare, TrainingData, open_chats, open_prepared
-from .distributed import Stage, check_machine, check_size, place, start
+from .distributed import ALONE, Stage, World, check_machine, check_size, place, start
 from .levers import Levers, SuffixSchedule
 from .loop import Run
 from .metrics import MetricsLog
 from .model_source import ModelOrigin, ModelSource
 from .optim import RowsFirst, learning_rate, make_adamw
+from .sharded import is_sharded
 from .spelled import SpelledRows, spelled_flops, spelling_table
 from .step import Engine
 from .teacher import Lessons, Teacher
@@ -62,10 +62,20 @@ class ModelWriter:
 
     def __call__(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         """Write what ``from_pretrained`` loads, with the tokenizer."""
-        self.model.save_pretrained(folder, state_dict=weights)
+        _plain(self.model).save_pretrained(folder, state_dict=weights)
         save_tokenizer(build_tokenizer(opening=self.model.config.document_opening), folder)
         if self.chat is not None:
             save_tokenizer(self.chat, folder / CHAT_FOLDER)
+
+
+def _plain(model: ProxyByteForCausalLM) -> ProxyByteForCausalLM:
+    """``model`` for all but its weights: a sharded one has a class of PyTorch's, whose code it would carry along."""
+    if not is_sharded(model):
+        return model
+    with torch.device("meta"):
+        plain = ProxyByteForCausalLM(model.config)
+    plain.generation_config = model.generation_config
+    return plain
 
 
 def open_stage(config: TrainConfig) -> Stage:
@@ -129,7 +139,7 @@ def assemble(config: TrainConfig, stage: Stage, data: TrainingData, checkpoint: 
     Raises:
         ProxyByteError: if the model does not fit the data or cannot be built.
     """
-    saved = checkpoint / MODEL_FOLDER if checkpoint else None
+    saved = model_in(checkpoint) if checkpoint else None
     wanted = config.trainable.adapter
     if wanted.frozen is FrozenWeights.BFLOAT16 and stage.precision is not Precision.BFLOAT16:
         raise ProxyByteError("trainable.adapter.frozen=bfloat16 computes in bfloat16 too: set precision=bfloat16")
@@ -185,7 +195,7 @@ def _engine(
     levers = replace(levers, model=raw_model)
     rows_first = RowsFirst.of(raw_model, config.trainable, data.steps, stage.world.size == 1)
     if checkpoint:
-        load_optimizer(levers, optimizer, checkpoint / OPTIMIZER_FILE, rows_first.names)
+        restore(checkpoint, raw_model, levers, optimizer, rows_first.names)
     return Engine(
         accelerator=stage.accelerator,
         model=placed,
@@ -199,13 +209,13 @@ def _engine(
     )
 
 
-def resumed(config: TrainConfig, data: TrainingData) -> tuple[Path, RunState] | None:
-    """The checkpoint that a run goes on from, if its folder holds one that is whole.
+def resumed(config: TrainConfig, data: TrainingData, world: World = ALONE) -> tuple[Path, RunState] | None:
+    """The checkpoint that a run goes on from, if its folder holds one that is whole; every process must call this.
 
     Raises:
         ProxyByteError: if it was made under another config, or on other data.
     """
-    found = CheckpointFolder(config.output, config.checkpoint.keep).latest()
+    found = CheckpointFolder(config.output, config.checkpoint.keep).latest(world)
     if found is None:
         return None
     check_resumable(config, found[1].config, config.output)
@@ -300,20 +310,21 @@ def tidy_final(output: Path) -> None:
         tidy(output / name)
 
 
-def write_final(config: TrainConfig, run: Run, weights: dict[str, torch.Tensor]) -> Path:
-    """Write the final model, the compressor it was trained with, and the picture; one process calls this."""
+def write_final(config: TrainConfig, run: Run) -> Path:
+    """Write the last checkpoint's model, the compressor it was trained with, and the picture; one process calls this.
+
+    From the checkpoint and not from memory, for where the processes share the model none of them holds the whole.
+    """
     output = config.output
     base = config.model.checkpoint
-    last = CheckpointFolder(output, config.checkpoint.keep).of_step(run.steps) / MODEL_FOLDER
+    last = CheckpointFolder(output, config.checkpoint.keep).of_step(run.steps)
     if config.trainable.adapter.kind is not AdapterKind.NONE and base is not None:
         with whole_folder(output / ADAPTER_FOLDER, RUN_KIND) as folder:
-            run.save_model(folder, weights)
-            copy_provenance(last, folder)
+            write_model(last, folder)
         write_merged(base, output / ADAPTER_FOLDER, output / MODEL_FOLDER, kind=RUN_KIND, chat=run.data.chat)
     else:
         with whole_folder(output / MODEL_FOLDER, RUN_KIND) as folder:
-            run.save_model(folder, weights)
-            copy_provenance(last, folder)
+            write_model(last, folder)
     if run.data.compressor is not None:
         with whole_folder(output / COMPRESSOR_FOLDER, RUN_KIND) as folder:
             shutil.copytree(run.data.compressor, folder, dirs_exist_ok=True)

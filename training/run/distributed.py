@@ -22,6 +22,7 @@ from accelerate.utils import (
     FullyShardedDataParallelPlugin,
     InitProcessGroupKwargs,
     ProjectConfiguration,
+    parse_flag_from_env,
 )
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -61,10 +62,23 @@ class World:
         dist.all_gather(parts, mine)
         return torch.stack(parts).numpy()
 
+    def gather_texts(self, text: str) -> list[str]:
+        """``text`` of every process, by rank."""
+        content = np.frombuffer(text.encode(), np.uint8)
+        lengths = self.gather(np.array([len(content)], np.float64))[:, 0].astype(int)
+        padded = np.zeros(lengths.max(), np.float64)
+        padded[: len(content)] = content
+        rows = self.gather(padded).astype(np.uint8)
+        return [row[:length].tobytes().decode() for row, length in zip(rows, lengths, strict=True)]
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:
             self.gather(np.zeros(1))
+
+
+ALONE = World(0, 1)
+"""One process."""
 
 
 class _LastHold:
@@ -112,7 +126,8 @@ def check_machine(compute: ComputeConfig, attention: Attention, log: LogConfig) 
     for tracker in log.trackers:
         if find_spec(tracker.value) is None:
             raise ProxyByteError(f"log.trackers names {tracker}, which is not installed: pip install {tracker}")
-    cpu = compute.device == "cpu" or not torch.accelerator.is_available()
+    told = parse_flag_from_env("ACCELERATE_USE_CPU")  # by the launcher
+    cpu = compute.device == "cpu" or told or not torch.accelerator.is_available()
     if cpu and attention is Attention.FLEX:
         raise ProxyByteError(
             "model.attention=flex_attention trains on accelerators: on a CPU it has no backward pass; set "

@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from proxybyte.artefacts import WEIGHTS_FOLDER
 from proxybyte.progress import Progress
 
 from ..machine import StopRequest
-from .checkpoint import CheckpointFolder, RunState, optimizer_tensors, whole_tensors
+from .checkpoint import CheckpointFolder, RunState, host_copies, optimizer_tensors
 from .config import CheckpointConfig, EvaluationConfig, LogConfig
 from .data import RowShare, StepBatches, TrainingData, fetch_ahead
 from .distributed import World
 from .metrics import Count, MetricsLog, Totals, refuse_nan, step_losses
 from .model_source import ModelOrigin
+from .sharded import OPTIMIZER_FOLDER, is_sharded, stored_tensors
 from .step import Engine, StepResult, raw_gradient_norm, train_step
 
 
@@ -36,7 +38,8 @@ class Run:
         row_length: symbols of a row.
         flops_per_row: FLOPs of forward and backward over one row.
         raw_model: the model without what wraps it for training.
-        save_model: writes the given whole tensors as a model folder, or as that of an adapter.
+        save_model: writes the given whole tensors as a model folder, or as that of an adapter; without any, all that
+            belongs into it beside them.
         origin: what it says of itself there.
         evaluate: bits per byte on validation by metric name; ``None`` where there is no validation split.
     """
@@ -219,16 +222,26 @@ class Loop:
 
     def save(self) -> None:
         """Write a checkpoint of the finished step."""
-        run, main = self.run, self.run.world.is_main
-        weights = whole_tensors(run.raw_model.state_dict(), keep=main)
-        levers = run.engine.levers
-        optimizer = whole_tensors(optimizer_tensors(levers, run.engine.optimizer), keep=main)
-        if main:
-            state = RunState(self.step, self.totals.as_dict(), dict(run.recorded), run.data.fingerprint)
-            beside = {name: whole_tensors(tensors, keep=True) for name, tensors in levers.tensors().items()}
+        run = self.run
+        state = RunState(self.step, self.totals.as_dict(), dict(run.recorded), run.data.fingerprint)
+        if is_sharded(run.raw_model):
+            weights = stored_tensors(run.raw_model)  # first, for it shards what a forward pass has gathered
+            optimizer = optimizer_tensors(run.raw_model, run.engine.optimizer)
+            parts = {WEIGHTS_FOLDER: weights, OPTIMIZER_FOLDER: optimizer}
+            self.checkpoints.save_shards(state, run.world, parts, lambda folder: self._save_model(folder, {}))
+        else:
+            self._save_whole(state)
+        self.saved = self.step
+
+    def _save_whole(self, state: RunState) -> None:
+        """Every process holds everything: the first one writes it."""
+        run, levers = self.run, self.run.engine.levers
+        if run.world.is_main:
+            weights = host_copies(run.raw_model.state_dict())
+            optimizer = host_copies(optimizer_tensors(levers, run.engine.optimizer))
+            beside = {name: host_copies(tensors) for name, tensors in levers.tensors().items()}
             self.checkpoints.save(state, optimizer, lambda folder: self._save_model(folder, weights), beside)
         run.world.wait()
-        self.saved = self.step
 
     def _save_model(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         self.run.save_model(folder, weights)

@@ -25,6 +25,7 @@ from ..prepare.manifest import read_manifest
 from ..stream.plan import PlanConfig
 from .config import AdapterConfig, AdapterKind, Attention, ComputeConfig, ModelConfig
 from .metrics import Totals
+from .sharded import in_shards
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class ModelSource:
         """The model in float32 on the CPU (bfloat16 under an adapter that asks for it), in training mode.
 
         Args:
-            checkpoint: model folder of the run's own checkpoint, if it goes on from one.
+            checkpoint: model folder of the run's own checkpoint, if it goes on from one. Where its weights are in
+                shards, the model's are whatever they were made as: each process reads its part once it is placed.
 
         Raises:
             ProxyByteError: if the preset or the folder is absent, or does not fit the data.
@@ -153,7 +155,9 @@ class ModelSource:
         return f"preset {self.asked.preset}" if self.asked.preset else "model.backbone_config"
 
     def _new(self) -> ProxyByteForCausalLM:
-        shape, what = self.shape(None)
+        return self._made(*self.shape(None))
+
+    def _made(self, shape: ProxyByteConfig, what: str) -> ProxyByteForCausalLM:
         self.without_storage(shape, what)
         torch.manual_seed(self.seed)
         with _named(what):
@@ -163,6 +167,8 @@ class ModelSource:
 
     def _load(self, folder: Path) -> ProxyByteForCausalLM:
         shape, what = self.shape(folder)
+        if in_shards(folder):
+            return self._made(shape, what)
         verify_folder(folder, WEIGHTS)
         self.without_storage(shape, what)
         with _in_our_words(folder, self.asked.attention):

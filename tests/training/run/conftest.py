@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -77,26 +78,41 @@ def write_split() -> Callable[..., None]:
     return save_split
 
 
+def write_recipe(folder: Path, prepared: Path, **changes: object) -> Path:
+    """A recipe of a tiny run in ``folder``; keyword arguments replace whole sections or keys."""
+    values = {
+        "output": str(folder / "run"),
+        "data": str(prepared),
+        "precision": "float32",
+        "model": {"backbone_config": BACKBONE},
+        "plan": {"row_length": 64, "budget": 2048, "budget_unit": "symbols"},
+        "batch": {"rows_per_step": 4, "rows_per_device": 2},
+        "learning_rate": {"warmup": 0.25},
+        "log": {"every": 3, "trackers": [], "plot": False},
+        "checkpoint": {"every": 4},
+        "evaluation": {"every": 4, "documents": 4, "max_bytes": 100},
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values | changes))
+    return path
+
+
 @pytest.fixture
 def recipe(prepared, tmp_path) -> Callable[..., Path]:
     """Writes a recipe of a tiny run; keyword arguments replace whole sections or keys."""
 
     def make(**changes: object) -> Path:
-        values = {
-            "output": str(tmp_path / "run"),
-            "data": str(prepared),
-            "precision": "float32",
-            "model": {"backbone_config": BACKBONE},
-            "plan": {"row_length": 64, "budget": 2048, "budget_unit": "symbols"},
-            "batch": {"rows_per_step": 4, "rows_per_device": 2},
-            "learning_rate": {"warmup": 0.25},
-            "log": {"every": 3, "trackers": [], "plot": False},
-            "checkpoint": {"every": 4},
-            "evaluation": {"every": 4, "documents": 4, "max_bytes": 100},
-        }
-        path = tmp_path / "recipe.yaml"
-        path.write_text(yaml.safe_dump(values | changes))
-        return path
+        return write_recipe(tmp_path, prepared, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def module_recipe(prepared, tmp_path_factory) -> Callable[..., Path]:
+    """The same for what all tests of a file read, in a folder of its own each time."""
+
+    def make(**changes: object) -> Path:
+        return write_recipe(tmp_path_factory.mktemp("shared"), prepared, **changes)
 
     return make
 
@@ -140,3 +156,42 @@ def launch(request) -> Callable[..., Any]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="module")
+def launch_ranks(server) -> Callable[..., list[Any]]:
+    """Starts a run of several processes, each a fork of one that has imported it; a launcher is started elsewhere.
+
+    ``how`` is the server's, for the rank ``of_rank`` alone.
+    """
+    started: list[Any] = []
+
+    def start(number: int, path: Path, *overrides: str, of_rank: int = 0, **how: Any) -> list[Any]:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        ranks = []
+        for rank in range(number):
+            numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": number, "LOCAL_WORLD_SIZE": number}
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+            environment = {name: str(value) for name, value in {**numbers, **meeting}.items()}
+            words = ["--config", str(path), *overrides]
+            own = {"cwd": str(path.parent), "environment": environment, **(how if rank == of_rank else {})}
+            ranks.append(server.fork(words, module="proxybyte.training.train", **own))
+        started.extend(ranks)
+        return ranks
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def run_ranks(launch_ranks) -> Callable[..., None]:
+    """The same to its end, which is a good one."""
+
+    def run(number: int, path: Path, *overrides: str) -> None:
+        for process in launch_ranks(number, path, *overrides):
+            assert process.wait(timeout=120) == 0, process.communicate()[1]
+
+    return run

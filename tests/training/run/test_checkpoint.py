@@ -9,9 +9,9 @@ from proxybyte.training.run.checkpoint import (
     OPTIMIZER_FILE,
     CheckpointFolder,
     RunState,
+    host_copies,
     load_optimizer,
     optimizer_tensors,
-    whole_tensors,
 )
 
 
@@ -101,7 +101,7 @@ def take_step(model, optimizer):
 def test_an_optimizer_goes_on_to_the_bit_from_what_was_saved(folder):
     model, optimizer = make_model()
     take_step(model, optimizer)
-    tensors = whole_tensors(optimizer_tensors(model, optimizer), keep=True)
+    tensors = host_copies(optimizer_tensors(model, optimizer))
     path = folder.save(state(1), tensors, lambda where: where.mkdir())
     again, fresh = make_model()
     again.load_state_dict(model.state_dict())

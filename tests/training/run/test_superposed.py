@@ -130,11 +130,10 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_ends_raw(recipe, tmp_path, r
     assert AutoModelForCausalLM.from_pretrained(out).config.vocab_size == 320
 
 
-def test_two_processes_give_the_losses_of_one(recipe, launch, tmp_path, read_losses):
+def test_two_processes_give_the_losses_of_one(recipe, run_ranks, tmp_path, read_losses):
     config = load_config(recipe(), [*ON, f"output={tmp_path / 'alone'}"])
     train(config)
-    process = launch(recipe(), *ON, launcher=("torch.distributed.run", "--nproc-per-node", "2", "-m"))
-    assert process.wait(timeout=120) == 0, process.communicate()[1]
+    run_ranks(2, recipe(), *ON)
     assert read_losses(tmp_path / "run") == [pytest.approx(line, rel=2e-5) for line in read_losses(config.output)]
 
 

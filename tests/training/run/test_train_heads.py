@@ -19,7 +19,6 @@ from proxybyte.training.train import train
 HEADS = ("model.num_pred_heads=3", "model.num_raw_pred_heads=2")
 NO_DROPOUT = "model.backbone_config.attention_dropout=0"
 NUM_CODES = 280
-TWO = ("torch.distributed.run", "--nproc-per-node", "2", "-m")
 
 
 @pytest.fixture
@@ -85,17 +84,15 @@ def test_accumulation_changes_no_heads_loss(run):
     assert parts == [pytest.approx(line, rel=2e-6) for line in whole]
 
 
-def test_two_processes_give_every_heads_loss_of_one_to_the_last_bit(run, recipe, launch, tmp_path):
+def test_two_processes_give_every_heads_loss_of_one_to_the_last_bit(run, recipe, run_ranks, tmp_path):
     alone = head_losses(run("alone"))
-    process = launch(recipe(), *HEADS, launcher=TWO)
-    assert process.wait(timeout=120) == 0, process.communicate()[1]
+    run_ranks(2, recipe(), *HEADS)
     assert head_losses(tmp_path / "run") == alone
 
 
-def test_sharded_processes_give_every_heads_loss_of_one_and_resume(run, recipe, launch, tmp_path):
+def test_sharded_processes_give_every_heads_loss_of_one_and_resume(run, recipe, run_ranks, tmp_path):
     alone = head_losses(run("alone"))
-    process = launch(recipe(), *HEADS, "compute.parallel=fsdp", launcher=TWO)
-    assert process.wait(timeout=120) == 0, process.communicate()[1]
+    run_ranks(2, recipe(), *HEADS, "compute.parallel=fsdp")
     assert head_losses(tmp_path / "run") == [pytest.approx(line, rel=2e-5) for line in alone]
     (tmp_path / "run" / "checkpoints" / "step-00000008" / "state.json").unlink()
     assert head_losses(run("run")) == [pytest.approx(line, rel=2e-5) for line in alone]

@@ -24,9 +24,8 @@ def test_two_processes_give_the_losses_of_one_to_the_last_bit(recipe, launch, tm
     assert read_losses(tmp_path / "run") == alone
 
 
-def test_sharded_processes_give_the_losses_of_one_and_resume(recipe, launch, tmp_path, read_losses, alone):
-    process = launch(recipe(), "compute.parallel=fsdp", launcher=TWO)
-    assert process.wait(timeout=120) == 0, process.communicate()[1]
+def test_sharded_processes_give_the_losses_of_one_and_resume(recipe, run_ranks, tmp_path, read_losses, alone):
+    run_ranks(2, recipe(), "compute.parallel=fsdp")
     whole = read_losses(tmp_path / "run")
     assert whole == [pytest.approx(line, rel=2e-5) for line in alone]
     # One process goes on from what two had sharded.
@@ -37,21 +36,13 @@ def test_sharded_processes_give_the_losses_of_one_and_resume(recipe, launch, tmp
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_hold_still_what_one_holds_still(recipe, launch, tmp_path, read_losses, parallel):
+def test_two_processes_hold_still_what_one_holds_still(recipe, run_ranks, tmp_path, read_losses, parallel):
     settings = ["trainable.embeddings_only=0.5", f"compute.parallel={parallel}"]
     config = load_config(recipe(), [*settings, f"output={tmp_path / 'alone'}"])
     train(config)
-    process = launch(recipe(), *settings, launcher=TWO)
-    assert process.wait(timeout=120) == 0, process.communicate()[1]
+    run_ranks(2, recipe(), *settings)
     expected = [pytest.approx(line, rel=2e-5) for line in read_losses(config.output)]
     assert read_losses(tmp_path / "run") == expected
-
-
-def test_accelerate_launch_runs_the_same_loop(recipe, launch, tmp_path, read_losses, alone):
-    launcher = ("accelerate.commands.launch", "--cpu", "--num_processes", "1", "-m")
-    process = launch(recipe(), launcher=launcher)
-    assert process.wait(timeout=120) == 0, process.communicate()[1]
-    assert read_losses(tmp_path / "run") == alone
 
 
 def test_a_launcher_that_starts_fewer_processes_than_asked_is_noticed(recipe, launch, tmp_path):
