@@ -264,8 +264,8 @@ class ProxyByteLM(HFLM):
             raise ProxyByteError("peft and delta cannot be used together: give one of them")
         from peft import PeftModel
 
-        folder = find_adapter(str(peft), kwargs.get("revision"))
-        with loading(folder, "adapter"):
+        with loading(Path(str(peft)), "adapter"):
+            folder = find_adapter(str(peft), kwargs.get("revision"))
             self._model: Any = PeftModel.from_pretrained(self.model, folder)
 
     def _create_tokenizer(self, *_args: Any, **_kwargs: Any) -> None:

@@ -149,7 +149,8 @@ def test_no_refusal_waits_for_torch(tmp_path):
     for folder in ("empty", "model", "adapter", "prepared/train"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "model" / "config.json").touch()
-    (tmp_path / "adapter" / "adapter_config.json").touch()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "adapter" / name).touch()
     ended = count_imports({name: words for name, (words, _) in REFUSED.items()}, tmp_path)
     for name, (code, said, loaded) in ended.items():
         sentence = REFUSED[name][1]

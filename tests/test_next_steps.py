@@ -53,6 +53,7 @@ WRITES = (
     ("compressor report", ("bpe", "--corpus", "corpus", "--samples", "0", "--out", "compared"), "compared"),
     ("prepare", ("corpus", "--compressor", "bpe", "--out", "prepared"), "prepared"),
     ("train", ("--config", "quickstart", "data=prepared", "output=run", *ROWS, *SMALL), "run/model"),
+    ("consolidate", ("run", "--out", "whole"), "whole"),
     ("report", ("run", "--max-mb", "0.002"), "run/report.html"),
     ("export", ("run", "--format", "native", "--out", "native"), "native"),
     ("export", ("run", "--format", "full", "--out", "full"), "full"),

@@ -56,6 +56,23 @@ def expanded(path: Path) -> list[Path]:
 
 
 @contextmanager
+def reaching(path: Path) -> Iterator[None]:
+    """Whatever a library meets on its way to a place beyond this machine, as one sentence.
+
+    Raises:
+        ProxyByteError: in the place of any other error, where ``path`` is beyond this machine.
+    """
+    try:
+        yield
+    except (ProxyByteError, MemoryError):
+        raise
+    except Exception as error:
+        if not is_remote(path):
+            raise
+        raise ProxyByteError(f"{path} cannot be reached: {error}") from error
+
+
+@contextmanager
 def parquet_source(path: Path) -> Iterator[Path | BinaryIO]:
     """What pyarrow reads a parquet file from: the path itself, which it maps, or a file beyond this machine."""
     if not is_remote(path):

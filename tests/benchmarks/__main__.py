@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 # Those that take least first, so that what is cut off is as little as can be.
 ORDER = (
     "stream", "loss_memory", "utilisation", "bpb", "threads", "train", "eva", "suffix", "compressors", "multibyte",
-    "prepare", "codebook", "quantized", "serving",
+    "prepare", "codebook", "distributed", "quantized", "serving",
 )  # fmt: skip
 SECONDS = 870.0
 """Of all groups together unless ``--long``; with starting and ending, under 15 minutes."""

@@ -78,7 +78,7 @@ def test_the_log_and_what_nobody_foresaw_hold_none(inputs, tokens, tmp_path, cap
         logging.getLogger("some library").warning("GET https://x.invalid Authorization: Bearer %s", TOKEN)
         raise RuntimeError(f"the server does not know {TOKEN}, nor {OTHER}")
 
-    monkeypatch.setattr("proxybyte.training.prepare.run._publish", fails)
+    monkeypatch.setattr("proxybyte.training.prepare.run.publish_prepared", fails)
     assert main([*inputs.words("prepare", tmp_path / "out"), "--debug"]) == 70
     out, err = capfd.readouterr()
     assert "the server does not know hf_Zq9..., nor ..." in err or "the server does not know ..., nor ..." in err

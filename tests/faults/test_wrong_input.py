@@ -16,7 +16,7 @@ import pytest
 from proxybyte.cli import build_parser, load_commands, main
 from proxybyte.symbols import View
 
-FREE_TEXT = {"--prompt", "--picture-from", "--device", "--launch", "--set", "overrides", "groups", "arguments"}
+FREE_TEXT = {"--prompt", "--picture-from", "--device", "--launch", "--set", "overrides", "groups", "arguments", "name"}
 """What no type can judge: text itself, and what PyTorch, a shell or the settings read with a message of their own."""
 NOT_NUMBERS = ["", " ", "abc", "1,5", "0x10", "nan", "inf", "-inf", "1e400"]
 WHOLE = [*NOT_NUMBERS, "-1", "1.5", "9" * 5000, str(2**64)]

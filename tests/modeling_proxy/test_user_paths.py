@@ -9,6 +9,7 @@ from proxybyte import numbers
 from proxybyte.cli import Parser, build_parser, load_commands
 from proxybyte.errors import ProxyByteError
 from proxybyte.training.experiments.schema import CompressorConfig, CorpusConfig
+from proxybyte.training.remote import place
 from proxybyte.training.run.config_io import load_config
 from proxybyte.user_paths import name_or_path, user_path
 
@@ -35,7 +36,7 @@ def test_every_option_of_every_command_that_is_a_path_is_expanded(home):
     seen = 0
     for parser in parsers(build_parser(load_commands())):
         for action in parser._actions:
-            if action.type in (numbers.path, numbers.path_or_name, numbers.picture):
+            if action.type in (numbers.path, numbers.path_or_name, numbers.picture, place):
                 assert str(parser._get_value(action, "~/x.png")) == str(home / "x.png"), (parser.prog, action.dest)
                 seen += 1
             else:

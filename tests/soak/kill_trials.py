@@ -352,8 +352,9 @@ def _without_times(path: Path) -> bytes:
         values = [json.loads(line) for line in (content.splitlines() if path.suffix == ".jsonl" else [content])]
     except ValueError:
         return content
-    if path.name == "prepared.json":  # its own digest is of its times too
-        values[0].pop("sha256", None)
+    if path.name == "prepared.json":  # its own digest is of its times too, and the workers are those of the last run
+        for key in ("sha256", "workers"):
+            values[0].pop(key, None)
     return json.dumps(_pruned(values)).encode()
 
 

@@ -23,6 +23,7 @@ from proxybyte.progress import Progress
 from proxybyte.provenance import DataFacts
 from proxybyte.training.corpus.folder import LISTED_PACKAGES, CorpusReport, SplitCount, SplitWriter, read_report
 from proxybyte.training.corpus.split import Catalogue, Fate, SplitRule, decide
+from proxybyte.training.remote import reaching
 from proxybyte.training.texts.records import (
     DEFAULT_SUFFIXES,
     MEGABYTE,
@@ -232,9 +233,10 @@ def open_sources(options: CorpusOptions) -> list[Reader]:
 
 
 def _open_path(path: Path, options: CorpusOptions) -> Reader:
-    if any((path / made).is_file() for made in (CORPUS_REPORT, PREPARED_MANIFEST)):
-        raise ProxyByteError(f"{path} was made by 'proxybyte corpus' or 'prepare': name what it was collected from")
-    return open_path(path, options.suffixes, options.rules)
+    with reaching(path):
+        if any((path / made).is_file() for made in (CORPUS_REPORT, PREPARED_MANIFEST)):
+            raise ProxyByteError(f"{path} was made by 'proxybyte corpus' or 'prepare': name what it was collected from")
+        return open_path(path, options.suffixes, options.rules)
 
 
 @dataclass(frozen=True)
