@@ -264,8 +264,11 @@ class ProxyByteLM(HFLM):
             raise ProxyByteError("peft and delta cannot be used together: give one of them")
         from peft import PeftModel
 
-        with loading(Path(str(peft)), "adapter"):
+        try:
             folder = find_adapter(str(peft), kwargs.get("revision"))
+        except ProxyByteError as error:
+            raise ProxyByteError(f"cannot load the adapter in {peft}: {error}") from error
+        with loading(folder, "adapter"):
             self._model: Any = PeftModel.from_pretrained(self.model, folder)
 
     def _create_tokenizer(self, *_args: Any, **_kwargs: Any) -> None:

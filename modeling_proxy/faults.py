@@ -47,6 +47,9 @@ def faults_named(path: Path) -> Iterator[None]:
         raise
 
 
+_CANNOT = "cannot load the"
+
+
 @contextmanager
 def loading(folder: Path, what: str) -> Iterator[None]:
     """Whatever a library meets while it loads ``what`` (a model, a tokenizer) from ``folder``, as one sentence.
@@ -61,12 +64,12 @@ def loading(folder: Path, what: str) -> Iterator[None]:
     except MemoryError:
         raise
     except ProxyByteError as error:
-        if str(folder) in str(error):
+        if str(folder) in str(error) or str(error).startswith(_CANNOT):  # of what is loaded inside
             raise
-        raise ProxyByteError(f"cannot load the {what} in {folder}: {error}") from error
+        raise ProxyByteError(f"{_CANNOT} {what} in {folder}: {error}") from error
     except Exception as error:
         reason = damaged_json(folder) or next(iter(str(error).splitlines()), type(error).__name__)
-        raise ProxyByteError(f"cannot load the {what} in {folder}: {reason}") from error
+        raise ProxyByteError(f"{_CANNOT} {what} in {folder}: {reason}") from error
 
 
 def damaged_json(folder: Path) -> str | None:
