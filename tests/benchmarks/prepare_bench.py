@@ -26,7 +26,7 @@ from proxybyte.training.compressors import load_compressor
 from proxybyte.training.compressors.bpe_train import Split, train_bpe
 from proxybyte.training.compressors.protocol import Compressor
 from proxybyte.training.corpus import CorpusOptions, collect_corpus
-from proxybyte.training.corpus.report import read_report
+from proxybyte.training.corpus.folder import read_report
 from proxybyte.training.corpus.split import SplitRule
 from proxybyte.training.prepare import PrepareOptions, prepare_corpus
 from proxybyte.training.prepare.columns import prepared_features

@@ -15,8 +15,9 @@ from proxybyte.provenance import DataFacts
 from proxybyte.training.texts.records import MEGABYTE, Document, left_out_lines
 
 SCHEMA = pa.schema([(Column.TEXT, pa.large_binary()), (Column.SOURCE, pa.string())])
-ROW_GROUP_BYTES = 4 * MEGABYTE
-"""Text in one row group: the smallest piece of work of ``prepare``, so that small corpora use every core too."""
+ROW_GROUP_BYTES, ROW_GROUP_ROWS = 4 * MEGABYTE, 1 << 15
+"""Text and documents in one row group: the smallest piece of work of ``prepare``, so that small corpora use every core
+too, and what waits in memory here is little."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class SplitWriter:
         self._waiting += len(document.text)
         self._documents += 1
         self._bytes += len(document.text)
-        if self._waiting >= ROW_GROUP_BYTES:
+        if self._waiting >= ROW_GROUP_BYTES or len(self._texts) >= ROW_GROUP_ROWS:
             self._flush()
 
     def close(self) -> SplitCount:

@@ -28,7 +28,7 @@ from proxybyte.training.corpus.collect import (
     survey,
     write_corpus,
 )
-from proxybyte.training.corpus.folder import ROW_GROUP_BYTES, CorpusReport
+from proxybyte.training.corpus.folder import ROW_GROUP_BYTES, ROW_GROUP_ROWS, CorpusReport
 from proxybyte.training.corpus.split import Catalogue
 from proxybyte.training.machine import Share
 from proxybyte.training.texts.records import MEGABYTE, Document, LeftOut, Reader
@@ -226,7 +226,7 @@ class _PartWriter:
         """Append one document."""
         self._waiting.append(document)
         self._size += len(document.text)
-        if self._size >= ROW_GROUP_BYTES:
+        if self._size >= ROW_GROUP_BYTES or len(self._waiting) >= ROW_GROUP_ROWS:
             self._flush()
 
     def _flush(self) -> None:

@@ -152,17 +152,19 @@ class Coder:
         symbols = _joined(codes)
         if not coded or int(symbols.max()) >= self._compressor.num_symbols:
             return None
-        ends = symbol_bytes.ends(symbols)
+        first = (np.cumsum(counts) - counts)[:, None]
+        spelled = symbol_bytes.before(symbols, first + counts[:, None] * np.arange(BORDER_PARTS + 1) // BORDER_PARTS)
+        spelled -= spelled[:, :1].copy()
         sizes = np.fromiter((len(texts[place]) for place in coded), np.int64, len(coded))
-        if not np.array_equal(ends[np.cumsum(counts)[coded] - 1], np.cumsum(sizes)):
+        if not np.array_equal(spelled[coded, BORDER_PARTS], sizes):
             return None
         looked_at = [place for place in coded if self._every and place % self._every == 0]
         chosen = symbols if len(looked_at) == len(coded) else _joined([codes[place] for place in looked_at])
-        same = symbol_bytes.spell(chosen) == b"".join([texts[place] for place in looked_at])
-        if not same or not symbol_bytes.lengths[chosen].all():
+        text = b"".join([texts[place] for place in looked_at]) if len(looked_at) != 1 else texts[looked_at[0]]
+        if not symbol_bytes.spells(chosen, text):
             return None
-        borders = sixteenths(ends, counts)
         counts[list(reasons)] = NO_CODE
+        borders = spelled[:, 1:BORDER_PARTS].astype(np.uint32)
         return Coded(counts, symbols.astype(self._dtype, copy=False), borders, True, reasons)
 
     def _check_each(self, texts: Sequence[bytes], codes: list[np.ndarray], reasons: dict[int, str]) -> Coded:
@@ -211,4 +213,6 @@ class Coder:
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    if len(arrays) == 1:
+        return arrays[0]
     return np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
